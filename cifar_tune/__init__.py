@@ -1,0 +1,25 @@
+"""Hyperparameter search for CIFAR classifiers that starts from published recipes and states every gain over them.
+
+What a search-space file imports: `Recipe`, `Search`, and `Trial`, which is Optuna's. They load when first asked for,
+so that the command line's `--help` waits for none of them; none of them loads torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+    from cifar_tune.recipe import Recipe
+    from cifar_tune.search.space import Search
+
+__all__ = ["Recipe", "Search", "Trial"]
+
+_HOMES = {"Recipe": "cifar_tune.recipe", "Search": "cifar_tune.search.space", "Trial": "optuna"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes of three modules
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

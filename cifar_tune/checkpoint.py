@@ -1,0 +1,45 @@
+"""The two files of a trial: `state.pt`, from which an interrupted run goes on, and `weights.safetensors`, which stay.
+
+Both appear whole or not at all, and neither is ever unpickled: `torch.load` with `weights_only`, and safetensors.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+STATE = "state.pt"
+WEIGHTS = "weights.safetensors"
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Replace the folder's state with this one."""
+    _write(folder / STATE, lambda path: torch.save(dict(state), path))
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The folder's state, or None where no epoch was ever saved."""
+    path = folder / STATE
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def save_weights(folder: Path, model: torch.nn.Module, metadata: Mapping[str, Any]) -> Path:
+    """The network's tensors with `metadata` (anything JSON holds: the recipe, the preprocessing, the scores)."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    texts = {key: json.dumps(value) for key, value in metadata.items()}
+    _write(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata=texts))
+    return folder / WEIGHTS
+
+
+def _write(path: Path, save: Callable[[Path], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    save(partial)
+    partial.replace(path)

@@ -1,0 +1,20 @@
+"""What every part of a Recipe is: a frozen pydantic model that refuses unknown fields.
+
+No part imports torch before it builds something, so that a search space loads at once.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Options(BaseModel):
+    """A frozen group of options; an option exists only where it means something."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]

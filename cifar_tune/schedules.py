@@ -1,0 +1,119 @@
+"""The learning-rate schedules: pure functions of the position in the run, so that they plot and test without training.
+
+A new schedule is a class here and its name in `Schedule`. `factor` is what the optimizer's `lr` is multiplied with
+at a position; a schedule that also moves the momentum (SGD) or beta1 (Adam, AdamW) overrides `momentum`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cifar_tune.options import Count, Options, Positive, Share
+
+
+@dataclass(frozen=True)
+class Position:
+    """Optimizer step `step` (from 0) of a run of `num_steps`, of which each epoch has `steps_per_epoch`."""
+
+    step: int
+    num_steps: int
+    steps_per_epoch: int
+
+
+class BaseSchedule(Options):
+    """What the training loop asks of every schedule."""
+
+    def factor(self, at: Position) -> float:
+        """The share of the optimizer's `lr` that step `at.step` uses."""
+        raise NotImplementedError
+
+    def momentum(self, at: Position) -> float | None:
+        """The momentum (or beta1) of that step; None leaves the optimizer's own."""
+        return None
+
+
+class Constant(BaseSchedule):
+    """The same rate throughout."""
+
+    name: Literal["constant"] = "constant"
+
+    def factor(self, at: Position) -> float:
+        """1 everywhere."""
+        return 1.0
+
+
+class Step(BaseSchedule):
+    """Times `gamma` after every `every` epochs, counted from the start of the run (document 5: 0.5 and 20)."""
+
+    name: Literal["step"] = "step"
+    every: Count = 20
+    gamma: Share = 0.5
+
+    def factor(self, at: Position) -> float:
+        """`gamma` to the power of the periods that are over."""
+        return self.gamma ** (at.step // at.steps_per_epoch // self.every)
+
+
+class Cosine(BaseSchedule):
+    """Half a cosine from the full rate towards 0, after a linear rise over the first `warmup` of the run."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup: Share = 0.0
+
+    def factor(self, at: Position) -> float:
+        """The first step after the rise has the full rate; the step after the last one would have 0."""
+        rise = self.warmup * at.num_steps
+        if at.step < rise:
+            return (at.step + 1) / (rise + 1)
+        return _cosine(1.0, 0.0, (at.step - rise) / (at.num_steps - rise))
+
+
+class OneCycle(BaseSchedule):
+    """One rise to the full rate and one fall (Smith, arXiv:1708.07120), from 1/25 and to 1/250,000 of it.
+
+    `linear-exponential` is document 3's shape: up in a line over the first half, down exponentially over the second.
+    `torch` is `torch.optim.lr_scheduler.OneCycleLR` with its defaults: cosines, the peak at 30 % of the run, and
+    momentum moving against the rate.
+    """
+
+    name: Literal["one-cycle"] = "one-cycle"
+    shape: Literal["linear-exponential", "torch"] = "linear-exponential"
+    initial_div: Positive = 25.0
+    final_div: Positive = 1e4
+
+    def factor(self, at: Position) -> float:
+        """Reaches 1 at the step that ends the rise and the lowest rate at the last step."""
+        first, last = 1 / self.initial_div, 1 / self.initial_div / self.final_div
+        rising, share = self._phase(at)
+        if self.shape == "torch":
+            return _cosine(first, 1.0, share) if rising else _cosine(1.0, last, share)
+        return first + (1.0 - first) * share if rising else last**share
+
+    def momentum(self, at: Position) -> float | None:
+        """Torch's shape goes from 0.95 to 0.85 and back; the document's leaves it alone."""
+        if self.shape != "torch":
+            return None
+        rising, share = self._phase(at)
+        return _cosine(0.95, 0.85, share) if rising else _cosine(0.85, 0.95, share)
+
+    def _phase(self, at: Position) -> tuple[bool, float]:
+        """Whether the rate rises, and the share of that phase that is over; torch's count of steps for both shapes."""
+        peak = (0.3 if self.shape == "torch" else 0.5) * at.num_steps - 1
+        if at.step <= peak:
+            return True, at.step / peak if peak > 0 else 1.0
+        return False, (at.step - peak) / (at.num_steps - 1 - peak)
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+Schedule = Annotated[OneCycle | Step | Cosine | Constant, Field(discriminator="name")]
+
+
+def learning_rates(schedule: BaseSchedule, lr: float, *, epochs: int, steps_per_epoch: int) -> list[float]:
+    """The rate of every optimizer step of a run, in order."""
+    num_steps = epochs * steps_per_epoch
+    return [lr * schedule.factor(Position(step, num_steps, steps_per_epoch)) for step in range(num_steps)]

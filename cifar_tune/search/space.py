@@ -1,0 +1,253 @@
+"""A search-space file: BASELINE (or BASELINES), `space(trial) -> Recipe` and SEARCH, loaded and checked.
+
+Whatever can be wrong with it is found here, before anything is launched.
+"""
+
+import importlib.util
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import BaseTrial
+from pydantic import Field, ValidationError
+
+from cifar_tune.errors import UserError
+from cifar_tune.options import Count, Options, Share
+from cifar_tune.recipe import Recipe, Value, explain, field_of, nearest
+
+TASK_FIELDS = ("dataset", "train_images", "seed")  # what makes the trials of one search comparable
+NUM_CHECKED_DRAWS = 20
+NUM_RANGE_DRAWS = 200
+
+
+class Search(Options):
+    """How to search a space: the budget, and which trials are stopped early.
+
+    At each rung, a fraction of the planned schedule, only the best `keep` of the trials seen there so far goes on.
+    """
+
+    num_trials: Count = 20
+    rungs: tuple[Share, ...] = (0.25, 0.5)
+    keep: float = Field(0.5, gt=0, le=1)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A loaded space file with the `--set` settings applied; `baselines` are its first trials."""
+
+    path: Path
+    source: str
+    baselines: tuple[Recipe, ...]
+    search: Search
+    settings: Mapping[str, str]
+    function: Callable[[optuna.Trial], Recipe]
+
+    def sample(self, trial: BaseTrial) -> Recipe:
+        """What the file's `space` makes of a trial, under the settings; a UserError with the line where it fails."""
+        try:
+            recipe = self.function(cast(optuna.Trial, _WithSettings(trial, self._fixed())))
+        except Exception as error:
+            raise UserError(f"{_where(error, self.path)}: {_what(error)}.") from error
+        if not isinstance(recipe, Recipe):
+            raise UserError(f"{self.path}: space(trial) must return a Recipe, not {type(recipe).__name__}.")
+        return _apply(recipe, self.settings)
+
+    def _fixed(self) -> dict[str, Value]:
+        """The settings as values of their fields' types, which a baseline that has the field knows."""
+        known = {name: value for baseline in self.baselines for name, value in baseline.flatten().items()}
+        return {name: known[name] for name in self.settings}
+
+    def check(self) -> None:
+        """Raise a UserError for what would otherwise go wrong in the middle of a search."""
+        self._draw(NUM_CHECKED_DRAWS)
+        for baseline in self.baselines:
+            self.baseline_trial(baseline)
+
+    def baseline_trial(self, baseline: Recipe) -> optuna.trial.FixedTrial:
+        """The trial whose values give the baseline; a UserError where a value is out of range or comes out changed."""
+        trial = optuna.trial.FixedTrial(baseline.sampled_names())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna warns of what is refused below
+            recipe = self.sample(trial)
+        for name, distribution in trial.distributions.items():
+            if not contains(distribution, trial.params[name]):
+                raise UserError(
+                    f"{self.path}: the baseline's {name}={trial.params[name]} lies outside its range "
+                    f"{format_range(distribution)}; widen the range or change the baseline."
+                )
+        if recipe != baseline:
+            ours, theirs = recipe.flatten(), baseline.flatten()
+            name = next(name for name in {**theirs, **ours} if ours.get(name) != theirs.get(name))
+            raise UserError(
+                f"{self.path}: space(trial) cannot give the baseline: {name} comes out as {ours.get(name)!r} "
+                f"where BASELINE has {theirs.get(name)!r}; let both say the same."
+            )
+        return trial
+
+    def ranges(self) -> dict[str, BaseDistribution]:
+        """Every sampled name with its distribution, the baselines' names first; a rare branch may be missing."""
+        trials = [self.baseline_trial(baseline) for baseline in self.baselines]
+        found: dict[str, BaseDistribution] = {}
+        for trial in [*trials, *self._draw(NUM_RANGE_DRAWS)]:
+            found |= {name: d for name, d in trial.distributions.items() if name not in found}
+        return found
+
+    def _draw(self, num_trials: int) -> list[optuna.Trial]:
+        """Random trials, each checked: sampled values are the Recipe's fields, and the task stays the same."""
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        trials = [study.ask() for _ in range(num_trials)]
+        for trial in trials:
+            recipe = self.sample(trial)
+            self._check_draw(trial.params, recipe)
+        return trials
+
+    def _check_draw(self, params: Mapping[str, Any], recipe: Recipe) -> None:
+        flat, task = recipe.flatten(), self.baselines[0].flatten()
+        for name in TASK_FIELDS:
+            if flat[name] != task[name]:
+                raise UserError(
+                    f"{self.path}: space(trial) changes {name} from the baseline's {task[name]!r} to {flat[name]!r}; "
+                    f"keep it the same in every trial, or their scores cannot be compared."
+                )
+        names = recipe.sampled_names()
+        for name, value in params.items():
+            if name not in names:
+                hint = nearest(name, names)
+                raise UserError(f"{self.path}: space(trial) samples {name!r}, which is no field; {hint}.")
+            if names[name] != value:
+                raise UserError(
+                    f"{self.path}: space(trial) samples {name}={value!r} but the Recipe gets {names[name]!r}; "
+                    f"sample the value that the Recipe uses."
+                )
+
+
+def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
+    """Load a space file and apply the settings; a UserError, with the line where there is one, for what is wrong."""
+    settings = dict(settings or {})
+    if not path.is_file():
+        raise UserError(f"There is no search-space file {path}; give the path of one, like search_spaces/resnet9.py.")
+    source = path.read_text(encoding="utf-8", errors="replace")
+    module = _execute(path)
+    baselines = _baselines(module, path)
+    function = getattr(module, "space", None)
+    if not callable(function):
+        raise UserError(f"{path} defines no space(trial) function; add one that returns a Recipe.")
+    search = getattr(module, "SEARCH", Search())
+    if not isinstance(search, Search):
+        raise UserError(f"{path}: SEARCH must be a Search, not {type(search).__name__}.")
+    _check_settings(settings, baselines)
+    baselines = [_apply(baseline, settings) for baseline in baselines]
+    space = Space(path, source, tuple(baselines), search, settings, function)
+    space.check()
+    return space
+
+
+def format_range(distribution: BaseDistribution) -> str:
+    """`[0.001, 0.1] log`, or the choices."""
+    if isinstance(distribution, CategoricalDistribution):
+        return "{" + ", ".join(str(choice) for choice in distribution.choices) + "}"
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    log = " log" if distribution.log else ""
+    step = f" step {distribution.step}" if distribution.step not in (None, 1) else ""
+    return f"[{distribution.low:g}, {distribution.high:g}]{log}{step}"
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN401 - a choice may be of any type
+    """Whether a distribution can give the value; Optuna itself only warns where it cannot."""
+    if isinstance(distribution, CategoricalDistribution):
+        return any(choice == value for choice in distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if isinstance(value, bool | str) or value is None or not distribution.low <= value <= distribution.high:
+        return False
+    steps = (value - distribution.low) / distribution.step if distribution.step else 0.0
+    return abs(steps - round(steps)) < 1e-8
+
+
+class _WithSettings:
+    """A trial whose fixed names are answered from the settings and never reach the sampler."""
+
+    def __init__(self, trial: BaseTrial, fixed: Mapping[str, Value]) -> None:
+        self._trial = trial
+        self._fixed = fixed
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return float(self._answer(name, lambda: self._trial.suggest_float(name, low, high, step=step, log=log)))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return int(self._answer(name, lambda: self._trial.suggest_int(name, low, high, step=step, log=log)))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:  # noqa: ANN401 - as Optuna's own
+        return self._answer(name, lambda: self._trial.suggest_categorical(name, choices))
+
+    def _answer(self, name: str, ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - as Optuna's own
+        field = field_of(name)
+        return self._fixed[field] if field in self._fixed else ask()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the trial's own attributes
+        return getattr(self._trial, name)
+
+
+def _execute(path: Path) -> ModuleType:
+    """Run the file as a module of a name of its own, so that its tracebacks and dataclasses work."""
+    name = f"cifar_tune_space_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.absolute())
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file; a search space is one that defines BASELINE and space(trial).")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{_where(error, path)}: {_what(error)}.") from error
+    return module
+
+
+def _baselines(module: ModuleType, path: Path) -> list[Recipe]:
+    found = getattr(module, "BASELINES", None) or [getattr(module, "BASELINE", None)]
+    if found == [None]:
+        raise UserError(f"{path} defines no BASELINE; add the recipe to beat, which is always trial 0.")
+    for recipe in found:
+        if not isinstance(recipe, Recipe):
+            raise UserError(f"{path}: a baseline must be a Recipe, not {type(recipe).__name__}.")
+    return list(found)
+
+
+def _check_settings(settings: Mapping[str, str], baselines: Sequence[Recipe]) -> None:
+    """Every setting must be a field of some baseline, once the variants are as the settings say."""
+    variants = {name: value for name, value in settings.items() if name.endswith("/name")}
+    known = {name for baseline in baselines for name in _apply(baseline, variants).flatten()}
+    for name in settings:
+        if name not in known:
+            raise UserError(f"--set {name}: the recipe has no such field; {nearest(name, sorted(known))}.")
+
+
+def _apply(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
+    """The settings that this recipe has; one for another branch of the space passes it by."""
+    recipe = recipe.replace({name: value for name, value in settings.items() if name.endswith("/name")})
+    flat = recipe.flatten()
+    return recipe.replace({name: value for name, value in settings.items() if name in flat})
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """`FILE, line N`, the innermost line of the file that the error passed through."""
+    own = str(path.absolute())
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
+    if isinstance(error, SyntaxError) and error.filename == own:
+        lines.append(error.lineno)
+    return f"{path}, line {lines[-1]}" if lines else str(path)
+
+
+def _what(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        return explain(error)
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {' '.join(message.split())}".rstrip(".")

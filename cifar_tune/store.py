@@ -1,0 +1,104 @@
+"""The folder that holds everything: which file lies where, and who may write.
+
+    optuna.db            the record of every search (search/record.py)
+    mlflow.db, artifacts what the MLflow UI shows (tracking.py)
+    cache, downloads     data sets (datasets.py)
+    searches/NAME        the space file as it was used, and a folder for every trial
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cifar_tune.errors import UserError
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store at an absolute path; `open_store` makes one."""
+
+    root: Path
+
+    @property
+    def optuna_url(self) -> str:
+        """Optuna's and optuna-dashboard's address of the record."""
+        return f"sqlite:///{self.root / 'optuna.db'}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """The tracking address that `mlflow ui` takes."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's artifacts."""
+        return self.root / "artifacts"
+
+    def search(self, name: str) -> Path:
+        """The folder of a search."""
+        return self.root / "searches" / name
+
+    def trial(self, name: str, number: int) -> Path:
+        """The folder of a trial: its state while it trains, its weights if they are kept."""
+        return self.search(name) / "trials" / f"{number:05d}"
+
+    def is_running(self, name: str) -> bool:
+        """Whether a process is working on the search now."""
+        if not self.search(name).exists():
+            return False
+        try:
+            with self._lock(name).acquire(blocking=False):
+                return False
+        except Timeout:
+            return True
+
+    @contextmanager
+    def running(self, name: str) -> Iterator[None]:
+        """Hold the search for this process; the operating system lets go of it when the process dies."""
+        self.search(name).mkdir(parents=True, exist_ok=True)
+        try:
+            lock = self._lock(name).acquire(blocking=False)
+        except Timeout:
+            raise UserError(
+                f"The search {name} is running in another process; wait for it, or take another --name."
+            ) from None
+        with lock:
+            yield
+
+    def delete_search(self, name: str) -> int:
+        """Remove the search's folder; the bytes that it held."""
+        folder = self.search(name)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
+        return size
+
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(self.search(name) / ".lock")
+
+
+def open_store(path: Path) -> Store:
+    """The store at `path`, made if it is not there; a UserError where it cannot be written."""
+    root = path.expanduser().absolute()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"The store {path} cannot be written ({error.strerror}); choose another folder with --store."
+        ) from None
+    return Store(root)
+
+
+def check_name(name: str) -> str:
+    """A search's name, which is also a folder's; a UserError where it cannot be one."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UserError(f"{name!r} cannot name a search; use letters, digits, '.', '_' and '-' in --name.")
+    return name

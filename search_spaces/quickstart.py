@@ -1,0 +1,40 @@
+"""A whole search in two minutes: Mini-ResNet on the built-in data set, with nothing to download.
+
+Source: document 5's recipe, cut to 5 epochs on 2,000 images of the procedural `shapes` data set.
+
+    cifar-tune run search_spaces/quickstart.py
+
+Cost: about two minutes on two CPU cores.
+Expected: the document's rate is low for so short a run, and the search finds a better one, 10 to 30 points above.
+"""
+
+from cifar_tune import Recipe, Search, Trial
+
+BASELINE = Recipe(
+    dataset="shapes",
+    model={"name": "mini_resnet"},
+    optimizer={"name": "adam", "lr": 0.001},
+    schedule={"name": "step", "every": 20, "gamma": 0.5},
+    epochs=5,
+    batch_size=100,
+    train_images=2000,
+)
+
+
+def space(trial: Trial) -> Recipe:
+    """The choices that matter most in a short run."""
+    return Recipe(
+        dataset="shapes",
+        model={"name": "mini_resnet"},
+        optimizer={
+            "name": "adam",
+            "lr": trial.suggest_float("optimizer/lr", 3e-4, 3e-2, log=True),
+        },
+        schedule={"name": trial.suggest_categorical("schedule/name", ["step", "cosine", "one-cycle"])},
+        epochs=5,
+        batch_size=trial.suggest_categorical("batch_size", [25, 50, 100]),
+        train_images=2000,
+    )
+
+
+SEARCH = Search(num_trials=12, rungs=(0.2, 0.6), keep=0.5)
