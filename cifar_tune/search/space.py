@@ -167,7 +167,7 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN40
     if isinstance(value, bool | str) or value is None or not distribution.low <= value <= distribution.high:
         return False
     steps = (value - distribution.low) / distribution.step if distribution.step else 0.0
-    return abs(steps - round(steps)) < 1e-8
+    return bool(abs(steps - round(steps)) < 1e-8)
 
 
 class _WithSettings:

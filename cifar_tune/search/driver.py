@@ -1,0 +1,85 @@
+"""The rule of a search, without Ray: which trial is next, whether one goes on after an epoch, how it ended.
+
+launch.py lets Ray Tune call it. Every change goes to the record first and then to the observers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from cifar_tune.search.record import Record, State, Trial
+from cifar_tune.search.rungs import Rungs
+
+
+class Observer(Protocol):
+    """Somebody who follows a search: MLflow, the live display, the keeper of the best weights."""
+
+    def update(self, trial: Trial) -> None:
+        """A trial started, trained another epoch or ended; `trial` is its new whole."""
+
+    def tick(self) -> None:
+        """Called often, whether or not anything happened."""
+
+
+class Driver:
+    """Drives one search to `num_trials` trials; rungs are rebuilt from what the record holds."""
+
+    def __init__(self, record: Record, num_trials: int, observers: Sequence[Observer]) -> None:
+        self.record = record
+        self.num_trials = num_trials
+        self._observers = observers
+        search = record.space.search
+        self._rungs = Rungs(search.rungs, search.keep)
+        for trial in record.trials():
+            for epoch in trial.curve:
+                self._judge(trial, epoch)
+
+    @property
+    def num_left(self) -> int:
+        """Trials still to be started or resumed."""
+        return max(0, self.num_trials - self.record.num_started) + self.record.num_interrupted
+
+    def next_trial(self) -> Trial:
+        """Start the next trial, or resume an interrupted one."""
+        return self._tell(self.record.start_trial())
+
+    def add_epoch(self, number: int, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> bool:
+        """Record an epoch; whether the trial goes on. One that does not is closed here."""
+        self.record.add_facts(number, facts)
+        trial = self.record.add_epoch(number, metrics)
+        passes = self._judge(trial, metrics)
+        if trial.epochs == trial.recipe.epochs:
+            self.finish(number, "completed")
+        elif not passes and not trial.is_baseline:
+            self.finish(number, "pruned")
+        else:
+            self._tell(trial)
+            return True
+        return False
+
+    def finish(
+        self, number: int, state: State, *, facts: Mapping[str, Any] | None = None, error: str | None = None
+    ) -> None:
+        """Close a trial as what it was."""
+        if facts:
+            self.record.add_facts(number, facts)
+        self._tell(self.record.finish_trial(number, state, error))
+
+    def interrupt(self) -> None:
+        """Leave what still runs for a later resume."""
+        for trial in self.record.interrupt_all():
+            self._tell(trial)
+
+    def tick(self) -> None:
+        """Let the observers refresh."""
+        for observer in self._observers:
+            observer.tick()
+
+    def _judge(self, trial: Trial, metrics: Mapping[str, float]) -> bool:
+        return self._rungs.record(
+            trial.number, int(metrics["epoch"]), trial.recipe.epochs, metrics["val_accuracy"]
+        )
+
+    def _tell(self, trial: Trial) -> Trial:
+        for observer in self._observers:
+            observer.update(trial)
+        return trial

@@ -1,0 +1,217 @@
+"""Ray Tune as the executor of a search: it places trials on workers and carries reports; the driver decides.
+
+Importing this imports Ray; `configure_ray` has to run before that.
+"""
+
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as RayTrial
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from cifar_tune.datasets import TrainingData
+from cifar_tune.errors import UserError
+from cifar_tune.search.driver import Driver
+from cifar_tune.search.trainable import Assignment, train_trial
+from cifar_tune.store import Store
+
+
+class SearchStopped(BaseException):
+    """Ends Ray's loop between two events; no `Exception`, so that Ray does not take it for a failure of its own."""
+
+
+class OutOfTime(SearchStopped):
+    """The time budget is used up."""
+
+
+class Interrupted(SearchStopped):
+    """Ctrl-C, or a SIGTERM."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial gets, and how many run at a time. On a CPU a trial's threads are its cores."""
+
+    cpus_per_trial: int
+    gpus_per_trial: float
+    max_concurrent: int
+
+
+@contextmanager
+def ray_cluster(address: str | None) -> Iterator[None]:
+    """A Ray for the time of the block: one on this machine alone, or the cluster at `address`."""
+    ray.init(
+        address=address or "local",  # without it Ray joins whatever cluster its temporary folder names
+        log_to_driver=False,
+        logging_level="ERROR",
+        **({} if address else {"include_dashboard": False}),
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def plan_resources(
+    num_trials: int, *, cpus_per_trial: int | None, gpus_per_trial: float | None, max_concurrent: int | None
+) -> Resources:
+    """One trial per GPU where there are any, else one per core; the one trial that is left gets all cores.
+
+    A UserError where more is asked for than there is.
+    """
+    available = ray.cluster_resources()
+    cpus, gpus = int(available.get("CPU", 1)), available.get("GPU", 0.0)
+    if gpus_per_trial is None:
+        gpus_per_trial = 1.0 if gpus else 0.0
+    if gpus_per_trial > gpus:
+        raise UserError(f"--gpus-per-trial {gpus_per_trial:g}: there are {gpus:g} GPUs here; ask for no more.")
+    if cpus_per_trial is not None and cpus_per_trial > cpus:
+        raise UserError(f"--cpus-per-trial {cpus_per_trial}: there are {cpus} cores here; ask for no more.")
+    by_device = int(gpus / gpus_per_trial) if gpus_per_trial else cpus // (cpus_per_trial or 1)
+    concurrent = max(1, min(by_device, max_concurrent or by_device, num_trials))
+    if cpus_per_trial is None:
+        cpus_per_trial = cpus if concurrent == 1 and num_trials == 1 else max(1, cpus // max(cpus, by_device))
+    return Resources(cpus_per_trial, gpus_per_trial, min(concurrent, cpus // cpus_per_trial))
+
+
+def run_trials(
+    driver: Driver, store: Store, data: TrainingData, resources: Resources, time_budget: float | None = None
+) -> None:
+    """Run what is left of the search; raises OutOfTime or Interrupted where that ends it, with nothing left open.
+
+    `time_budget` is in seconds.
+    """
+    trainable = tune.with_resources(
+        tune.with_parameters(train_trial, data=data),
+        {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+    )
+    folder = store.search(driver.record.name) / "ray"
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=_Assigner(driver, store, resources),
+            scheduler=_Judge(driver),
+            num_samples=driver.num_left,
+            reuse_actors=True,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            callbacks=[_Pulse(driver, time_budget)],
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        driver.interrupt()
+        shutil.rmtree(folder, ignore_errors=True)  # Ray's own state, which nothing here reads
+
+
+def _name(trial: RayTrial) -> str:
+    return f"trial-{trial.config['number']:05d}"
+
+
+class _Assigner(Searcher):  # type: ignore[misc]
+    """Gives Ray the driver's next trial whenever a worker is free."""
+
+    def __init__(self, driver: Driver, store: Store, resources: Resources) -> None:
+        super().__init__(metric="metrics/val_accuracy", mode="max")
+        self._driver = driver
+        self._store = store
+        self._resources = resources
+        self._running: set[str] = set()
+
+    def suggest(self, trial_id: str) -> Assignment | None:
+        if len(self._running) >= self._resources.max_concurrent:
+            return None
+        trial = self._driver.next_trial()
+        self._running.add(trial_id)
+        return Assignment(
+            number=trial.number,
+            recipe=trial.recipe.model_dump(mode="json"),
+            folder=str(self._store.trial(trial.search, trial.number)),
+            num_epochs_recorded=trial.epochs,
+            num_threads=self._resources.cpus_per_trial,
+            use_gpu=self._resources.gpus_per_trial > 0,
+        )
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._running.discard(trial_id)
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: the record is the driver's."""
+
+
+class _Judge(TrialScheduler):  # type: ignore[misc]
+    """Hands reports to the driver and its decision to Ray."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self._driver = driver
+
+    def on_trial_add(self, tune_controller: object, trial: RayTrial) -> None:
+        """Nothing: the driver started it."""
+
+    def on_trial_result(self, tune_controller: object, trial: RayTrial, result: Mapping[str, Any]) -> str:
+        number = trial.config["number"]
+        facts = _part(result, "facts/")
+        if "state" in result:
+            self._driver.finish(number, result["state"], facts=facts)
+            return str(TrialScheduler.STOP)
+        goes_on = self._driver.add_epoch(number, _part(result, "metrics/"), facts)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: object, trial: RayTrial) -> None:
+        error = trial.get_error()
+        out_of_memory = isinstance(error, ray.exceptions.OutOfMemoryError)
+        self._driver.finish(
+            trial.config["number"], "out of memory" if out_of_memory else "failed", error=str(error)
+        )
+
+    def on_trial_complete(self, tune_controller: object, trial: RayTrial, result: Mapping[str, Any]) -> None:
+        """Nothing: the driver closed it when it decided to."""
+
+    def on_trial_remove(self, tune_controller: object, trial: RayTrial) -> None:
+        """Nothing."""
+
+    def choose_trial_to_run(self, tune_controller: object) -> RayTrial | None:
+        """None: Ray starts pending trials in their order."""
+        return None
+
+
+class _Pulse(tune.Callback):  # type: ignore[misc]
+    """Between two events: refresh the observers, and end the search when the user or the clock says so."""
+
+    def __init__(self, driver: Driver, time_budget: float | None) -> None:
+        self._driver = driver
+        self._deadline = time.monotonic() + time_budget if time_budget is not None else float("inf")
+        self._interrupted = False
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signal_number, self._on_signal)
+
+    def _on_signal(self, signal_number: int, frame: FrameType | None) -> None:
+        self._interrupted = True
+
+    def on_step_end(self, iteration: int, trials: list[RayTrial], **info: object) -> None:
+        self._driver.tick()
+        if self._interrupted:
+            raise Interrupted
+        if time.monotonic() > self._deadline:
+            raise OutOfTime
+
+
+def _part(result: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """What Ray flattened to `metrics/epoch`, by the names that the worker used."""
+    return {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}

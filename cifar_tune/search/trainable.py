@@ -1,0 +1,105 @@
+"""What a Ray worker runs: one function for every Recipe.
+
+A worker stays warm between trials; it keeps the data on its device. The last `report` of a trial is the last thing it
+does, because Ray never runs what follows it in a trial that is stopped: what must be kept is written before.
+"""
+
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from ray import tune
+
+from cifar_tune.checkpoint import load_state, save_state, save_weights
+from cifar_tune.datasets import TrainingData
+from cifar_tune.recipe import Recipe
+from cifar_tune.training import DeviceData, DivergenceError, EpochMetrics, Training
+
+SECONDS_BETWEEN_STATES = 10.0  # what an interruption may cost, besides the epoch that runs
+
+
+class Assignment(TypedDict):
+    """What a worker is told of a trial: Ray's `config`."""
+
+    number: int
+    recipe: dict[str, Any]
+    folder: str  # of the trial, in the store
+    num_epochs_recorded: int
+    num_threads: int
+    use_gpu: bool
+
+
+def train_trial(config: Assignment, data: TrainingData) -> None:
+    """Train one trial, from its saved state if there is one; report each epoch, and how it ended if not well."""
+    torch.set_num_threads(config["num_threads"])
+    device = torch.device("cuda" if config["use_gpu"] else "cpu")
+    facts: dict[str, Any] = {"num_threads": config["num_threads"], "device": device_name(device)}
+    try:
+        training = Training(Recipe.model_validate(config["recipe"]), _place(data, device))
+        facts["num_parameters"] = training.num_parameters
+        for metrics in _epochs(training, Path(config["folder"]), config["num_epochs_recorded"]):
+            tune.report({"metrics": asdict(metrics), "facts": facts})
+    except DivergenceError as error:
+        tune.report({"state": "diverged", "facts": {**facts, "diverged_at_step": error.step}})
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        tune.report({"state": "out of memory", "facts": {**facts, "peak_memory_bytes": _peak_memory(device)}})
+
+
+def _epochs(training: Training, folder: Path, num_recorded: int) -> Iterator[EpochMetrics]:
+    """The epochs that the record lacks; whatever has to survive each is on disk before it is yielded."""
+    state = load_state(folder)
+    if state is not None:
+        training.load_state_dict(state)
+    yield from training.history[num_recorded:]  # saved, and cut off before the driver could write them down
+    last_save = time.monotonic()
+    for metrics in training.fit():
+        if training.epoch == training.recipe.epochs:
+            save_weights(folder, training.model, weights_metadata(training))
+        elif time.monotonic() - last_save > SECONDS_BETWEEN_STATES:
+            save_state(folder, training.state_dict())
+            last_save = time.monotonic()
+        yield metrics
+
+
+def weights_metadata(training: Training) -> dict[str, Any]:
+    """What a reader of the weights needs: the recipe, how pixels become the network's input, the scores."""
+    return {
+        "recipe": training.recipe.model_dump(mode="json"),
+        "preprocessing": {"pixels": "RGB in [0, 1]", "mean": training.mean, "std": training.std},
+        "scores": asdict(training.history[-1]),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or the GPU's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Torch has an exception of its own for a GPU; for the CPU only a sentence."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of tensors on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+_on_device: dict[tuple[str, int, torch.device], DeviceData] = {}
+
+
+def _place(data: TrainingData, device: torch.device) -> DeviceData:
+    """The data on the device, once per worker process; Ray hands the same arrays over anew for every trial."""
+    key = (data.digest, len(data.train), device)
+    if key not in _on_device:
+        _on_device.clear()
+        _on_device[key] = DeviceData.place(data, device)
+    return _on_device[key]
