@@ -1,9 +1,9 @@
 """The folder that holds everything: which file lies where, and who may write.
 
-    optuna.db            the record of every search (search/record.py)
-    mlflow.db, artifacts what the MLflow UI shows (tracking.py)
-    cache, downloads     data sets (datasets.py)
-    searches/NAME        the space file as it was used, and a folder for every trial
+optuna.db            the record of every search (search/record.py)
+mlflow.db, artifacts what the MLflow UI shows (tracking.py)
+cache, downloads     data sets (datasets.py)
+searches/NAME        the space file as it was used, and a folder for every trial
 """
 
 import os

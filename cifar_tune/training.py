@@ -6,7 +6,7 @@ it inside an epoch, so a GPU never waits for Python.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ class Training:
     def __init__(self, recipe: Recipe, data: DeviceData) -> None:
         self.recipe = recipe
         self.data = data
-        self.epoch = 0  # epochs that are done
+        self.history: list[EpochMetrics] = []  # of the epochs that are done
         self.steps_per_epoch = -(-len(data.train) // recipe.batch_size)
         torch.manual_seed(recipe.seed)  # the network's first weights, and dropout
         self.generator = torch.Generator(data.device).manual_seed(recipe.seed)  # order and augmentation
@@ -107,6 +107,11 @@ class Training:
         self._scale, self._shift = (t.view(3, 1, 1).to(self.data.device) for t in (scale, shift))
 
     @property
+    def epoch(self) -> int:
+        """Epochs that are done."""
+        return len(self.history)
+
+    @property
     def num_parameters(self) -> int:
         """Of the whole network."""
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -114,17 +119,18 @@ class Training:
     def fit(self) -> Iterator[EpochMetrics]:
         """Train the epochs that are left; raises DivergenceError in the epoch whose loss is no longer a number."""
         while self.epoch < self.recipe.epochs:
-            yield self._run_epoch()
+            self.history.append(self._run_epoch())
+            yield self.history[-1]
 
     def _run_epoch(self) -> EpochMetrics:
         start = time.perf_counter()
         train_loss, train_accuracy = self._train_epoch()
         train_seconds = time.perf_counter() - start
         val_loss, val_accuracy = self.evaluate(self.data.val)
-        self.epoch += 1
+        epoch = self.epoch + 1
         return EpochMetrics(
-            epoch=self.epoch,
-            progress=self.epoch / self.recipe.epochs,
+            epoch=epoch,
+            progress=epoch / self.recipe.epochs,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
             val_loss=val_loss,
@@ -189,7 +195,7 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to give the epochs that this one would have given, bit for bit on a CPU."""
         state = {
-            "epoch": self.epoch,
+            "history": [asdict(metrics) for metrics in self.history],
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
@@ -201,7 +207,7 @@ class Training:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()` of the same Recipe; its tensors may come from another device."""
-        self.epoch = state["epoch"]
+        self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())

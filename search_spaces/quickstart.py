@@ -37,4 +37,4 @@ def space(trial: Trial) -> Recipe:
     )
 
 
-SEARCH = Search(num_trials=12, rungs=(0.2, 0.6), keep=0.5)
+SEARCH = Search(num_trials=10, rungs=(0.4,), keep=0.5)

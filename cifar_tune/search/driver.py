@@ -36,7 +36,7 @@ class Driver:
     @property
     def num_left(self) -> int:
         """Trials still to be started or resumed."""
-        return max(0, self.num_trials - self.record.num_started) + self.record.num_interrupted
+        return self.record.num_left(self.num_trials)
 
     def next_trial(self) -> Trial:
         """Start the next trial, or resume an interrupted one."""
@@ -75,9 +75,7 @@ class Driver:
             observer.tick()
 
     def _judge(self, trial: Trial, metrics: Mapping[str, float]) -> bool:
-        return self._rungs.record(
-            trial.number, int(metrics["epoch"]), trial.recipe.epochs, metrics["val_accuracy"]
-        )
+        return self._rungs.record(trial.number, int(metrics["epoch"]), trial.recipe.epochs, metrics["val_accuracy"])
 
     def _tell(self, trial: Trial) -> Trial:
         for observer in self._observers:

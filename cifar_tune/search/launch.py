@@ -95,6 +95,7 @@ def run_trials(
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
     folder = store.search(driver.record.name) / "ray"
+    pulse = _Pulse(driver, time_budget)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -108,12 +109,13 @@ def run_trials(
         run_config=tune.RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),
-            callbacks=[_Pulse(driver, time_budget)],
+            callbacks=[pulse],
             verbose=0,
         ),
     )
     try:
-        tuner.fit()
+        with pulse.catching_signals():
+            tuner.fit()
     finally:
         driver.interrupt()
         shutil.rmtree(folder, ignore_errors=True)  # Ray's own state, which nothing here reads
@@ -123,7 +125,14 @@ def _name(trial: RayTrial) -> str:
     return f"trial-{trial.config['number']:05d}"
 
 
-class _Assigner(Searcher):  # type: ignore[misc]
+class _NotSaved:
+    """Tune pickles what it is given, to restore itself later; these it never has to restore."""
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        return object, ()
+
+
+class _Assigner(_NotSaved, Searcher):  # type: ignore[misc]
     """Gives Ray the driver's next trial whenever a worker is free."""
 
     def __init__(self, driver: Driver, store: Store, resources: Resources) -> None:
@@ -154,7 +163,7 @@ class _Assigner(Searcher):  # type: ignore[misc]
         """Nothing: the record is the driver's."""
 
 
-class _Judge(TrialScheduler):  # type: ignore[misc]
+class _Judge(_NotSaved, TrialScheduler):  # type: ignore[misc]
     """Hands reports to the driver and its decision to Ray."""
 
     def __init__(self, driver: Driver) -> None:
@@ -176,9 +185,7 @@ class _Judge(TrialScheduler):  # type: ignore[misc]
     def on_trial_error(self, tune_controller: object, trial: RayTrial) -> None:
         error = trial.get_error()
         out_of_memory = isinstance(error, ray.exceptions.OutOfMemoryError)
-        self._driver.finish(
-            trial.config["number"], "out of memory" if out_of_memory else "failed", error=str(error)
-        )
+        self._driver.finish(trial.config["number"], "out of memory" if out_of_memory else "failed", error=str(error))
 
     def on_trial_complete(self, tune_controller: object, trial: RayTrial, result: Mapping[str, Any]) -> None:
         """Nothing: the driver closed it when it decided to."""
@@ -191,17 +198,25 @@ class _Judge(TrialScheduler):  # type: ignore[misc]
         return None
 
 
-class _Pulse(tune.Callback):  # type: ignore[misc]
+class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
     """Between two events: refresh the observers, and end the search when the user or the clock says so."""
 
     def __init__(self, driver: Driver, time_budget: float | None) -> None:
         self._driver = driver
         self._deadline = time.monotonic() + time_budget if time_budget is not None else float("inf")
         self._interrupted = False
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signal_number, self._on_signal)
 
-    def _on_signal(self, signal_number: int, frame: FrameType | None) -> None:
+    @contextmanager
+    def catching_signals(self) -> Iterator[None]:
+        """Within the block Ctrl-C and SIGTERM end the search at the next event, not in the middle of a write."""
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._interrupted = True
 
     def on_step_end(self, iteration: int, trials: list[RayTrial], **info: object) -> None:

@@ -87,10 +87,15 @@ class Record:
         """Trials that were ever started, interrupted ones too."""
         return sum(t.state != TrialState.WAITING for t in self.study.get_trials(deepcopy=False))
 
-    @property
-    def num_interrupted(self) -> int:
-        """Trials that wait to go on from their checkpoint."""
-        return len(self._interrupted)
+    def num_left(self, num_trials: int) -> int:
+        """Trials still to be resumed or started until there are `num_trials`."""
+        return len(self._interrupted) + max(0, num_trials - self.num_started)
+
+    def remember_versions(self, versions: Mapping[str, str]) -> dict[str, str]:
+        """The package versions that the search began with, which are these if it begins now."""
+        if "versions" not in self.study.user_attrs:
+            self.study.set_user_attr("versions", dict(versions))
+        return dict(self.study.user_attrs["versions"])
 
     def trials(self) -> list[Trial]:
         """All trials that were started, by number."""
@@ -179,9 +184,7 @@ class Record:
 
 def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
     """Open a search's record, or start one; a UserError where the name stands for another search already."""
-    study = optuna.create_study(
-        storage=store.optuna_url, study_name=name, direction="maximize", load_if_exists=True
-    )
+    study = optuna.create_study(storage=store.optuna_url, study_name=name, direction="maximize", load_if_exists=True)
     identity = {"space": space.source, "settings": dict(space.settings), "seed": seed}
     known = study.user_attrs.get("identity")
     if known is None:

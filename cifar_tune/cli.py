@@ -1,0 +1,241 @@
+"""The command line. Each command imports what it needs when it runs, so that `--help` answers at once.
+
+Exit codes: 0; 2 for what the user can mend, with one sentence; 1 for what failed; 130 for Ctrl-C.
+"""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+
+import typer
+
+from cifar_tune.errors import UserError
+
+if TYPE_CHECKING:
+    from cifar_tune.search.record import Trial
+    from cifar_tune.store import Store
+
+app = typer.Typer(
+    help="Hyperparameter search for CIFAR classifiers, from published recipes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Format = Literal["table", "csv", "json", "markdown"]
+
+DEFAULT_STORE = Path("cifar_tune_store")
+
+SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE", help="A search-space file: search_spaces/resnet9.py.")]
+StoreFolder = Annotated[
+    Path | None,
+    typer.Option("--store", envvar="CIFAR_TUNE_STORE", help=f"The folder for all results; ./{DEFAULT_STORE} if unset."),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", envvar="CIFAR_TUNE_DATA_DIR", help="A folder with the data set; without it, it is downloaded."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Fix a field of the recipe in every trial: optimizer/lr=0.02."),
+]
+
+
+@app.command()
+def run(
+    space: SpaceFile,
+    name: Annotated[str | None, typer.Option(help="The search's name; the file's stem if unset.")] = None,
+    num_trials: Annotated[int | None, typer.Option(min=1, help="How many trials; more continue a search.")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Stop after this long: 90s, 30m, 2h.")] = None,
+    settings: Settings = None,
+    data_dir: DataFolder = None,
+    store: StoreFolder = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Cores of a trial; one if unset.")] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(min=0, help="GPUs of a trial; one if there are any.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="The most trials to run at a time.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampler; the trials' own is a field of the recipe.")] = 0,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster to use: HOST:PORT or auto.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Train the baseline in this process, without Ray.")] = False,
+) -> None:
+    """Search a space; the same command again resumes, and reports when the search is complete."""
+    from rich.console import Console
+
+    from cifar_tune.run import RunOptions, debug_baseline, run_search
+    from cifar_tune.search.space import load_space
+    from cifar_tune.store import check_name
+
+    loaded = load_space(space, _settings(settings))
+    console = Console(stderr=True)
+    options = RunOptions(
+        num_trials=num_trials,
+        time_budget=_seconds(time_budget) if time_budget else None,
+        data_dir=data_dir,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        max_concurrent=max_concurrent,
+        seed=seed,
+        address=address,
+        store=store,
+    )
+    if debug:
+        debug_baseline(loaded, _store(store), options, console)
+    else:
+        raise typer.Exit(run_search(loaded, _store(store), check_name(name or space.stem), options, console))
+
+
+@app.command()
+def describe(
+    space: SpaceFile,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As a document for a program.")] = False,
+) -> None:
+    """Show a space: its baseline and ranges, the network layer by layer, the learning rates."""
+    import json
+
+    from rich.console import Console
+
+    from cifar_tune.describe import describe, render
+    from cifar_tune.search.space import load_space
+
+    document = describe(load_space(space, _settings(settings)))
+    if as_json:
+        print(json.dumps(document, indent=2))
+    else:
+        for part in render(document, str(space)):
+            Console().print(part, highlight=False)
+
+
+@app.command()
+def report(
+    searches: Annotated[list[str] | None, typer.Argument(metavar="[SEARCH]...", help="All if none is named.")] = None,
+    store: StoreFolder = None,
+    kind: Annotated[Format, typer.Option("--format", help="Of the output.")] = "table",
+    output: Annotated[Path | None, typer.Option(help="Write to this file instead of to stdout.")] = None,
+    trial: Annotated[int | None, typer.Option(min=0, help="Show one trial of one search whole.")] = None,
+) -> None:
+    """The leaderboard: every trial with its gain over the published recipe."""
+    from rich.console import Console
+
+    from cifar_tune.report import format_report, render
+    from cifar_tune.search.record import read_record
+
+    opened = _store(store)
+    found = read_record(opened, searches or [])
+    if trial is not None:
+        _report_trial(found, trial, opened)
+    elif kind == "table":
+        with _output(output) as file:
+            for part in render(found):
+                Console(file=file, width=None if file.isatty() else 160).print(part, highlight=False)
+    else:
+        with _output(output) as file:
+            file.write(format_report(found, kind))
+
+
+def _report_trial(found: Mapping[str, "Sequence[Trial]"], number: int, store: "Store") -> None:
+    from rich.console import Console
+
+    from cifar_tune.report import describe_trial
+
+    if len(found) != 1:
+        raise UserError(f"--trial needs one search; name one of {', '.join(found)}.")
+    ((name, trials),) = found.items()
+    numbers = [trial.number for trial in trials]
+    if number not in numbers:
+        raise UserError(f"{name} has no trial {number}; it has {min(numbers)} to {max(numbers)}.")
+    for part in describe_trial(trials, number, store.search(name) / "space.py"):
+        Console().print(part, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def ui(
+    store: StoreFolder = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; the default is this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 5000,
+) -> None:
+    """Serve the MLflow UI on the store."""
+    from cifar_tune.tracking import serve_ui
+
+    typer.echo(f"MLflow UI on http://{host}:{port} (Ctrl-C ends it)", err=True)
+    serve_ui(_store(store), host, port)
+
+
+@app.command()
+def delete(
+    search: Annotated[str, typer.Argument(help="The search's name.")],
+    store: StoreFolder = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a search, with its weights and its MLflow runs, and free its disk."""
+    from cifar_tune.search.record import delete_record, read_record
+
+    opened = _store(store)
+    (trials,) = read_record(opened, [search]).values()
+    if not yes and not typer.confirm(f"Delete {search} with its {len(trials)} trials?", err=True):
+        raise UserError(f"{search} is kept; nothing was deleted.")
+    from cifar_tune.tracking import delete_runs
+
+    with opened.running(search):
+        num_runs = delete_runs(opened, search)
+        delete_record(opened, search)
+        freed = opened.delete_search(search)
+    typer.echo(f"Deleted {search}: {len(trials)} trials, {num_runs} MLflow runs, {freed / 2**20:.1f} MiB.", err=True)
+
+
+def main() -> None:
+    """The entry point: what the user can mend is one sentence and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"cifar-tune: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _settings(pairs: list[str] | None) -> dict[str, str]:
+    for pair in pairs or []:
+        if "=" not in pair:
+            raise UserError(f"--set {pair}: write FIELD=VALUE, such as --set optimizer/lr=0.02.")
+    return dict(pair.split("=", 1) for pair in pairs or [])
+
+
+def _seconds(text: str) -> float:
+    """Of `90s`, `30m`, `2h`, `1h30m`."""
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    hours, minutes, seconds = (int(part or 0) for part in parts.groups()) if parts else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total == 0:
+        raise UserError(f"--time-budget {text}: write a time such as 90s, 30m or 1h30m.")
+    return float(total)
+
+
+def _store(path: Path | None) -> "Store":
+    from cifar_tune.store import open_store
+
+    return open_store(path or DEFAULT_STORE)
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[TextIO]:
+    """The file, or stdout where none is named."""
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another --output.") from None
+    with file:
+        yield file
+
+
+if __name__ == "__main__":
+    main()

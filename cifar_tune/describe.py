@@ -1,0 +1,143 @@
+"""What a search space is, before anything runs: its baseline, its ranges, its network and its learning rates."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from optuna.distributions import CategoricalDistribution
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cifar_tune.datasets import NUM_CLASSES, NUM_TRAINING_IMAGES
+from cifar_tune.recipe import Recipe
+from cifar_tune.schedules import learning_rates
+from cifar_tune.search.space import Space, format_range
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def describe(space: Space) -> dict[str, Any]:
+    """The document that `describe --json` prints; of several baselines the first one's network and rates."""
+    recipe = space.baselines[0]
+    layers, trainable = describe_layers(recipe)
+    return {
+        "baseline": recipe.model_dump(mode="json"),
+        "ranges": describe_ranges(space),
+        "layers": layers,
+        "num_parameters": sum(layer["num_parameters"] for layer in layers),
+        "num_trainable_parameters": trainable,
+        "num_macs": sum(layer["num_macs"] for layer in layers),
+        "learning_rates": planned_rates(recipe),
+    }
+
+
+def describe_ranges(space: Space) -> dict[str, dict[str, Any]]:
+    """Every searched name: its choices, or its bounds, scale and step; and what the baseline has there."""
+    known = {name: value for baseline in reversed(space.baselines) for name, value in baseline.sampled_names().items()}
+    found: dict[str, dict[str, Any]] = {}
+    for name, distribution in space.ranges().items():
+        if isinstance(distribution, CategoricalDistribution):
+            found[name] = {"choices": list(distribution.choices)}
+        else:
+            found[name] = {key: getattr(distribution, key) for key in ("low", "high", "log", "step")}
+        found[name] |= {"range": format_range(distribution), "baseline": known.get(name)}
+    return found
+
+
+def describe_layers(recipe: Recipe) -> tuple[list[dict[str, Any]], int]:
+    """The network's children with the shape (channels, height, width) that each gives and its cost for one image.
+
+    Also the number of parameters that are trained. Nothing is computed: the tensors are of the `meta` device.
+    """
+    with torch.device("meta"):
+        model = recipe.model.build(NUM_CLASSES[recipe.dataset]).eval()
+        images = torch.empty(1, 3, 32, 32)
+    shapes: dict[str, list[int]] = {}
+    for name, child in model.named_children():
+        child.register_forward_hook(_note_shape(shapes, name))
+    with FlopCounterMode(display=False, depth=2) as counter, torch.no_grad():
+        model(images)
+    flops = counter.get_flop_counts()
+    layers = [
+        {
+            "name": name,
+            "type": _summary(child),
+            "output_shape": shapes[name],
+            "num_parameters": sum(p.numel() for p in child.parameters()),
+            "num_macs": sum(flops.get(f"{type(model).__name__}.{name}", {}).values()) // 2,
+        }
+        for name, child in model.named_children()
+    ]
+    return layers, sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _note_shape(shapes: dict[str, list[int]], name: str) -> Any:  # noqa: ANN401 - torch's hook type is private
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        shapes[name] = list(output.shape[1:])
+
+    return hook
+
+
+def _summary(module: nn.Module) -> str:
+    """The kinds of the module's leaves, in order, repetitions counted: `Conv2d, BatchNorm2d, ReLU`."""
+    leaves = [type(leaf).__name__ for leaf in module.modules() if not list(leaf.children())]
+    return ", ".join(leaf for leaf in leaves if leaf != "Identity")
+
+
+def planned_rates(recipe: Recipe) -> list[float]:
+    """The rate of every optimizer step on the published number of training images."""
+    steps = -(-(recipe.train_images or NUM_TRAINING_IMAGES[recipe.dataset]) // recipe.batch_size)
+    return learning_rates(recipe.schedule, recipe.optimizer.lr, epochs=recipe.epochs, steps_per_epoch=steps)
+
+
+def render(document: Mapping[str, Any], title: str) -> list[Table | Text]:
+    """The same for a terminal."""
+    recipe = Recipe.model_validate(document["baseline"])
+    rates = document["learning_rates"]
+    total = f"{document['num_parameters']:,} parameters, {document['num_trainable_parameters']:,} of them trained, "
+    return [
+        Text(title, style="bold"),
+        _table(
+            "search space",
+            ("field", "baseline", "range"),
+            [
+                (name, value, document["ranges"].get(name, {}).get("range", ""))
+                for name, value in _with_searched(recipe, document["ranges"]).items()
+            ],
+        ),
+        _table(
+            f"{recipe.model.name}: {total}{document['num_macs'] / 1e6:,.1f} M multiply-adds per image",
+            ("layer", "output", "parameters", "made of"),
+            [
+                (row["name"], "x".join(map(str, row["output_shape"])), f"{row['num_parameters']:,}", row["type"])
+                for row in document["layers"]
+            ],
+        ),
+        Text(
+            f"learning rate over {len(rates):,} steps: first {rates[0]:.3g}, highest {max(rates):.3g}, "
+            f"last {rates[-1]:.3g}\n{_sparkline(rates)}"
+        ),
+    ]
+
+
+def _with_searched(recipe: Recipe, ranges: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's fields; a searched name that carries its variant stands in for the field, or comes last."""
+    carried = {f"{n.split('/')[0]}/{n.split('/')[2]}" for n in ranges if n.count("/") == 2}
+    plain = {name: value for name, value in recipe.flatten().items() if name not in carried}
+    return plain | {name: spec["baseline"] for name, spec in ranges.items()}
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
+    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(str(cell) if cell is not None else "-" for cell in row))
+    return table
+
+
+def _sparkline(values: list[float], width: int = 64) -> str:
+    """The curve in one line of blocks."""
+    picked = [values[i * (len(values) - 1) // (width - 1)] for i in range(width)]
+    highest = max(picked) or 1.0
+    return "".join(BLOCKS[round(value / highest * (len(BLOCKS) - 1))] for value in picked)

@@ -1,0 +1,54 @@
+"""Where a result comes from: package versions, the machine, the commit of the space file."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("cifar-tune", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pydantic")
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions by package name, and Python's."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, str]:
+    """This machine: its processor, the cores this process may use, its memory in GiB."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "memory": f"{memory:.0f} GiB",
+    }
+
+
+def git_commit(path: Path) -> str | None:
+    """The commit of the file's repository, with `-dirty` where something is uncommitted; None outside one."""
+    folder = path.absolute().parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return f"{commit}-dirty" if _git(folder, "status", "--porcelain") else commit
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

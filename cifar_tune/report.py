@@ -1,0 +1,226 @@
+"""The leaderboard: the record's trials as a pandas frame, and that frame as a table, csv, json or markdown.
+
+Ranks and gains are taken within one task (data set and number of training images), since scores on different ones do
+not compare. Completed trials come first, by score; then pruned ones by how far they got, then those that broke down.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from cifar_tune.recipe import Recipe, field_of
+from cifar_tune.search.record import State, Trial
+
+Format = Literal["table", "csv", "json", "markdown"]
+
+ORDER: tuple[State, ...] = (
+    "completed",
+    "pruned",
+    "diverged",
+    "out of memory",
+    "failed",
+    "interrupted",
+    "running",
+)
+COLUMNS = [
+    "rank",
+    "search",
+    "trial",
+    "state",
+    "model",
+    "schedule",
+    "optimizer",
+    "dataset",
+    "val_accuracy",
+    "gain",
+    "epochs",
+    "seconds",
+    "num_parameters",
+]
+
+
+def baseline_accuracy(trials: Iterable[Trial]) -> float | None:
+    """The best completed baseline's score: what gains are counted from."""
+    scores = [t.val_accuracy for t in trials if t.is_baseline and t.state == "completed"]
+    return max((score for score in scores if score is not None), default=None)
+
+
+def gain_in_points(trial: Trial, baseline: float | None) -> float | None:
+    """Percentage points above the baseline; None where either has no score, or the trial was not trained to its end."""
+    if baseline is None or trial.val_accuracy is None or trial.state != "completed":
+        return None
+    return 100 * (trial.val_accuracy - baseline)
+
+
+def best_trial(trials: Iterable[Trial]) -> Trial | None:
+    """The completed trial with the highest score; the earlier of equals."""
+    completed = [trial for trial in trials if trial.state == "completed"]
+    return max(completed, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
+
+
+def leaderboard(searches: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
+    """One row per trial: COLUMNS and then every searched value under its own name, best first within each task."""
+    rows = []
+    for trials in searches.values():
+        baseline = baseline_accuracy(trials)
+        rows += [_row(trial, baseline) for trial in trials]
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *names])
+    if frame.empty:
+        return frame
+    task = frame["dataset"]
+    place = frame["state"].map(ORDER.index)
+    reached = frame["epochs"].where(frame["state"] != "completed", 0)
+    order = pd.DataFrame({"task": task, "place": place, "reached": -reached, "score": -frame["val_accuracy"]})
+    frame = frame.loc[order.sort_values(["task", "place", "reached", "score"], kind="stable").index]
+    frame["rank"] = frame.groupby("dataset").cumcount() + 1
+    return frame.reset_index(drop=True)
+
+
+def _row(trial: Trial, baseline: float | None) -> dict[str, Any]:
+    recipe = trial.recipe
+    images = f" ({recipe.train_images:,} images)" if recipe.train_images else ""
+    return {
+        "search": trial.search,
+        "trial": trial.number,
+        "state": trial.state,
+        "model": recipe.model.name,
+        "schedule": recipe.schedule.name,
+        "optimizer": recipe.optimizer.name,
+        "dataset": recipe.dataset + images,
+        "val_accuracy": trial.val_accuracy,
+        "gain": gain_in_points(trial, baseline),
+        "epochs": trial.epochs,
+        "seconds": trial.seconds,
+        "num_parameters": trial.facts.get("num_parameters"),
+        **trial.params,
+    }
+
+
+def format_report(searches: Mapping[str, Sequence[Trial]], kind: Format) -> str:
+    """The leaderboard as text for a machine or a document; the terminal's table is `as_table`."""
+    frame = leaderboard(searches)
+    if kind == "csv":
+        return frame.to_csv(index=False)
+    if kind == "json":
+        return json.dumps(_documents(frame, searches), indent=2) + "\n"
+    return _markdown(frame)
+
+
+def _documents(frame: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
+    """The rows with the whole recipe and the MLflow run; what a row does not have is null."""
+    trials = {(trial.search, trial.number): trial for found in searches.values() for trial in found}
+    documents = []
+    for row in json.loads(frame.to_json(orient="records", double_precision=15)):
+        trial = trials[row["search"], row["trial"]]
+        documents.append({**row, "recipe": trial.recipe.model_dump(mode="json"), "mlflow_run_id": trial.mlflow_run_id})
+    return documents
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
+    for row in frame.to_dict("records"):
+        lines.append("| " + " | ".join(format_value(str(name), value) for name, value in row.items()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def as_table(frame: pd.DataFrame, title: str, limit: int | None = None) -> Table:
+    """The leaderboard for a terminal: columns that say nothing (one value throughout) move into the title."""
+    shown = frame.head(limit) if limit else frame
+    constant = [c for c in ("search", "model", "schedule", "optimizer", "dataset") if frame[c].nunique() <= 1]
+    told = [str(frame[c].iloc[0]) for c in constant if len(frame) and str(frame[c].iloc[0]) not in title]
+    table = Table(title=" · ".join([title, *told]), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    columns = [c for c in frame.columns if c not in constant and not frame[c].isna().all()]
+    for column in columns:
+        numeric = pd.api.types.is_numeric_dtype(frame[column])
+        table.add_column(str(column), justify="right" if numeric else "left", no_wrap=column in COLUMNS)
+    for row in shown.to_dict("records"):
+        style = "bold" if row["trial"] == 0 else "" if row["state"] == "completed" else "dim"
+        table.add_row(*(format_value(column, row[column]) for column in columns), style=style)
+    return table
+
+
+def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
+    """A cell as people write it: accuracies to a hundredth of a point, gains with their sign, nothing as a dash."""
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return "-"
+    if name == "val_accuracy":
+        return f"{value:.4f}"
+    if name == "gain":
+        return f"{value:+.2f}"
+    if name in ("num_parameters", "rank", "trial", "epochs"):
+        return f"{int(value):,}"
+    if name == "seconds":
+        return f"{value:.1f}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def headline(trials: Sequence[Trial]) -> str:
+    """The best trial, its gain and what it was gained over, in a sentence; unconfirmed as any single run is."""
+    best, baseline = best_trial(trials), baseline_accuracy(trials)
+    if best is None:
+        return "No trial has completed."
+    said = f"Best of {len(trials)} trials: trial {best.number} with {100 * (best.val_accuracy or 0):.2f} %"
+    gain = gain_in_points(best, baseline)
+    if gain is None:
+        return f"{said}; the baseline has not completed, so there is no gain to state."
+    if best.is_baseline:
+        return f"{said}, which is the baseline: no trial beat it."
+    return f"{said}, {gain:+.2f} points over the baseline's {100 * (baseline or 0):.2f} % (one run each, unconfirmed)."
+
+
+def render(searches: Mapping[str, Sequence[Trial]]) -> list[Table | Text]:
+    """For a terminal: a table for each task, and each search's headline."""
+    frame = leaderboard(searches)
+    title = next(iter(searches)) if len(searches) == 1 else "leaderboard"
+    tables = [as_table(task, title) for _, task in frame.groupby("dataset")]
+    return [*tables, *(Text(f"\n{name}: {headline(trials)}") for name, trials in searches.items())]
+
+
+def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Table | Text]:
+    """One trial whole: its result, its recipe, its learning curve, its error, the command that runs it alone."""
+    trial = next(trial for trial in trials if trial.number == number)
+    score = f"{100 * trial.val_accuracy:.2f} %" if trial.val_accuracy is not None else "no score"
+    gain = gain_in_points(trial, baseline_accuracy(trials))
+    against = f", {gain:+.2f} points over the baseline" if gain is not None and not trial.is_baseline else ""
+    role = "baseline, " if trial.is_baseline else ""
+    parts: list[Table | Text] = [
+        Text(f"{trial.search} trial {trial.number}: {role}{trial.state}, {score}{against}", style="bold"),
+        Text(f"{trial.epochs} of {trial.recipe.epochs} epochs in {trial.seconds:.1f} s"),
+        _pairs("recipe", trial.recipe.flatten(), {field_of(name) for name in trial.params}),
+        _pairs("facts", {**trial.facts, "mlflow_run_id": trial.mlflow_run_id}, set()),
+    ]
+    if trial.curve:
+        parts.append(_curve(trial))
+    if trial.error:
+        parts.append(Text(trial.error, style="red"))
+    return [*parts, Text(f"To run it alone, in one process:\n  {_command(trial, trials[0].recipe, space)}")]
+
+
+def _command(trial: Trial, baseline: Recipe, space: Path) -> str:
+    """The baseline with every field set in which the trial differs."""
+    base = baseline.flatten()
+    settings = [f"{name}={value}" for name, value in trial.recipe.flatten().items() if base.get(name, ...) != value]
+    return shlex.join(["cifar-tune", "run", str(space), "--debug", *(f"--set={setting}" for setting in settings)])
+
+
+def _pairs(title: str, values: Mapping[str, Any], searched: Set[str]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    for name, value in values.items():
+        table.add_row(name, format_value(name, value), "searched" if name in searched else "")
+    return table
+
+
+def _curve(trial: Trial) -> Table:
+    table = Table(title="learning curve", title_justify="left", box=None, pad_edge=False)
+    for name in trial.curve[0]:
+        table.add_column(name, justify="right")
+    for epoch in trial.curve:
+        table.add_row(*(f"{value:.5g}" for value in epoch.values()))
+    return table

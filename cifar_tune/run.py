@@ -1,0 +1,207 @@
+"""The road of `cifar-tune run`: open the record, bring the data, start Ray, search, and say what came of it."""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from cifar_tune.checkpoint import STATE, WEIGHTS
+from cifar_tune.datasets import TrainingData, load_training_data
+from cifar_tune.display import Display
+from cifar_tune.provenance import git_commit, hardware, package_versions
+from cifar_tune.report import as_table, baseline_accuracy, best_trial, headline, leaderboard
+from cifar_tune.search.driver import Driver
+from cifar_tune.search.ray_environment import configure_ray
+from cifar_tune.search.record import Record, State, Trial, delete_record, open_record
+from cifar_tune.search.space import Space
+from cifar_tune.store import Store
+
+if TYPE_CHECKING:
+    from cifar_tune.tracking import Tracker
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+NUM_ROWS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how much: the flags of `run` that do not change what a trial gives. `time_budget` is in seconds."""
+
+    num_trials: int | None = None
+    time_budget: float | None = None
+    data_dir: Path | None = None
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    seed: int = 0
+    address: str | None = None
+    store: Path | None = None  # as the user gave it, for the commands that are told
+
+
+class BestWeights:
+    """Keeps the weights of the best trial and frees what the others left behind. An Observer of the search."""
+
+    def __init__(self, store: Store, trials: Sequence[Trial]) -> None:
+        self._store = store
+        self._best = best_trial(trials)
+
+    def update(self, trial: Trial) -> None:
+        """When a trial is over, keep one folder: its own or the best one's so far."""
+        if not trial.is_over:
+            return
+        winner = best_trial([t for t in (self._best, trial) if t])
+        loser = trial if winner is self._best else self._best
+        if loser is not None:
+            shutil.rmtree(self._folder(loser), ignore_errors=True)
+        if winner is trial:
+            (self._folder(trial) / STATE).unlink(missing_ok=True)
+        self._best = winner
+
+    def tick(self) -> None:
+        """Nothing between two updates."""
+
+    def _folder(self, trial: Trial) -> Path:
+        return self._store.trial(trial.search, trial.number)
+
+
+def run_search(space: Space, store: Store, name: str, options: RunOptions, console: Console) -> int:
+    """Start, resume or continue the search, or report on it if it is complete; the exit code."""
+    num_trials = options.num_trials or space.search.num_trials
+    with store.running(name), _opened(space, store, name, options.seed) as record:
+        _warn_of_changed_versions(record, console)
+        if record.num_left(num_trials) == 0:
+            console.print(f"{name} is complete; continue it with --num-trials above {record.num_started}.")
+            return _conclude(record, store, options)
+        (store.search(name) / "space.py").write_text(space.source, encoding="utf-8")
+        task = space.baselines[0]
+        data = load_training_data(
+            task.dataset, train_images=task.train_images, data_dir=options.data_dir, store=store.root
+        )
+        return _search(record, store, data, num_trials, options, console)
+
+
+@contextmanager
+def _opened(space: Space, store: Store, name: str, seed: int) -> Iterator[Record]:
+    """The record; a search that could not start leaves none behind."""
+    record = open_record(store, name, space, seed)
+    try:
+        yield record
+    finally:
+        if record.num_started == 0:
+            delete_record(store, name)
+
+
+def _search(
+    record: Record, store: Store, data: TrainingData, num_trials: int, options: RunOptions, console: Console
+) -> int:
+    console.print(f"Starting the workers of {record.name} ...", style="dim")
+    configure_ray(local=options.address is None)
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(_open_tracker, record, store, data)  # seconds of imports, while Ray starts
+        from cifar_tune.search.launch import Interrupted, OutOfTime, ray_cluster
+
+        state: State = "interrupted"
+        try:
+            with ray_cluster(options.address):
+                _run_trials(record, store, data, num_trials, options, opening.result, console)
+            state = "completed"
+        except (Interrupted, OutOfTime) as stop:
+            said = "Interrupted" if isinstance(stop, Interrupted) else "The time budget is used up"
+            console.print(f"{said}. To go on from here: {shlex.join(['cifar-tune', *sys.argv[1:]])}", soft_wrap=True)
+            if isinstance(stop, Interrupted):
+                return EXIT_INTERRUPTED
+        finally:
+            opening.result().finish(state)
+    return _conclude(record, store, options)
+
+
+def _run_trials(
+    record: Record,
+    store: Store,
+    data: TrainingData,
+    num_trials: int,
+    options: RunOptions,
+    tracker: Callable[[], "Tracker"],
+    console: Console,
+) -> None:
+    from cifar_tune.search.launch import plan_resources, run_trials
+
+    resources = plan_resources(
+        record.num_left(num_trials),
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=options.gpus_per_trial,
+        max_concurrent=options.max_concurrent,
+    )
+    trials = record.trials()
+    tracker().catch_up(trials)
+    title = f"{record.name}: {data.dataset}, {len(data.train):,} training and {len(data.val):,} validation images"
+    with Display(title, trials, num_trials, resources.max_concurrent, console) as display:
+        driver = Driver(record, num_trials, [tracker(), BestWeights(store, trials), display])
+        run_trials(driver, store, data, resources, options.time_budget)
+
+
+def _open_tracker(record: Record, store: Store, data: TrainingData) -> "Tracker":
+    from cifar_tune.tracking import Tracker
+
+    tags = {**package_versions(), **hardware()}
+    commit = git_commit(record.space.path)
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+    return Tracker(store, record.name, data, record.space.source, tags, record)
+
+
+def _warn_of_changed_versions(record: Record, console: Console) -> None:
+    """Other versions may give other numbers; that is no reason to refuse."""
+    now = package_versions()
+    before = record.remember_versions(now)
+    changed = [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
+    if changed:
+        console.print(f"Warning: packages changed since the search began: {', '.join(changed)}.", style="yellow")
+
+
+def _conclude(record: Record, store: Store, options: RunOptions) -> int:
+    """The leaderboard's head, the best weights and what to type next, on stdout; whether the baseline completed."""
+    trials = record.trials()
+    out = Console()
+    out.print(as_table(leaderboard({record.name: trials}), record.name, limit=NUM_ROWS_SHOWN))
+    out.print(f"\n{headline(trials)}", highlight=False)
+    best = best_trial(trials)
+    if best is not None:
+        weights = store.trial(record.name, best.number) / WEIGHTS
+        out.print(f"Its weights: {weights}", highlight=False, soft_wrap=True)
+    where = f" --store {shlex.quote(str(options.store))}" if options.store else ""
+    out.print(f"\nEvery trial:  cifar-tune report {record.name}{where}", highlight=False, soft_wrap=True)
+    out.print(f"In a browser: cifar-tune ui{where}", highlight=False, soft_wrap=True)
+    if baseline_accuracy(trials) is not None:
+        return 0
+    out.print("The baseline has not completed, so this search has no gain to state.", style="red")
+    return EXIT_FAILED
+
+
+def debug_baseline(space: Space, store: Store, options: RunOptions, console: Console) -> None:
+    """Train the first baseline in this process, without Ray and without a record, so that a debugger works."""
+    import torch
+
+    from cifar_tune.training import DeviceData, Training
+
+    recipe = space.baselines[0]
+    data = load_training_data(
+        recipe.dataset, train_images=recipe.train_images, data_dir=options.data_dir, store=store.root
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() and options.gpus_per_trial != 0 else "cpu")
+    training = Training(recipe, DeviceData.place(data, device))
+    console.print(f"{recipe.model.name}, {training.num_parameters:,} parameters, on {device}", highlight=False)
+    for m in training.fit():
+        console.print(
+            f"epoch {m.epoch}/{recipe.epochs}  train {m.train_loss:.4f} {100 * m.train_accuracy:.2f} %  "
+            f"validation {m.val_loss:.4f} {100 * m.val_accuracy:.2f} %  lr {m.lr:.3g}  "
+            f"{m.seconds:.1f} s  {m.images_per_second:,.0f} images/s",
+            highlight=False,
+        )

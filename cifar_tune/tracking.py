@@ -1,0 +1,207 @@
+"""MLflow: a projection of the record, one parent run per search and one child run per trial.
+
+The record (search/record.py) is what counts; a run here is keyed by search and trial number, so that projecting the
+same trial twice changes nothing. One experiment per data set, because scores on different ones do not compare.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import, which would send it
+
+from mlflow.entities import Dataset as DatasetEntity
+from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag, ViewType
+from mlflow.tracking import MlflowClient
+
+from cifar_tune.datasets import TrainingData
+from cifar_tune.search.record import State, Trial
+from cifar_tune.store import Store
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # the database's own story of its tables
+
+SECONDS_BETWEEN_WRITES = 5.0  # of one running trial; the end of a trial is written at once
+SEARCH_TAG, TRIAL_TAG, STATE_TAG = "cifar_tune.search", "cifar_tune.trial", "cifar_tune.state"
+PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
+MAX_PARAMS_PER_BATCH = 100  # MLflow's own limit
+
+STATUSES: dict[State, str] = {
+    "running": "RUNNING",
+    "completed": "FINISHED",
+    "pruned": "FINISHED",
+    "diverged": "FINISHED",
+    "out of memory": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+
+
+class RunIds(Protocol):
+    """Where the run of a trial is written down, so that the report can name it."""
+
+    def set_mlflow_run(self, number: int, run_id: str) -> None:
+        """The run that shows the trial."""
+
+
+@dataclass
+class _Shown:
+    """What MLflow has of a trial."""
+
+    run_id: str
+    status: str
+    num_epochs: int
+    written_at: float = 0.0
+
+
+def tracking_url(store: Store) -> str:
+    """The user's own server where MLFLOW_TRACKING_URI names one, else the database in the store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or store.mlflow_url
+
+
+class Tracker:
+    """Shows one search in MLflow while it runs. An Observer of the search."""
+
+    def __init__(
+        self, store: Store, search: str, data: TrainingData, description: str, tags: Mapping[str, str], run_ids: RunIds
+    ) -> None:
+        self._client = MlflowClient(tracking_url(store))
+        self._search = search
+        self._run_ids = run_ids
+        self._experiment_id = _experiment(self._client, store, data.dataset)
+        self._dataset = DatasetInput(
+            DatasetEntity(data.dataset, data.digest[:36], "cifar-tune", f"{len(data.train)} + {len(data.val)} images")
+        )
+        known = find_runs(self._client, search)
+        parents = [run for run in known if PARENT_TAG not in run.data.tags]
+        self._parent_id = parents[0].info.run_id if parents else self._start_parent(description, tags)
+        self._client.update_run(self._parent_id, status="RUNNING")
+        self._shown = {
+            int(run.data.tags[TRIAL_TAG]): _Shown(run.info.run_id, run.info.status, self._num_epochs(run))
+            for run in known
+            if TRIAL_TAG in run.data.tags
+        }
+
+    def _start_parent(self, description: str, tags: Mapping[str, str]) -> str:
+        all_tags = {**tags, SEARCH_TAG: self._search, NOTE_TAG: description}
+        run = self._client.create_run(self._experiment_id, run_name=self._search, tags=all_tags)
+        self._client.log_inputs(run.info.run_id, [self._dataset])
+        return str(run.info.run_id)
+
+    def _num_epochs(self, run: Run) -> int:
+        if run.info.status == "FINISHED":
+            return 10**9  # nothing more is written of it
+        return len(self._client.get_metric_history(run.info.run_id, "val_accuracy"))
+
+    def catch_up(self, trials: Sequence[Trial]) -> None:
+        """Bring MLflow to what the record says, after a process that died between the two."""
+        for trial in trials:
+            shown = self._shown.get(trial.number)
+            if trial.is_over and (shown is None or shown.status != STATUSES[trial.state]):
+                self.update(trial)
+
+    def update(self, trial: Trial) -> None:
+        """Show a trial as it is now; of one that goes on training, no more often than every few seconds."""
+        shown = self._shown.get(trial.number) or self._start_run(trial)
+        if trial.state == "running" and not trial.mlflow_run_id:
+            self._run_ids.set_mlflow_run(trial.number, shown.run_id)
+        if trial.state != "running" or time.monotonic() - shown.written_at > SECONDS_BETWEEN_WRITES:
+            self._write(trial, shown)
+
+    def tick(self) -> None:
+        """Nothing between two updates."""
+
+    def finish(self, state: State) -> None:
+        """Close the parent run."""
+        self._client.set_tag(self._parent_id, STATE_TAG, state)
+        self._client.set_terminated(self._parent_id, STATUSES[state])
+
+    def _start_run(self, trial: Trial) -> _Shown:
+        tags = {
+            SEARCH_TAG: self._search,
+            TRIAL_TAG: str(trial.number),
+            PARENT_TAG: self._parent_id,
+            "cifar_tune.baseline": str(trial.is_baseline).lower(),
+        }
+        name = f"{self._search} {trial.number}" + (" (baseline)" if trial.is_baseline else "")
+        run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
+        params = [Param(name, str(value)) for name, value in trial.recipe.flatten().items()]
+        self._client.log_batch(run.info.run_id, params=params[:MAX_PARAMS_PER_BATCH])
+        self._client.log_inputs(run.info.run_id, [self._dataset])
+        self._shown[trial.number] = _Shown(run.info.run_id, "RUNNING", 0)
+        return self._shown[trial.number]
+
+    def _write(self, trial: Trial, shown: _Shown) -> None:
+        """One batch for everything that MLflow does not have yet, and the status where it changed."""
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(name, float(value), now, int(epoch["epoch"]))
+            for epoch in trial.curve[shown.num_epochs :]
+            for name, value in epoch.items()
+            if name not in ("epoch", "progress")
+        ]
+        tags = {STATE_TAG: trial.state, **{name: str(value) for name, value in trial.facts.items()}}
+        if trial.error:
+            tags["error"] = trial.error[-5000:]
+        self._client.log_batch(
+            shown.run_id, metrics=metrics, tags=[RunTag(name, value) for name, value in tags.items()]
+        )
+        shown.num_epochs = max(shown.num_epochs, trial.epochs)
+        shown.written_at = time.monotonic()
+        status = STATUSES[trial.state]
+        if status == "RUNNING" != shown.status:
+            self._client.update_run(shown.run_id, status=status)
+        elif status != shown.status:
+            self._client.set_terminated(shown.run_id, status)
+        shown.status = status
+
+
+def find_runs(client: MlflowClient, search: str) -> list[Run]:
+    """The parent run of a search and the runs of its trials, in every experiment."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            experiments, f"tags.`{SEARCH_TAG}` = '{search}'", ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
+        )
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
+    name = f"cifar-tune {dataset}"
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    own = client.tracking_uri == store.mlflow_url
+    location = (store.artifacts / dataset).as_uri() if own else None
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def delete_runs(store: Store, search: str) -> int:
+    """Remove a search's runs for good; how many there were."""
+    url = tracking_url(store)
+    client = MlflowClient(url)
+    run_ids = [run.info.run_id for run in find_runs(client, search)]
+    for run_id in run_ids:
+        client.delete_run(run_id)
+    if run_ids and url == store.mlflow_url:
+        # A deleted run is only hidden; `mlflow gc` is the public way to free what it holds.
+        command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", url, "--run-ids", ",".join(run_ids)]
+        subprocess.run(command, check=True, capture_output=True)
+    return len(run_ids)
+
+
+def serve_ui(store: Store, host: str, port: int) -> NoReturn:
+    """Become the MLflow server on this store."""
+    MlflowClient(tracking_url(store)).search_experiments()  # makes the database where there is none yet
+    arguments = ["server", "--host", host, "--port", str(port), "--workers", "1"]
+    arguments += ["--backend-store-uri", tracking_url(store), "--default-artifact-root", store.artifacts.as_uri()]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])
