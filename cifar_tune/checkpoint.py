@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-STATE = "state.pt"
-WEIGHTS = "weights.safetensors"
+from cifar_tune.store import STATE, WEIGHTS
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:

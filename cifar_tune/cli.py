@@ -130,8 +130,9 @@ def report(
         _report_trial(found, trial, opened)
     elif kind == "table":
         with _output(output) as file:
-            for part in render(found):
-                Console(file=file, width=None if file.isatty() else 160).print(part, highlight=False)
+            console = Console(file=file, width=None if file.isatty() else 160)
+            for part in render(found, console.width):
+                console.print(part, highlight=False)
     else:
         with _output(output) as file:
             file.write(format_report(found, kind))

@@ -37,12 +37,16 @@ COLUMNS = [
     "schedule",
     "optimizer",
     "dataset",
+    "train_images",
     "val_accuracy",
     "gain",
     "epochs",
     "seconds",
     "num_parameters",
 ]
+NOTHING = "-"
+TASK = ["dataset", "train_images"]  # what scores must share to be compared
+HEADERS = {"val_accuracy": "val\naccuracy", "num_parameters": "para-\nmeters"}  # two lines, where a terminal is narrow
 
 
 def baseline_accuracy(trials: Iterable[Trial]) -> float | None:
@@ -74,18 +78,16 @@ def leaderboard(searches: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *names])
     if frame.empty:
         return frame
-    task = frame["dataset"]
-    place = frame["state"].map(ORDER.index)
     reached = frame["epochs"].where(frame["state"] != "completed", 0)
-    order = pd.DataFrame({"task": task, "place": place, "reached": -reached, "score": -frame["val_accuracy"]})
-    frame = frame.loc[order.sort_values(["task", "place", "reached", "score"], kind="stable").index]
-    frame["rank"] = frame.groupby("dataset").cumcount() + 1
-    return frame.reset_index(drop=True)
+    order = frame[TASK].fillna({"train_images": 0}).infer_objects()
+    order = order.assign(place=frame["state"].map(ORDER.index), reached=-reached, score=-frame["val_accuracy"])
+    frame = frame.loc[order.sort_values(list(order.columns), kind="stable").index].reset_index(drop=True)
+    frame["rank"] = frame.groupby(TASK, dropna=False).cumcount() + 1
+    return frame
 
 
 def _row(trial: Trial, baseline: float | None) -> dict[str, Any]:
     recipe = trial.recipe
-    images = f" ({recipe.train_images:,} images)" if recipe.train_images else ""
     return {
         "search": trial.search,
         "trial": trial.number,
@@ -93,7 +95,8 @@ def _row(trial: Trial, baseline: float | None) -> dict[str, Any]:
         "model": recipe.model.name,
         "schedule": recipe.schedule.name,
         "optimizer": recipe.optimizer.name,
-        "dataset": recipe.dataset + images,
+        "dataset": recipe.dataset,
+        "train_images": recipe.train_images,
         "val_accuracy": trial.val_accuracy,
         "gain": gain_in_points(trial, baseline),
         "epochs": trial.epochs,
@@ -117,9 +120,10 @@ def _documents(frame: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]) -> 
     """The rows with the whole recipe and the MLflow run; what a row does not have is null."""
     trials = {(trial.search, trial.number): trial for found in searches.values() for trial in found}
     documents = []
-    for row in json.loads(frame.to_json(orient="records", double_precision=15)):
+    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
         trial = trials[row["search"], row["trial"]]
-        documents.append({**row, "recipe": trial.recipe.model_dump(mode="json"), "mlflow_run_id": trial.mlflow_run_id})
+        whole = {"recipe": trial.recipe.model_dump(mode="json"), "mlflow_run_id": trial.mlflow_run_id}
+        documents.append({**{str(name): value for name, value in row.items()}, **whole})
     return documents
 
 
@@ -130,31 +134,53 @@ def _markdown(frame: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_table(frame: pd.DataFrame, title: str, limit: int | None = None) -> Table:
-    """The leaderboard for a terminal: columns that say nothing (one value throughout) move into the title."""
-    shown = frame.head(limit) if limit else frame
-    constant = [c for c in ("search", "model", "schedule", "optimizer", "dataset") if frame[c].nunique() <= 1]
-    told = [str(frame[c].iloc[0]) for c in constant if len(frame) and str(frame[c].iloc[0]) not in title]
-    table = Table(title=" · ".join([title, *told]), title_justify="left", header_style="bold", box=None, pad_edge=False)
-    columns = [c for c in frame.columns if c not in constant and not frame[c].isna().all()]
+def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = None) -> Table:
+    """The leaderboard for a terminal of `width` characters.
+
+    What is the same in every row moves into the title; searched values that do not fit are left out, and named.
+    """
+    cells = {column: [format_value(column, value) for value in frame[column]] for column in map(str, frame.columns)}
+    constant = [column for column in COLUMNS[1:] if len(set(cells[column])) == 1 and column not in ("trial", "gain")]
+    told = [
+        cells[column][0] for column in ("search", "model", "schedule", "optimizer", "dataset") if column in constant
+    ]
+    told += [f"{images} training images" for images in cells["train_images"][:1] if images != NOTHING]
+    columns, left_out = _fitting({c: v for c, v in cells.items() if c not in constant or c == "val_accuracy"}, width)
+    caption = f"not shown for want of width: {', '.join(left_out)}" if left_out else None
+    heading = " · ".join(dict.fromkeys([title, *told]))
+    table = Table(
+        title=heading, caption=caption, title_justify="left", caption_justify="left", box=None, pad_edge=False
+    )
     for column in columns:
         numeric = pd.api.types.is_numeric_dtype(frame[column])
-        table.add_column(str(column), justify="right" if numeric else "left", no_wrap=column in COLUMNS)
-    for row in shown.to_dict("records"):
-        style = "bold" if row["trial"] == 0 else "" if row["state"] == "completed" else "dim"
-        table.add_row(*(format_value(column, row[column]) for column in columns), style=style)
+        table.add_column(HEADERS.get(column, column), justify="right" if numeric else "left", header_style="bold")
+    for i, state in enumerate(frame["state"].head(limit or len(frame))):
+        table.add_row(*(cells[column][i] for column in columns), style="" if state == "completed" else "dim")
     return table
+
+
+def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> tuple[list[str], list[str]]:
+    """The columns that fit, in order, and the names of the searched ones that do not."""
+    used, fitting, left_out = 0, [], []
+    for column, values in cells.items():
+        longest = 2 + max(len(value) for value in [*values, *HEADERS.get(column, column).split("\n")])
+        if column not in COLUMNS and used + longest > width:
+            left_out.append(column)
+        else:
+            used += longest
+            fitting.append(column)
+    return fitting, left_out
 
 
 def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
     """A cell as people write it: accuracies to a hundredth of a point, gains with their sign, nothing as a dash."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
-        return "-"
+        return NOTHING
     if name == "val_accuracy":
         return f"{value:.4f}"
     if name == "gain":
         return f"{value:+.2f}"
-    if name in ("num_parameters", "rank", "trial", "epochs"):
+    if name in ("num_parameters", "rank", "trial", "epochs", "train_images"):
         return f"{int(value):,}"
     if name == "seconds":
         return f"{value:.1f}"
@@ -175,11 +201,11 @@ def headline(trials: Sequence[Trial]) -> str:
     return f"{said}, {gain:+.2f} points over the baseline's {100 * (baseline or 0):.2f} % (one run each, unconfirmed)."
 
 
-def render(searches: Mapping[str, Sequence[Trial]]) -> list[Table | Text]:
-    """For a terminal: a table for each task, and each search's headline."""
+def render(searches: Mapping[str, Sequence[Trial]], width: int) -> list[Table | Text]:
+    """For a terminal of `width` characters: a table for each task, and each search's headline."""
     frame = leaderboard(searches)
     title = next(iter(searches)) if len(searches) == 1 else "leaderboard"
-    tables = [as_table(task, title) for _, task in frame.groupby("dataset")]
+    tables = [as_table(task, title, width) for _, task in frame.groupby(TASK, dropna=False)]
     return [*tables, *(Text(f"\n{name}: {headline(trials)}") for name, trials in searches.items())]
 
 
@@ -219,8 +245,9 @@ def _pairs(title: str, values: Mapping[str, Any], searched: Set[str]) -> Table:
 
 def _curve(trial: Trial) -> Table:
     table = Table(title="learning curve", title_justify="left", box=None, pad_edge=False)
-    for name in trial.curve[0]:
-        table.add_column(name, justify="right")
+    names = [name for name in trial.curve[0] if name != "progress"]
+    for name in names:
+        table.add_column(name.replace("_", "\n", 1), justify="right")
     for epoch in trial.curve:
-        table.add_row(*(f"{value:.5g}" for value in epoch.values()))
+        table.add_row(*(f"{epoch[name]:.4g}" for name in names))
     return table

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from cifar_tune.checkpoint import STATE, WEIGHTS
 from cifar_tune.datasets import TrainingData, load_training_data
 from cifar_tune.display import Display
 from cifar_tune.provenance import git_commit, hardware, package_versions
@@ -21,7 +20,7 @@ from cifar_tune.search.driver import Driver
 from cifar_tune.search.ray_environment import configure_ray
 from cifar_tune.search.record import Record, State, Trial, delete_record, open_record
 from cifar_tune.search.space import Space
-from cifar_tune.store import Store
+from cifar_tune.store import STATE, WEIGHTS, Store
 
 if TYPE_CHECKING:
     from cifar_tune.tracking import Tracker
@@ -170,7 +169,7 @@ def _conclude(record: Record, store: Store, options: RunOptions) -> int:
     """The leaderboard's head, the best weights and what to type next, on stdout; whether the baseline completed."""
     trials = record.trials()
     out = Console()
-    out.print(as_table(leaderboard({record.name: trials}), record.name, limit=NUM_ROWS_SHOWN))
+    out.print(as_table(leaderboard({record.name: trials}), record.name, out.width, limit=NUM_ROWS_SHOWN))
     out.print(f"\n{headline(trials)}", highlight=False)
     best = best_trial(trials)
     if best is not None:

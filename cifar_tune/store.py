@@ -18,6 +18,9 @@ from filelock import FileLock, Timeout
 
 from cifar_tune.errors import UserError
 
+STATE = "state.pt"  # in a trial's folder: from which an interrupted run goes on
+WEIGHTS = "weights.safetensors"  # in a trial's folder: of the network as it was trained to the end
+
 
 @dataclass(frozen=True)
 class Store:

@@ -25,7 +25,7 @@ class Driver:
 
     def __init__(self, record: Record, num_trials: int, observers: Sequence[Observer]) -> None:
         self.record = record
-        self.num_trials = num_trials
+        self.num_left = record.num_left(num_trials)  # trials still to be started or resumed
         self._observers = observers
         search = record.space.search
         self._rungs = Rungs(search.rungs, search.keep)
@@ -34,12 +34,13 @@ class Driver:
                 self._judge(trial, epoch)
 
     @property
-    def num_left(self) -> int:
-        """Trials still to be started or resumed."""
-        return self.record.num_left(self.num_trials)
+    def is_over(self) -> bool:
+        """Whether no trial is left, and none runs."""
+        return self.num_left == 0 and self.record.num_live == 0
 
     def next_trial(self) -> Trial:
         """Start the next trial, or resume an interrupted one."""
+        self.num_left -= 1
         return self._tell(self.record.start_trial())
 
     def add_epoch(self, number: int, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> bool:

@@ -3,14 +3,15 @@
 Importing this imports Ray; `configure_ray` has to run before that.
 """
 
+import os
 import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -21,12 +22,21 @@ from ray.tune.search import Searcher
 from cifar_tune.datasets import TrainingData
 from cifar_tune.errors import UserError
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.trainable import Assignment, train_trial
 from cifar_tune.store import Store
+
+if TYPE_CHECKING:
+    from cifar_tune.search.trainable import Assignment
 
 
 class SearchStopped(BaseException):
-    """Ends Ray's loop between two events; no `Exception`, so that Ray does not take it for a failure of its own."""
+    """Ends Ray's loop between two events; no `Exception`, so that Ray does not take it for a failure of its own.
+
+    Ray's own ways to end wait for its workers one by one, for 5 to 15 s; the end of the cluster takes them all at once.
+    """
+
+
+class Complete(SearchStopped):
+    """Every trial is over."""
 
 
 class OutOfTime(SearchStopped):
@@ -91,9 +101,12 @@ def run_trials(
     `time_budget` is in seconds.
     """
     trainable = tune.with_resources(
-        tune.with_parameters(train_trial, data=data),
+        tune.with_parameters(_train, data=data),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
+    # With fewer pending trials than workers, a trial whose worker still starts would take over the first free one, and
+    # its own, half started, would be thrown away: short trials would all run on one worker.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.max_concurrent)
     folder = store.search(driver.record.name) / "ray"
     pulse = _Pulse(driver, time_budget)
     tuner = tune.Tuner(
@@ -114,11 +127,18 @@ def run_trials(
         ),
     )
     try:
-        with pulse.catching_signals():
+        with pulse.catching_signals(), suppress(Complete):
             tuner.fit()
     finally:
         driver.interrupt()
         shutil.rmtree(folder, ignore_errors=True)  # Ray's own state, which nothing here reads
+
+
+def _train(config: "Assignment", data: TrainingData) -> None:
+    """Imports torch in the worker alone; the driver starts seconds sooner without it."""
+    from cifar_tune.search.trainable import train_trial
+
+    train_trial(config, data)
 
 
 def _name(trial: RayTrial) -> str:
@@ -142,19 +162,19 @@ class _Assigner(_NotSaved, Searcher):  # type: ignore[misc]
         self._resources = resources
         self._running: set[str] = set()
 
-    def suggest(self, trial_id: str) -> Assignment | None:
+    def suggest(self, trial_id: str) -> "Assignment | None":
         if len(self._running) >= self._resources.max_concurrent:
             return None
         trial = self._driver.next_trial()
         self._running.add(trial_id)
-        return Assignment(
-            number=trial.number,
-            recipe=trial.recipe.model_dump(mode="json"),
-            folder=str(self._store.trial(trial.search, trial.number)),
-            num_epochs_recorded=trial.epochs,
-            num_threads=self._resources.cpus_per_trial,
-            use_gpu=self._resources.gpus_per_trial > 0,
-        )
+        return {
+            "number": trial.number,
+            "recipe": trial.recipe.model_dump(mode="json"),
+            "folder": str(self._store.trial(trial.search, trial.number)),
+            "num_epochs_recorded": trial.epochs,
+            "num_threads": self._resources.cpus_per_trial,
+            "use_gpu": self._resources.gpus_per_trial > 0,
+        }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._running.discard(trial_id)
@@ -221,6 +241,8 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: list[RayTrial], **info: object) -> None:
         self._driver.tick()
+        if self._driver.is_over:
+            raise Complete
         if self._interrupted:
             raise Interrupted
         if time.monotonic() > self._deadline:

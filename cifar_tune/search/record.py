@@ -87,6 +87,11 @@ class Record:
         """Trials that were ever started, interrupted ones too."""
         return sum(t.state != TrialState.WAITING for t in self.study.get_trials(deepcopy=False))
 
+    @property
+    def num_live(self) -> int:
+        """Trials that run now."""
+        return len(self._live)
+
     def num_left(self, num_trials: int) -> int:
         """Trials still to be resumed or started until there are `num_trials`."""
         return len(self._interrupted) + max(0, num_trials - self.num_started)

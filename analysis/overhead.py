@@ -1,0 +1,94 @@
+"""What a trial costs besides its training, on warm workers, with everything that a real search does around it.
+
+    uv run python analysis/overhead.py
+
+Runs 40 trials of about 0.2 s after a warm-up trial per worker, through Ray, Optuna, MLflow and the display, on two
+workers, and prints wall time x workers / trials, less the mean time that the trainable itself took.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from cifar_tune.datasets import Images, TrainingData, load_training_data
+from cifar_tune.display import Display
+from cifar_tune.run import BestWeights
+from cifar_tune.search.driver import Driver
+from cifar_tune.search.ray_environment import configure_ray
+from cifar_tune.search.record import Trial, open_record
+from cifar_tune.search.space import load_space
+from cifar_tune.store import open_store
+
+NUM_TRIALS, NUM_WORKERS = 40, 2
+NUM_TRAIN, NUM_VAL = 64, 32  # about 0.2 s of Mini-ResNet on one core
+
+SPACE = """
+from cifar_tune import Recipe, Search
+
+BASELINE = Recipe(dataset="shapes", model={"name": "mini_resnet"}, optimizer={"name": "adam", "lr": 0.001},
+                  schedule={"name": "constant"}, epochs=1, batch_size=32)
+
+
+def space(trial):
+    return BASELINE.replace({
+        "optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-2, log=True),
+        "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.2),
+    })
+
+
+SEARCH = Search(rungs=())
+"""
+
+
+class Stopwatch:
+    """Notes when each trial ended. An Observer of the search."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def update(self, trial: Trial) -> None:
+        """The moment, if the trial is over."""
+        if trial.is_over:
+            self.ends.append(time.perf_counter())
+
+    def tick(self) -> None:
+        """Nothing."""
+
+
+def main() -> None:
+    """Run the benchmark and print its one figure with what it is made of."""
+    configure_ray(local=True)
+    from cifar_tune.search.launch import Resources, ray_cluster, run_trials
+    from cifar_tune.tracking import Tracker
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(Path(folder))
+        (store.root / "space.py").write_text(SPACE)
+        whole = load_training_data("shapes", train_images=None, data_dir=None, store=store.root)
+        data = TrainingData(whole.dataset, whole.digest, _first(whole.train, NUM_TRAIN), _first(whole.val, NUM_VAL))
+        record = open_record(store, "overhead", load_space(store.root / "space.py"), seed=0)
+        stopwatch = Stopwatch()
+        total = NUM_TRIALS + NUM_WORKERS
+        with (
+            ray_cluster(None),
+            Display("overhead", [], total, NUM_WORKERS, Console(stderr=True, quiet=True)) as display,
+        ):
+            tracker = Tracker(store, record.name, data, "", {}, record)
+            driver = Driver(record, total, [tracker, BestWeights(store, []), display, stopwatch])
+            run_trials(driver, store, data, Resources(1, 0.0, NUM_WORKERS))
+        seconds = [trial.seconds for trial in record.trials()][NUM_WORKERS:]
+        wall = stopwatch.ends[-1] - stopwatch.ends[NUM_WORKERS - 1]
+    own = sum(seconds) / NUM_TRIALS
+    slot = wall * NUM_WORKERS / NUM_TRIALS
+    print(f"{NUM_TRIALS} trials on {NUM_WORKERS} warm workers: {wall:.1f} s of wall time, {slot:.3f} s a trial,")
+    print(f"of which training {own:.3f} s; overhead {slot - own:.3f} s a trial")
+
+
+def _first(images: Images, count: int) -> Images:
+    return Images(images.images[:count], images.labels[:count])
+
+
+if __name__ == "__main__":
+    main()
