@@ -81,7 +81,7 @@ def _measure(images: Tensor) -> tuple[list[float], list[float]]:
 
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([torch.bincount(images[..., c].flatten(), minlength=256) for c in range(3)]).cpu()
-    shares = counts / counts.sum(dim=1, keepdim=True)
+    shares = counts.double() / counts.sum(dim=1, keepdim=True)
     mean = (shares * values).sum(dim=1)
     variance = (shares * (values - mean[:, None]) ** 2).sum(dim=1)
     return mean.tolist(), variance.sqrt().tolist()

@@ -6,9 +6,9 @@ A new optimizer is a class here and its name in `Optimizer`. `lr` is the highest
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cifar_tune.options import NonNegative, Options, Positive, Share
 
@@ -60,6 +60,12 @@ class SGD(Options):
     weight_decay: NonNegative = 0.0
     nesterov: bool = False
 
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Fused: one pass over the parameters, on the CPU too."""
         from torch.optim import SGD
@@ -69,7 +75,7 @@ class SGD(Options):
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
-            nesterov=self.nesterov and self.momentum > 0,
+            nesterov=self.nesterov,
             fused=True,
         )
 

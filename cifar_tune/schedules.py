@@ -63,7 +63,7 @@ class Cosine(BaseSchedule):
     warmup: Share = 0.0
 
     def factor(self, at: Position) -> float:
-        """The first step after the rise has the full rate; the step after the last one would have 0."""
+        """Full where the rise ends; the step after the last one would have 0."""
         rise = self.warmup * at.num_steps
         if at.step < rise:
             return (at.step + 1) / (rise + 1)
@@ -84,7 +84,7 @@ class OneCycle(BaseSchedule):
     final_div: Positive = 1e4
 
     def factor(self, at: Position) -> float:
-        """Reaches 1 at the step that ends the rise and the lowest rate at the last step."""
+        """Full where the rise ends, which may lie between two steps; lowest at the last step."""
         first, last = 1 / self.initial_div, 1 / self.initial_div / self.final_div
         rising, share = self._phase(at)
         if self.shape == "torch":

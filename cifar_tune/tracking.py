@@ -194,7 +194,18 @@ def delete_runs(store: Store, search: str) -> int:
         client.delete_run(run_id)
     if run_ids and url == store.mlflow_url:
         # A deleted run is only hidden; `mlflow gc` is the public way to free what it holds.
-        command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", url, "--run-ids", ",".join(run_ids)]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "gc",
+            "--backend-store-uri",
+            url,
+            "--tracking-uri",
+            url,
+            "--run-ids",
+            ",".join(run_ids),
+        ]
         subprocess.run(command, check=True, capture_output=True)
     return len(run_ids)
 

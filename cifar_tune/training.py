@@ -43,7 +43,7 @@ class EpochMetrics:
 
 
 class DivergenceError(ArithmeticError):
-    """The loss stopped being a number at optimizer step `step` (from 0)."""
+    """The training or the validation loss stopped being a number at optimizer step `step` (from 0)."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"The loss is not finite at step {step}.")
@@ -128,6 +128,8 @@ class Training:
         train_seconds = time.perf_counter() - start
         val_loss, val_accuracy = self.evaluate(self.data.val)
         epoch = self.epoch + 1
+        if not np.isfinite(val_loss):
+            raise DivergenceError(epoch * self.steps_per_epoch - 1)
         return EpochMetrics(
             epoch=epoch,
             progress=epoch / self.recipe.epochs,

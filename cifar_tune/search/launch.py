@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,7 @@ class _Assigner(_NotSaved, Searcher):  # type: ignore[misc]
     """Gives Ray the driver's next trial whenever a worker is free."""
 
     def __init__(self, driver: Driver, store: Store, resources: Resources) -> None:
-        super().__init__(metric="metrics/val_accuracy", mode="max")
+        super().__init__()  # no metric: a trial that broke down reports none
         self._driver = driver
         self._store = store
         self._resources = resources
@@ -203,9 +204,9 @@ class _Judge(_NotSaved, TrialScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: object, trial: RayTrial) -> None:
-        error = trial.get_error()
-        out_of_memory = isinstance(error, ray.exceptions.OutOfMemoryError)
-        self._driver.finish(trial.config["number"], "out of memory" if out_of_memory else "failed", error=str(error))
+        error = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "No error was recorded."
+        out_of_memory = "running low on memory" in error  # Ray's memory monitor ended the worker
+        self._driver.finish(trial.config["number"], "out of memory" if out_of_memory else "failed", error=error)
 
     def on_trial_complete(self, tune_controller: object, trial: RayTrial, result: Mapping[str, Any]) -> None:
         """Nothing: the driver closed it when it decided to."""

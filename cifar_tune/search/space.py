@@ -6,7 +6,6 @@ Whatever can be wrong with it is found here, before anything is launched.
 import importlib.util
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,22 +46,18 @@ class Space:
     baselines: tuple[Recipe, ...]
     search: Search
     settings: Mapping[str, str]
+    fixed: Mapping[str, Value]  # the settings as values of their fields' types
     function: Callable[[optuna.Trial], Recipe]
 
     def sample(self, trial: BaseTrial) -> Recipe:
         """What the file's `space` makes of a trial, under the settings; a UserError with the line where it fails."""
         try:
-            recipe = self.function(cast(optuna.Trial, _WithSettings(trial, self._fixed())))
+            recipe = self.function(cast(optuna.Trial, _WithSettings(trial, self.fixed)))
         except Exception as error:
             raise UserError(f"{_where(error, self.path)}: {_what(error)}.") from error
         if not isinstance(recipe, Recipe):
             raise UserError(f"{self.path}: space(trial) must return a Recipe, not {type(recipe).__name__}.")
         return _apply(recipe, self.settings)
-
-    def _fixed(self) -> dict[str, Value]:
-        """The settings as values of their fields' types, which a baseline that has the field knows."""
-        known = {name: value for baseline in self.baselines for name, value in baseline.flatten().items()}
-        return {name: known[name] for name in self.settings}
 
     def check(self) -> None:
         """Raise a UserError for what would otherwise go wrong in the middle of a search."""
@@ -70,17 +65,15 @@ class Space:
         for baseline in self.baselines:
             self.baseline_trial(baseline)
 
-    def baseline_trial(self, baseline: Recipe) -> optuna.trial.FixedTrial:
+    def baseline_trial(self, baseline: Recipe) -> "BaselineTrial":
         """The trial whose values give the baseline; a UserError where a value is out of range or comes out changed."""
-        trial = optuna.trial.FixedTrial(baseline.sampled_names())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna warns of what is refused below
-            recipe = self.sample(trial)
+        trial = BaselineTrial(baseline)
+        recipe = self.sample(cast(BaseTrial, trial))
         for name, distribution in trial.distributions.items():
             if not contains(distribution, trial.params[name]):
                 raise UserError(
                     f"{self.path}: the baseline's {name}={trial.params[name]} lies outside its range "
-                    f"{format_range(distribution)}; widen the range or change the baseline."
+                    f"{format_range(distribution)}; widen the range, change the baseline, or fix the field with --set."
                 )
         if recipe != baseline:
             ours, theirs = recipe.flatten(), baseline.flatten()
@@ -93,9 +86,10 @@ class Space:
 
     def ranges(self) -> dict[str, BaseDistribution]:
         """Every sampled name with its distribution, the baselines' names first; a rare branch may be missing."""
-        trials = [self.baseline_trial(baseline) for baseline in self.baselines]
+        trials: list[BaselineTrial | optuna.Trial] = [self.baseline_trial(baseline) for baseline in self.baselines]
         found: dict[str, BaseDistribution] = {}
-        for trial in [*trials, *self._draw(NUM_RANGE_DRAWS)]:
+        trials += self._draw(NUM_RANGE_DRAWS)
+        for trial in trials:
             found |= {name: d for name, d in trial.distributions.items() if name not in found}
         return found
 
@@ -103,10 +97,21 @@ class Space:
         """Random trials, each checked: sampled values are the Recipe's fields, and the task stays the same."""
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         trials = [study.ask() for _ in range(num_trials)]
+        ranges: dict[str, BaseDistribution] = {}
         for trial in trials:
             recipe = self.sample(trial)
             self._check_draw(trial.params, recipe)
+            for name, distribution in trial.distributions.items():
+                if ranges.setdefault(name, distribution) != distribution:
+                    raise UserError(
+                        f"{self.path}: space(trial) gives {name} the range {format_range(distribution)} and also "
+                        f"{format_range(ranges[name])}; use one, or carry the variant in the name (optimizer/sgd/lr)."
+                    )
         return trials
+
+    def draw_recipes(self) -> list[Recipe]:
+        """Of random trials: what the branches of the space look like."""
+        return [self.sample(trial) for trial in self._draw(NUM_CHECKED_DRAWS)]
 
     def _check_draw(self, params: Mapping[str, Any], recipe: Recipe) -> None:
         flat, task = recipe.flatten(), self.baselines[0].flatten()
@@ -142,9 +147,10 @@ def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
     search = getattr(module, "SEARCH", Search())
     if not isinstance(search, Search):
         raise UserError(f"{path}: SEARCH must be a Search, not {type(search).__name__}.")
-    _check_settings(settings, baselines)
+    unset = Space(path, source, tuple(baselines), search, {}, {}, function)
+    fixed = _fixed_values(settings, [*baselines, *unset.draw_recipes()] if settings else [])
     baselines = [_apply(baseline, settings) for baseline in baselines]
-    space = Space(path, source, tuple(baselines), search, settings, function)
+    space = Space(path, source, tuple(baselines), search, settings, fixed, function)
     space.check()
     return space
 
@@ -168,6 +174,34 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN40
         return False
     steps = (value - distribution.low) / distribution.step if distribution.step else 0.0
     return bool(abs(steps - round(steps)) < 1e-8)
+
+
+class BaselineTrial:
+    """Answers a space's questions with what a baseline has there, and notes what was asked."""
+
+    def __init__(self, baseline: Recipe) -> None:
+        self._values = baseline.sampled_names()
+        self.params: dict[str, Any] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return float(self._answer(name, FloatDistribution(low, high, log=log, step=step)))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return int(self._answer(name, IntDistribution(low, high, log=log, step=step)))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:  # noqa: ANN401 - as Optuna's own
+        return self._answer(name, CategoricalDistribution(choices))
+
+    def _answer(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
+        if name not in self._values:
+            hint = nearest(name, self._values)
+            raise UserError(f"space(trial) samples {name!r}, which the baseline does not have; {hint}.")
+        self.distributions[name] = distribution
+        self.params[name] = self._values[name]
+        return self.params[name]
 
 
 class _WithSettings:
@@ -213,7 +247,9 @@ def _execute(path: Path) -> ModuleType:
 
 def _baselines(module: ModuleType, path: Path) -> list[Recipe]:
     found = getattr(module, "BASELINES", None) or [getattr(module, "BASELINE", None)]
-    if found == [None]:
+    if not isinstance(found, list | tuple):
+        raise UserError(f"{path}: BASELINES must be a list of Recipes, not {type(found).__name__}.")
+    if list(found) == [None]:
         raise UserError(f"{path} defines no BASELINE; add the recipe to beat, which is always trial 0.")
     for recipe in found:
         if not isinstance(recipe, Recipe):
@@ -221,13 +257,21 @@ def _baselines(module: ModuleType, path: Path) -> list[Recipe]:
     return list(found)
 
 
-def _check_settings(settings: Mapping[str, str], baselines: Sequence[Recipe]) -> None:
-    """Every setting must be a field of some baseline, once the variants are as the settings say."""
+def _fixed_values(settings: Mapping[str, str], recipes: Sequence[Recipe]) -> dict[str, Value]:
+    """The settings as values of their fields' types; each must be a field of some recipe of the space.
+
+    The variants among them come first, because they decide which fields there are.
+    """
     variants = {name: value for name, value in settings.items() if name.endswith("/name")}
-    known = {name for baseline in baselines for name in _apply(baseline, variants).flatten()}
-    for name in settings:
-        if name not in known:
-            raise UserError(f"--set {name}: the recipe has no such field; {nearest(name, sorted(known))}.")
+    recipes = [_apply(recipe, variants) for recipe in recipes]
+    fixed: dict[str, Value] = {}
+    for name, value in settings.items():
+        having = next((recipe for recipe in recipes if name in recipe.flatten()), None)
+        if having is None:
+            known = sorted({name for recipe in recipes for name in recipe.flatten()})
+            raise UserError(f"--set {name}: the recipe has no such field; {nearest(name, known)}.")
+        fixed[name] = having.replace({name: value}).flatten()[name]
+    return fixed
 
 
 def _apply(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
@@ -249,5 +293,7 @@ def _where(error: BaseException, path: Path) -> str:
 def _what(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         return explain(error)
+    if isinstance(error, UserError):
+        return str(error).rstrip(".")
     message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {' '.join(message.split())}".rstrip(".")
+    return f"{type(error).__name__}: {' '.join(message.split())}".rstrip(".: ")

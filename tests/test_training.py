@@ -1,0 +1,367 @@
+"""The training loop: reproducible bit for bit, resumable, and made of the steps that torch's own would be."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from cifar_tune import Recipe
+from cifar_tune.augment import sample
+from cifar_tune.checkpoint import load_state, save_state, save_weights
+from cifar_tune.datasets import Images, TrainingData
+from cifar_tune.recipe import Value
+from cifar_tune.schedules import learning_rates
+from cifar_tune.training import DeviceData, DivergenceError, EpochMetrics, Training
+
+CPU = torch.device("cpu")
+NOT_REPEATABLE = {"seconds", "images_per_second"}
+BASE = Recipe(
+    dataset="shapes",
+    model={"name": "mini_resnet"},
+    optimizer={"name": "adam", "lr": 0.003},
+    schedule={"name": "cosine"},
+    epochs=3,
+    batch_size=32,
+)
+RESNET9 = BASE.replace({"model/name": "resnet9", "epochs": 2, "batch_size": 4, "schedule/name": "one-cycle"})
+
+
+def variants(group: str) -> list[str]:
+    return [member.model_fields["name"].default for member in get_args(Recipe.model_fields[group].annotation)]
+
+
+COMBINATIONS = list(product(*(variants(group) for group in ("model", "schedule", "optimizer", "grad_clip"))))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def cut(data: TrainingData, num_train: int, num_val: int) -> TrainingData:
+    train = Images(data.train.images[:num_train], data.train.labels[:num_train])
+    val = Images(data.val.images[:num_val], data.val.labels[:num_val])
+    return TrainingData(data.dataset, data.digest, train, val)
+
+
+@pytest.fixture(scope="module")
+def data(tiny: TrainingData) -> DeviceData:
+    return DeviceData.place(tiny, CPU)
+
+
+@pytest.fixture(scope="module")
+def smallest(tiny: TrainingData) -> DeviceData:
+    """32 training and 16 validation images."""
+    return DeviceData.place(cut(tiny, 32, 16), CPU)
+
+
+@pytest.fixture(scope="module")
+def handful(tiny: TrainingData) -> DeviceData:
+    """6 training and 4 validation images, for the networks that a CPU takes its time for."""
+    return DeviceData.place(cut(tiny, 6, 4), CPU)
+
+
+def with_settings(settings: dict[str, Value]) -> Recipe:
+    return BASE.replace(settings)
+
+
+def repeatable(metrics: EpochMetrics) -> dict[str, Any]:
+    """Everything but the times."""
+    return {name: value for name, value in asdict(metrics).items() if name not in NOT_REPEATABLE}
+
+
+def train(recipe: Recipe, data: DeviceData) -> list[dict[str, Any]]:
+    return [repeatable(metrics) for metrics in Training(recipe, data).fit()]
+
+
+def same_tensors(first: nn.Module, second: nn.Module) -> bool:
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def scaled(training: Training, pixels: torch.Tensor) -> torch.Tensor:
+    """The network's input, by the definition: pixels in [0, 1], minus the mean, over the deviation."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (training.mean, training.std))
+    return (pixels.float() / 255 - mean) / std
+
+
+@pytest.mark.parametrize("model", variants("model"))
+def test_the_same_seed_gives_the_same_metrics_bit_for_bit(model: str, handful: DeviceData) -> None:
+    recipe = with_settings({"model/name": model, "epochs": 2, "batch_size": 4})
+    first = train(recipe, handful)
+    torch.manual_seed(123)  # what ran before does not matter
+    assert train(recipe, handful) == first
+
+
+def test_another_seed_gives_other_metrics(smallest: DeviceData) -> None:
+    first, second = (train(with_settings({"seed": seed}), smallest) for seed in (0, 1))
+    assert [m["train_loss"] for m in first] != [m["train_loss"] for m in second]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        BASE,
+        RESNET9,
+        with_settings({"optimizer/name": "sgd", "schedule/name": "one-cycle", "schedule/shape": "torch"}),
+        with_settings({"optimizer/name": "adamw", "schedule/name": "step", "schedule/every": 1}),
+    ],
+    ids=lambda recipe: f"{recipe.model.name}-{recipe.optimizer.name}-{recipe.schedule.name}",
+)
+def test_a_resumed_run_gives_the_epochs_that_an_uninterrupted_one_gives(
+    recipe: Recipe, handful: DeviceData, tmp_path: Path
+) -> None:
+    whole = Training(recipe, handful)
+    expected = [repeatable(metrics) for metrics in whole.fit()]
+    stopped = Training(recipe, handful)
+    next(stopped.fit())
+    save_state(tmp_path, stopped.state_dict())
+    torch.manual_seed(123)
+    resumed = Training(recipe, handful)
+    state = load_state(tmp_path)
+    assert state is not None
+    resumed.load_state_dict(state)
+    assert resumed.epoch == 1
+    rest = [repeatable(metrics) for metrics in resumed.fit()]
+    assert rest == expected[1:]
+    assert [repeatable(metrics) for metrics in resumed.history] == expected
+    assert same_tensors(resumed.model, whole.model)
+
+
+def test_a_folder_without_a_state_has_none(tmp_path: Path) -> None:
+    assert load_state(tmp_path) is None
+    assert load_state(tmp_path / "missing") is None
+
+
+def test_a_saved_state_replaces_the_last_and_leaves_nothing_beside_it(smallest: DeviceData, tmp_path: Path) -> None:
+    training = Training(BASE, smallest)
+    for _ in training.fit():
+        save_state(tmp_path / "trial", training.state_dict())
+    state = load_state(tmp_path / "trial")
+    assert state is not None
+    assert len(state["history"]) == BASE.epochs
+    assert [path.name for path in (tmp_path / "trial").iterdir()] == ["state.pt"]
+
+
+def test_a_finished_run_has_no_epochs_left(smallest: DeviceData) -> None:
+    training = Training(BASE, smallest)
+    assert len(list(training.fit())) == BASE.epochs
+    assert list(training.fit()) == []
+
+
+def test_epochs_and_progress_count_up_to_the_end(smallest: DeviceData) -> None:
+    found = train(BASE, smallest)
+    assert [m["epoch"] for m in found] == [1, 2, 3]
+    assert [m["progress"] for m in found] == pytest.approx([1 / 3, 2 / 3, 1.0])
+
+
+def test_times_are_measured(smallest: DeviceData) -> None:
+    for metrics in Training(BASE, smallest).fit():
+        assert metrics.seconds > 0
+        assert metrics.images_per_second * metrics.seconds >= len(smallest.train)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_at_its_step(data: DeviceData) -> None:
+    recipe = with_settings({"optimizer/name": "sgd", "optimizer/lr": 1e30, "schedule/name": "constant"})
+    with pytest.raises(DivergenceError, match="not finite at step") as error:
+        list(Training(recipe, data).fit())
+    assert 1 <= error.value.step < 3 * 3
+
+
+def test_a_run_that_diverges_later_names_the_step_of_the_whole_run(data: DeviceData) -> None:
+    """The third epoch of three steps starts at step 6; its weights are spoilt before it."""
+    training = Training(with_settings({"augment/flip": False, "augment/crop_padding": 0}), data)
+    epochs = training.fit()
+    next(epochs)
+    next(epochs)
+    with torch.no_grad():
+        next(training.model.parameters()).fill_(math.nan)
+    with pytest.raises(DivergenceError) as error:
+        next(epochs)
+    assert error.value.step == 6
+    assert training.epoch == 2
+
+
+def test_a_few_images_are_learnt_by_heart(smallest: DeviceData) -> None:
+    recipe = with_settings({"epochs": 15, "batch_size": 16, "augment/flip": False, "augment/crop_padding": 0})
+    found = train(recipe, smallest)
+    assert found[0]["train_loss"] > 1.8
+    assert found[-1]["train_loss"] < 0.8
+    assert found[-1]["train_accuracy"] > 0.8
+
+
+@pytest.mark.parametrize(("batch_size", "num_steps"), [(16, 2), (31, 2), (32, 1), (100, 1), (20, 2)])
+def test_the_last_batch_may_be_smaller(batch_size: int, num_steps: int, smallest: DeviceData) -> None:
+    training = Training(with_settings({"batch_size": batch_size, "epochs": 1}), smallest)
+    assert training.steps_per_epoch == num_steps
+    (metrics,) = training.fit()
+    assert math.isfinite(metrics.train_loss)
+    assert (metrics.train_accuracy * 32) == pytest.approx(round(metrics.train_accuracy * 32))
+    steps = {int(state["step"]) for state in training.optimizer.state.values()}
+    assert steps == {num_steps}
+
+
+def test_evaluation_is_the_mean_cross_entropy_and_accuracy(data: DeviceData) -> None:
+    training = Training(with_settings({"epochs": 1, "label_smoothing": 0.2}), data)
+    (metrics,) = training.fit()
+    assert training.evaluate(data.val) == (metrics.val_loss, metrics.val_accuracy)
+    with torch.no_grad():
+        logits = training.model.eval()(scaled(training, data.val.images.permute(0, 3, 1, 2))).double().numpy()
+    labels = data.val.labels.numpy()
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chosen = (odds / odds.sum(axis=1, keepdims=True))[np.arange(len(labels)), labels]
+    assert metrics.val_loss == pytest.approx(float(-np.log(chosen).mean()), rel=1e-4)
+    assert metrics.val_accuracy == pytest.approx(float((logits.argmax(axis=1) == labels).mean()))
+
+
+def test_evaluation_of_more_than_one_batch_counts_every_image_once(shapes: TrainingData) -> None:
+    data = DeviceData.place(cut(shapes, 32, 620), CPU)
+    training = Training(with_settings({"epochs": 1, "batch_size": 16}), data)
+    training.model.eval()
+    with torch.no_grad():
+        logits = training.model(scaled(training, data.val.images.permute(0, 3, 1, 2)))
+    loss, accuracy = training.evaluate(data.val)
+    assert loss == pytest.approx(float(F.cross_entropy(logits, data.val.labels)), rel=1e-4)
+    assert accuracy == pytest.approx(float((logits.argmax(1) == data.val.labels).float().mean()), abs=1.5 / 620)
+
+
+def test_evaluation_changes_nothing(smallest: DeviceData) -> None:
+    training = Training(BASE, smallest)
+    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+    rng, generator = torch.get_rng_state(), training.generator.get_state()
+    assert training.evaluate(smallest.val) == training.evaluate(smallest.val)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in training.model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert torch.equal(training.generator.get_state(), generator)
+
+
+@pytest.mark.parametrize("schedule", variants("schedule"))
+def test_the_rate_of_an_epochs_last_step_is_the_schedules(schedule: str, smallest: DeviceData) -> None:
+    recipe = with_settings({"schedule/name": schedule, "batch_size": 10, "epochs": 2})
+    used = [m["lr"] for m in train(recipe, smallest)]
+    planned = learning_rates(recipe.schedule, recipe.optimizer.lr, epochs=2, steps_per_epoch=4)
+    assert used == [planned[3], planned[7]]
+
+
+@pytest.mark.parametrize("schedule", variants("schedule"))
+def test_every_step_uses_the_schedules_rate(schedule: str, smallest: DeviceData) -> None:
+    """What an optimizer hook sees is what `describe` plots."""
+    recipe = with_settings({"schedule/name": schedule, "batch_size": 16, "epochs": 2})
+    training = Training(recipe, smallest)
+    used: list[float] = []
+    training.optimizer.register_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
+    list(training.fit())
+    assert used == learning_rates(recipe.schedule, recipe.optimizer.lr, epochs=2, steps_per_epoch=2)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("clip", variants("grad_clip"))
+def test_an_epoch_is_the_loop_that_one_writes_by_hand(smoothing: float, clip: str, smallest: DeviceData) -> None:
+    """Order, augmentation, scaling, loss, clipping and step against plain torch, with the same random draws."""
+    recipe = with_settings(
+        {"label_smoothing": smoothing, "grad_clip/name": clip, "batch_size": 20, "epochs": 1, "optimizer/name": "sgd"}
+    )
+    training = Training(recipe, smallest)
+    torch.manual_seed(recipe.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    model = recipe.model.build(10)
+    assert same_tensors(model, training.model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.003, momentum=0.9)
+    total, hits = 0.0, 0
+    for step, indices in enumerate(torch.randperm(32, generator=generator).split(20)):
+        images = scaled(training, sample(smallest.train.images, indices, recipe.augment, generator))
+        labels = smallest.train.labels[indices]
+        logits = model(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        recipe.grad_clip.clip(model.parameters())
+        optimizer.param_groups[0]["lr"] = learning_rates(recipe.schedule, 0.003, epochs=1, steps_per_epoch=2)[step]
+        optimizer.step()
+        total += loss.item() * len(indices)
+        hits += int((logits.argmax(1) == labels).sum())
+    (metrics,) = training.fit()
+    assert metrics.train_loss == pytest.approx(total / 32, rel=1e-4)
+    assert metrics.train_accuracy == pytest.approx(hits / 32)
+    for mine, other in zip(training.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("scaling", ["dataset", "imagenet", "symmetric", "unit"])
+def test_the_network_sees_scaled_pixels(scaling: str, smallest: DeviceData) -> None:
+    training = Training(with_settings({"scaling": scaling}), smallest)
+    seen: list[torch.Tensor] = []
+    training.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    training.evaluate(smallest.val)
+    (images,) = seen
+    assert images.dtype == torch.float32
+    torch.testing.assert_close(
+        images, scaled(training, smallest.val.images.permute(0, 3, 1, 2)), rtol=1e-4, atol=1e-5, check_stride=False
+    )
+
+
+def test_the_data_sets_scaling_is_the_training_images_own(smallest: DeviceData) -> None:
+    training = Training(BASE, smallest)
+    images = scaled(training, smallest.train.images.permute(0, 3, 1, 2)).double()
+    torch.testing.assert_close(images.mean(dim=(0, 2, 3)), torch.zeros(3).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(images.std(dim=(0, 2, 3), correction=0), torch.ones(3).double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("model", "schedule", "optimizer", "clip"), COMBINATIONS)
+def test_every_combination_trains_an_epoch(
+    model: str, schedule: str, optimizer: str, clip: str, handful: DeviceData
+) -> None:
+    recipe = with_settings(
+        {
+            "model/name": model,
+            "schedule/name": schedule,
+            "optimizer/name": optimizer,
+            "grad_clip/name": clip,
+            "epochs": 1,
+            "batch_size": 6,
+        }
+    )
+    (metrics,) = Training(recipe, handful).fit()
+    assert math.isfinite(metrics.train_loss)
+    assert math.isfinite(metrics.val_loss)
+    assert 0 <= metrics.val_accuracy <= 1
+
+
+def test_saved_weights_give_the_same_logits_and_say_what_they_are(smallest: DeviceData, tmp_path: Path) -> None:
+    training = Training(with_settings({"epochs": 1}), smallest)
+    next(training.fit())
+    path = save_weights(tmp_path / "trial", training.model, {"recipe": training.recipe.model_dump(mode="json")})
+    assert [file.name for file in path.parent.iterdir()] == ["weights.safetensors"]
+    with safe_open(path, framework="pt") as file:
+        recipe = Recipe.model_validate(json.loads(file.metadata()["recipe"]))
+    assert recipe == training.recipe
+    model = recipe.model.build(10)
+    model.load_state_dict(load_file(path))
+    images = scaled(training, smallest.val.images.permute(0, 3, 1, 2))
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(images), training.model.eval()(images), rtol=1e-5, atol=1e-6)
+
+
+def test_the_number_of_parameters_is_the_networks(smallest: DeviceData) -> None:
+    assert Training(RESNET9, smallest).num_parameters == 6_573_130
+
+
+def test_placed_data_is_the_data(tiny: TrainingData, data: DeviceData) -> None:
+    assert data.num_classes == 10
+    assert (len(data.train), len(data.val)) == (96, 48)
+    np.testing.assert_array_equal(data.train.images.permute(0, 3, 1, 2).numpy(), tiny.train.images)
+    np.testing.assert_array_equal(data.val.labels.numpy(), tiny.val.labels)
