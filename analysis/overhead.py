@@ -12,8 +12,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cifar_tune.datasets import Images, TrainingData, load_training_data
+from cifar_tune.datasets import load_training_data
 from cifar_tune.display import Display
+from cifar_tune.images import Images, TrainingData
 from cifar_tune.run import BestWeights
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.ray_environment import configure_ray

@@ -10,7 +10,7 @@ from rich.text import Text
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar_tune.datasets import NUM_CLASSES, NUM_TRAINING_IMAGES
+from cifar_tune.images import NUM_CLASSES, NUM_TRAINING_IMAGES
 from cifar_tune.recipe import Recipe
 from cifar_tune.schedules import learning_rates
 from cifar_tune.search.space import Space, format_range

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from cifar_tune.datasets import TrainingData, load_training_data
+from cifar_tune.datasets import load_training_data
 from cifar_tune.display import Display
+from cifar_tune.images import TrainingData
 from cifar_tune.provenance import git_commit, hardware, package_versions
 from cifar_tune.report import as_table, baseline_accuracy, best_trial, headline, leaderboard
 from cifar_tune.search.driver import Driver
@@ -77,7 +78,8 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
         _warn_of_changed_versions(record, console)
         if record.num_left(num_trials) == 0:
             console.print(f"{name} is complete; continue it with --num-trials above {record.num_started}.")
-            return _conclude(record, store, options)
+            _conclude(record, store, options)
+            return _exit_code(record, console)
         (store.search(name) / "space.py").write_text(space.source, encoding="utf-8")
         task = space.baselines[0]
         data = load_training_data(
@@ -118,7 +120,16 @@ def _search(
                 return EXIT_INTERRUPTED
         finally:
             opening.result().finish(state)
-    return _conclude(record, store, options)
+    _conclude(record, store, options)
+    return _exit_code(record, console) if state == "completed" else 0
+
+
+def _exit_code(record: Record, console: Console) -> int:
+    """Of a search that is over: without its baseline it has nothing to say."""
+    if baseline_accuracy(record.trials()) is not None:
+        return 0
+    console.print("The baseline did not complete, so there is no gain to state; see its --trial 0.", style="red")
+    return EXIT_FAILED
 
 
 def _run_trials(
@@ -165,8 +176,8 @@ def _warn_of_changed_versions(record: Record, console: Console) -> None:
         console.print(f"Warning: packages changed since the search began: {', '.join(changed)}.", style="yellow")
 
 
-def _conclude(record: Record, store: Store, options: RunOptions) -> int:
-    """The leaderboard's head, the best weights and what to type next, on stdout; whether the baseline completed."""
+def _conclude(record: Record, store: Store, options: RunOptions) -> None:
+    """The leaderboard's head, the best weights and what to type next, on stdout."""
     trials = record.trials()
     out = Console()
     out.print(as_table(leaderboard({record.name: trials}), record.name, out.width, limit=NUM_ROWS_SHOWN))
@@ -178,10 +189,6 @@ def _conclude(record: Record, store: Store, options: RunOptions) -> int:
     where = f" --store {shlex.quote(str(options.store))}" if options.store else ""
     out.print(f"\nEvery trial:  cifar-tune report {record.name}{where}", highlight=False, soft_wrap=True)
     out.print(f"In a browser: cifar-tune ui{where}", highlight=False, soft_wrap=True)
-    if baseline_accuracy(trials) is not None:
-        return 0
-    out.print("The baseline has not completed, so this search has no gain to state.", style="red")
-    return EXIT_FAILED
 
 
 def debug_baseline(space: Space, store: Store, options: RunOptions, console: Console) -> None:

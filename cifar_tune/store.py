@@ -2,7 +2,7 @@
 
 optuna.db            the record of every search (search/record.py)
 mlflow.db, artifacts what the MLflow UI shows (tracking.py)
-cache, downloads     data sets (datasets.py)
+cache, downloads     data sets (datasets.py, archive.py)
 searches/NAME        the space file as it was used, and a folder for every trial
 """
 

@@ -19,7 +19,7 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag, ViewType
 from mlflow.tracking import MlflowClient
 
-from cifar_tune.datasets import TrainingData
+from cifar_tune.images import TrainingData
 from cifar_tune.search.record import State, Trial
 from cifar_tune.store import Store
 

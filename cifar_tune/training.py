@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifar_tune.augment import mean_and_std, sample
-from cifar_tune.datasets import Images, TrainingData
+from cifar_tune.images import Images, TrainingData
 from cifar_tune.optimizers import set_rate
 from cifar_tune.recipe import Recipe
 from cifar_tune.schedules import Position

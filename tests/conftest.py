@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cifar_tune.datasets import Images, TrainingData, load_training_data
+from cifar_tune.datasets import load_training_data
+from cifar_tune.images import Images, TrainingData
 
 
 @pytest.fixture(scope="session")

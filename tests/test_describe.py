@@ -14,8 +14,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cifar_tune import Recipe
-from cifar_tune.datasets import NUM_CLASSES, NUM_TRAINING_IMAGES, TrainingData
 from cifar_tune.describe import describe, planned_rates, render
+from cifar_tune.images import NUM_CLASSES, NUM_TRAINING_IMAGES, TrainingData
 from cifar_tune.search.space import load_space
 
 SHIPPED = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.py"))

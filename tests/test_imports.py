@@ -16,13 +16,13 @@ ROOMS = {
     "ray": ("search/",),
     "optuna": ("search/", "describe.py", "__init__.py"),
     "mlflow": ("tracking.py",),
-    "torchvision": ("datasets.py",),
-    "pyarrow": ("datasets.py",),
-    "PIL": ("datasets.py",),
+    "torchvision": ("archive.py",),
+    "pyarrow": ("parquet.py",),
+    "PIL": ("parquet.py",),
     "safetensors": ("checkpoint.py",),
     "pandas": ("report.py",),
     "typer": ("cli.py",),
-    "filelock": ("datasets.py", "store.py"),
+    "filelock": ("archive.py", "datasets.py", "store.py"),
 }
 # What must load no torch before it builds or trains something.
 WITHOUT_TORCH = [
@@ -36,6 +36,9 @@ WITHOUT_TORCH = [
     "cifar_tune.search.record",
     "cifar_tune.search.rungs",
     "cifar_tune.shapes",
+    "cifar_tune.images",
+    "cifar_tune.archive",
+    "cifar_tune.parquet",
     "cifar_tune.datasets",
     "cifar_tune.report",
     "cifar_tune.store",

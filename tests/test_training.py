@@ -19,7 +19,7 @@ from torch import nn
 from cifar_tune import Recipe
 from cifar_tune.augment import sample
 from cifar_tune.checkpoint import load_state, save_state, save_weights
-from cifar_tune.datasets import Images, TrainingData
+from cifar_tune.images import Images, TrainingData
 from cifar_tune.recipe import Value
 from cifar_tune.schedules import learning_rates
 from cifar_tune.training import DeviceData, DivergenceError, EpochMetrics, Training

@@ -20,8 +20,8 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from cifar_tune.datasets import TrainingData
 from cifar_tune.errors import UserError
+from cifar_tune.images import TrainingData
 from cifar_tune.search.driver import Driver
 from cifar_tune.store import Store
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import TrialState
 
-from cifar_tune.datasets import NUM_CLASSES
 from cifar_tune.errors import UserError
+from cifar_tune.images import NUM_CLASSES
 from cifar_tune.recipe import Recipe, nearest
 from cifar_tune.search.space import Space
 from cifar_tune.store import Store

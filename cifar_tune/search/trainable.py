@@ -15,7 +15,7 @@ import torch
 from ray import tune
 
 from cifar_tune.checkpoint import load_state, save_state, save_weights
-from cifar_tune.datasets import TrainingData
+from cifar_tune.images import TrainingData
 from cifar_tune.recipe import Recipe
 from cifar_tune.training import DeviceData, DivergenceError, EpochMetrics, Training
 

@@ -1,0 +1,128 @@
+"""The store: what may be a name, one process at a time for a search, and a folder that can be written."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from cifar_tune.errors import UserError
+from cifar_tune.store import Store, check_name, open_store
+
+HOLD = """
+import sys
+from pathlib import Path
+from cifar_tune.store import open_store
+
+with open_store(Path(sys.argv[1])).running(sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+@pytest.fixture
+def holder(store: Store) -> Iterator[subprocess.Popen[str]]:
+    """Another process that works on the search `taken`."""
+    command = [sys.executable, "-c", HOLD, str(store.root), "taken"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("name", ["resnet9", "a", "2", "resnet9-v1.2_b", "A" * 100])
+def test_a_search_is_named_with_letters_digits_dots_underscores_and_dashes(name: str) -> None:
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a b", "a/b", "..", ".hidden", "-v", "_a", "a\n", "a'b", "größe", "a\\b", "A" * 101]
+)
+def test_what_cannot_name_a_folder_names_no_search(name: str) -> None:
+    with pytest.raises(UserError, match="--name") as refused:
+        check_name(name)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_store_is_made_where_there_is_none(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "a" / "b")
+    assert store.root == tmp_path / "a" / "b"
+    assert list(store.root.iterdir()) == []
+
+
+def test_a_store_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_store(Path("here")).root == tmp_path / "here"
+
+
+def test_opening_a_store_leaves_what_it_holds(store: Store) -> None:
+    (store.root / "optuna.db").write_text("kept")
+    assert open_store(store.root) == store
+    assert [path.name for path in store.root.iterdir()] == ["optuna.db"]
+
+
+@pytest.mark.parametrize("path", ["file", "file/store"])
+def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"cannot be written.*--store"):
+        open_store(tmp_path / path)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["a store", "100%", "what?", "a#b", "größe", "a;b&c=d"])
+def test_the_databases_lie_in_the_store_whatever_its_name(tmp_path: Path, name: str) -> None:
+    store = open_store(tmp_path / name)
+    optuna.storages.RDBStorage(store.optuna_url).remove_session()
+    assert [path.name for path in store.root.iterdir()] == ["optuna.db"]
+
+
+def test_one_process_at_a_time_works_on_a_search(store: Store, holder: subprocess.Popen[str]) -> None:
+    assert store.is_running("taken")
+    with pytest.raises(UserError, match="taken is running in another process"), store.running("taken"):
+        pass
+    assert store.is_running("taken")
+    with store.running("free"):
+        pass
+
+
+def test_a_killed_process_lets_go_of_its_search(store: Store, holder: subprocess.Popen[str]) -> None:
+    holder.kill()
+    holder.wait()
+    assert not store.is_running("taken")
+    with store.running("taken"):
+        assert store.is_running("taken")
+
+
+def test_a_search_is_let_go_of_however_the_block_ends(store: Store) -> None:
+    with pytest.raises(KeyboardInterrupt), store.running("taken"):
+        raise KeyboardInterrupt
+    with store.running("taken"):
+        pass
+
+
+def test_a_search_that_was_never_started_is_not_running(store: Store) -> None:
+    assert not store.is_running("never")
+    assert list(store.root.iterdir()) == []
+
+
+def test_deleting_a_search_frees_its_folder_and_no_other(store: Store) -> None:
+    for name in ("gone", "kept"):
+        folder = store.trial(name, 3)
+        folder.mkdir(parents=True)
+        (folder / "weights.safetensors").write_bytes(bytes(1000))
+    assert store.delete_search("gone") == 1000
+    assert not store.search("gone").exists()
+    assert [path.name for path in store.trial("kept", 3).iterdir()] == ["weights.safetensors"]
+
+
+def test_deleting_a_search_that_is_not_there_frees_nothing(store: Store) -> None:
+    assert store.delete_search("never") == 0

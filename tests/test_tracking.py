@@ -1,0 +1,297 @@
+"""MLflow as a projection of the record: real runs in a real SQLite store, from hand-made trials."""
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run, ViewType
+from mlflow.tracking import MlflowClient
+
+from cifar_tune.datasets import TrainingData
+from cifar_tune.recipe import Recipe
+from cifar_tune.search.record import State, Trial
+from cifar_tune.store import Store, open_store
+from cifar_tune.tracking import STATUSES, Tracker, delete_runs, find_runs, tracking_url
+
+RECIPE = Recipe(
+    dataset="shapes",
+    model={"name": "mini_resnet"},
+    optimizer={"name": "sgd", "lr": 0.1},
+    schedule={"name": "step", "every": 3},
+    epochs=4,
+    batch_size=32,
+)
+METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds", "images_per_second")
+STATES_IN_MLFLOW: dict[State, str] = {  # design.md's table
+    "running": "RUNNING",
+    "completed": "FINISHED",
+    "pruned": "FINISHED",
+    "diverged": "FINISHED",
+    "out of memory": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+
+
+class RunIds:
+    """The record's memory of which run shows which trial."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, str] = {}
+
+    def set_mlflow_run(self, number: int, run_id: str) -> None:
+        assert number not in self.known, "a trial has one run"
+        self.known[number] = run_id
+
+    def note(self, trial: Trial) -> Trial:
+        """The trial as the record would hand it out."""
+        return replace(trial, mlflow_run_id=self.known.get(trial.number))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One for all tests, because making MLflow's tables takes seconds; each test has a search of its own."""
+    return open_store(tmp_path_factory.mktemp("tracking"))
+
+
+@pytest.fixture
+def search(request: pytest.FixtureRequest) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", request.node.name)
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+class Room:
+    """One search in MLflow: opens trackers on it, as each process that works on it does, and reads what they left."""
+
+    def __init__(self, store: Store, search: str, data: TrainingData) -> None:
+        self.store = store
+        self.search = search
+        self.data = data
+        self.run_ids = RunIds()
+        self.client = MlflowClient(store.mlflow_url)
+
+    def tracker(self, description: str = "A space.", tags: dict[str, str] | None = None) -> Tracker:
+        return Tracker(self.store, self.search, self.data, description, tags or {}, self.run_ids)
+
+    def update(self, tracker: Tracker, *trials: Trial) -> None:
+        for trial in trials:
+            tracker.update(self.run_ids.note(trial))
+
+    def runs(self) -> list[Run]:
+        return find_runs(self.client, self.search)
+
+    def parent(self) -> Run:
+        (parent,) = [run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags]
+        return parent
+
+    def children(self) -> dict[int, Run]:
+        """By trial number; each has one run, under the one parent."""
+        parent_id = self.parent().info.run_id
+        children = [run for run in self.runs() if "cifar_tune.trial" in run.data.tags]
+        assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {parent_id}
+        numbers = [int(run.data.tags["cifar_tune.trial"]) for run in children]
+        assert len(numbers) == len(set(numbers)), "a trial has two runs"
+        return dict(zip(numbers, children, strict=True))
+
+    def history(self, number: int, metric: str = "val_accuracy") -> list[tuple[int, float]]:
+        """(step, value), in the order of the steps."""
+        found = self.client.get_metric_history(self.children()[number].info.run_id, metric)
+        return sorted((metric.step, metric.value) for metric in found)
+
+    def assert_shows(self, *trials: Trial) -> None:
+        """Every trial once, with its state and each of its epochs once."""
+        children = self.children()
+        assert sorted(children) == [trial.number for trial in trials]
+        for trial in trials:
+            run = children[trial.number]
+            assert run.info.status == STATES_IN_MLFLOW[trial.state]
+            assert run.data.tags["cifar_tune.state"] == trial.state
+            expected = [(int(epoch["epoch"]), epoch["val_accuracy"]) for epoch in trial.curve]
+            assert self.history(trial.number) == expected
+
+
+@pytest.fixture
+def room(store: Store, search: str, tiny: TrainingData) -> Room:
+    return Room(store, search, tiny)
+
+
+def trial(
+    number: int = 0, state: State = "running", accuracies: Sequence[float] = (), error: str | None = None
+) -> Trial:
+    curve = [
+        {"epoch": i, "progress": i / 4, **{name: 0.1 * i for name in METRICS}, "val_accuracy": accuracy}
+        for i, accuracy in enumerate(accuracies, start=1)
+    ]
+    return Trial("tiny", number, state, RECIPE, {}, number == 0, curve, {"num_parameters": 77_850}, error)
+
+
+def test_a_search_is_one_parent_run_with_its_description_and_tags(room: Room) -> None:
+    room.tracker("What it is.", {"torch": "2.9", "mlflow.source.git.commit": "abc-dirty"}).finish("completed")
+    parent = room.parent()
+    assert parent.info.run_name == room.search
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["mlflow.note.content"] == "What it is."
+    assert parent.data.tags["torch"] == "2.9"
+    assert parent.data.tags["mlflow.source.git.commit"] == "abc-dirty"
+    assert parent.data.tags["cifar_tune.search"] == room.search
+    assert parent.data.tags["cifar_tune.state"] == "completed"
+
+
+def test_a_trial_is_a_child_run_with_its_whole_recipe(room: Room) -> None:
+    tracker = room.tracker()
+    room.update(tracker, trial(0), trial(1))
+    children = room.children()
+    assert sorted(children) == [0, 1]
+    assert children[0].data.params == {name: str(value) for name, value in RECIPE.flatten().items()}
+    assert [children[n].data.tags["cifar_tune.baseline"] for n in (0, 1)] == ["true", "false"]
+    assert room.run_ids.known == {number: run.info.run_id for number, run in children.items()}
+
+
+def test_every_run_names_its_dataset(room: Room) -> None:
+    room.update(room.tracker(), trial(0))
+    for run in room.runs():
+        ((dataset,)) = [given.dataset for given in run.inputs.dataset_inputs]
+        assert (dataset.name, dataset.digest) == ("shapes", room.data.digest[:36])
+        experiment = room.client.get_experiment(run.info.experiment_id)
+        assert experiment.name == "cifar-tune shapes"
+        assert experiment.artifact_location == (room.store.artifacts / "shapes").as_uri()
+
+
+def test_every_metric_of_every_epoch_is_there_at_its_step(room: Room) -> None:
+    tracker = room.tracker()
+    accuracies = (0.2, 0.3, 0.4, 0.5)
+    room.update(tracker, *(trial(0, "running", accuracies[:n]) for n in range(5)), trial(0, "completed", accuracies))
+    room.assert_shows(trial(0, "completed", accuracies))
+    assert set(room.children()[0].data.metrics) == set(METRICS)
+    assert room.history(0, "train_loss") == [(n, pytest.approx(0.1 * n)) for n in (1, 2, 3, 4)]
+    assert room.children()[0].data.tags["num_parameters"] == "77850"
+
+
+def test_the_table_of_statuses_is_the_designs() -> None:
+    assert STATUSES == STATES_IN_MLFLOW
+
+
+@pytest.mark.parametrize("state", STATES_IN_MLFLOW)
+def test_a_state_is_shown_as_a_status_and_a_tag(room: Room, state: State) -> None:
+    tracker = room.tracker()
+    room.update(tracker, trial(0), trial(0, state, (0.3,)))
+    room.assert_shows(trial(0, state, (0.3,)))
+
+
+def test_an_error_is_a_tag_however_long(room: Room) -> None:
+    room.update(room.tracker(), trial(0), trial(0, "failed", error="x" * 20_000 + "\nKeyError: 'lr'"))
+    assert room.children()[0].data.tags["error"].endswith("x\nKeyError: 'lr'")
+
+
+def test_a_description_may_be_long(room: Room) -> None:
+    """It is the space file, of any length."""
+    room.tracker("a line of a space file\n" * 2000)
+    assert room.parent().data.tags["mlflow.note.content"].startswith("a line of a space file\n")
+
+
+def test_the_same_update_twice_adds_nothing(room: Room) -> None:
+    tracker = room.tracker()
+    ended = [trial(0, "completed", (0.2, 0.3, 0.4, 0.5)), trial(1, "failed", (0.1,)), trial(2, "interrupted", (0.1,))]
+    for _ in range(2):
+        room.update(tracker, *ended)
+    room.assert_shows(*ended)
+
+
+def test_a_resumed_process_continues_the_same_runs(room: Room) -> None:
+    first = room.tracker()
+    done = trial(0, "completed", (0.2, 0.3, 0.4, 0.5))
+    room.update(first, trial(0), done, trial(1), trial(1, "interrupted", (0.1, 0.2)))
+    first.finish("interrupted")
+    assert room.parent().info.status == "KILLED"
+    before = {run.info.run_id for run in room.runs()}
+
+    second = room.tracker()
+    assert room.parent().info.status == "RUNNING"
+    second.catch_up([done, trial(1, "interrupted", (0.1, 0.2))])
+    room.update(second, trial(1, "running", (0.1, 0.2)))
+    assert room.children()[1].info.status == "RUNNING"
+    room.update(second, trial(1, "running", (0.1, 0.2, 0.3)), trial(1, "completed", (0.1, 0.2, 0.3, 0.6)), trial(2))
+    second.finish("completed")
+    room.assert_shows(done, trial(1, "completed", (0.1, 0.2, 0.3, 0.6)), trial(2))
+    assert before <= {run.info.run_id for run in room.runs()}
+    assert len(room.runs()) == 4
+    assert room.parent().info.status == "FINISHED"
+
+
+def test_what_a_killed_process_left_is_mended(room: Room) -> None:
+    """It wrote the record, and died before it told MLflow."""
+    room.update(room.tracker(), trial(0, "running", (0.2,)), trial(1, "running", (0.1,)), trial(2))
+    ended = [
+        trial(0, "completed", (0.2, 0.3, 0.4, 0.5)),
+        trial(1, "pruned", (0.1, 0.15)),
+        trial(2, "failed", error="KeyError"),
+        trial(3, "diverged"),
+    ]
+    room.tracker().catch_up(ended)
+    room.assert_shows(*ended)
+    room.tracker().catch_up(ended)
+    room.assert_shows(*ended)
+
+
+def test_a_trial_of_many_epochs_is_mended_too(room: Room) -> None:
+    """MLflow takes no more than 1,000 metrics at a time."""
+    long = trial(0, "completed", [n / 1000 for n in range(200)])
+    room.tracker().catch_up([long])
+    room.assert_shows(long)
+
+
+def test_a_run_that_was_made_and_not_filled_is_mended(room: Room) -> None:
+    """The process died between making the run and writing the recipe into it."""
+    parent_id = (room.tracker(), room.parent().info.run_id)[1]
+    tags = {"cifar_tune.search": room.search, "cifar_tune.trial": "0", "mlflow.parentRunId": parent_id}
+    room.client.create_run(room.parent().info.experiment_id, tags=tags)
+    room.update(room.tracker(), trial(0), trial(0, "completed", (0.2,)))
+    room.assert_shows(trial(0, "completed", (0.2,)))
+    assert room.children()[0].data.params == {name: str(value) for name, value in RECIPE.flatten().items()}
+
+
+def test_two_searches_do_not_see_each_other(store: Store, tiny: TrainingData) -> None:
+    rooms = [Room(store, name, tiny) for name in ("one", "one.two")]
+    for room in rooms:
+        room.update(room.tracker(), trial(0))
+    assert [len(room.runs()) for room in rooms] == [2, 2]
+
+
+def test_a_server_of_the_users_own_is_honoured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking_url(store) == store.mlflow_url
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert tracking_url(store) == "http://127.0.0.1:9"
+
+
+def test_deleting_the_runs_of_a_search_leaves_nothing_of_it(room: Room, store: Store, tiny: TrainingData) -> None:
+    kept = Room(store, "kept", tiny)
+    kept.update(kept.tracker(), trial(0))
+    room.update(room.tracker(), trial(0, "completed", (0.2,)), trial(1, "completed", (0.2,)))
+    run_ids = [run.info.run_id for run in room.runs()]
+    assert delete_runs(store, room.search) == 3
+    assert room.runs() == []
+    ids = [experiment.experiment_id for experiment in room.client.search_experiments(ViewType.ALL)]
+    assert not {run.info.run_id for run in room.client.search_runs(ids, run_view_type=ViewType.ALL)} & set(run_ids)
+    assert rows_that_mention(store.root / "mlflow.db", run_ids) == {}
+    assert len(kept.runs()) == 2
+    assert delete_runs(store, room.search) == 0
+
+
+def rows_that_mention(database: Path, run_ids: Sequence[str]) -> dict[str, int]:
+    """Table to the number of its rows that name one of the runs."""
+    found: dict[str, int] = {}
+    with sqlite3.connect(database) as connection:
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            rows = connection.execute(f'SELECT * FROM "{table}"').fetchall()
+            mentioning = sum(any(run_id in map(str, row) for run_id in run_ids) for row in rows)
+            if mentioning:
+                found[table] = mentioning
+    connection.close()
+    return found
