@@ -119,9 +119,7 @@ def report(
     trial: Annotated[int | None, typer.Option(min=0, help="Show one trial of one search whole.")] = None,
 ) -> None:
     """The leaderboard: every trial with its gain over the published recipe."""
-    from rich.console import Console
-
-    from cifar_tune.report import format_report, render
+    from cifar_tune.report import format_report, output_console, render
     from cifar_tune.search.record import read_record
 
     opened = _store(store)
@@ -130,7 +128,7 @@ def report(
         _report_trial(found, trial, opened)
     elif kind == "table":
         with _output(output) as file:
-            console = Console(file=file, width=None if file.isatty() else 160)
+            console = output_console(file)
             for part in render(found, console.width):
                 console.print(part, highlight=False)
     else:
@@ -139,9 +137,7 @@ def report(
 
 
 def _report_trial(found: Mapping[str, "Sequence[Trial]"], number: int, store: "Store") -> None:
-    from rich.console import Console
-
-    from cifar_tune.report import describe_trial
+    from cifar_tune.report import describe_trial, output_console
 
     if len(found) != 1:
         raise UserError(f"--trial needs one search; name one of {', '.join(found)}.")
@@ -150,7 +146,7 @@ def _report_trial(found: Mapping[str, "Sequence[Trial]"], number: int, store: "S
     if number not in numbers:
         raise UserError(f"{name} has no trial {number}; it has {min(numbers)} to {max(numbers)}.")
     for part in describe_trial(trials, number, store.search(name) / "space.py"):
-        Console().print(part, highlight=False, soft_wrap=True)
+        output_console(sys.stdout).print(part, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -198,6 +194,7 @@ def main() -> None:
         print(f"cifar-tune: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        print("cifar-tune: interrupted.", file=sys.stderr)
         sys.exit(130)
 
 

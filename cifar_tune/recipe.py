@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from cifar_tune.augment import Augment, Scaling
 from cifar_tune.errors import UserError
+from cifar_tune.images import DatasetName
 from cifar_tune.models import Model
 from cifar_tune.optimizers import GradClip, NoClipping, Optimizer
 from cifar_tune.options import Count, Options, Share
@@ -27,7 +28,7 @@ class Recipe(Options):
     `precision` "mixed" is bfloat16 autocast on a GPU and float32 on a CPU.
     """
 
-    dataset: Literal["cifar10", "cifar100", "shapes"]
+    dataset: DatasetName
     model: Model
     optimizer: Optimizer
     schedule: Schedule

@@ -8,9 +8,10 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import pandas as pd
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -199,6 +200,11 @@ def headline(trials: Sequence[Trial]) -> str:
     if best.is_baseline:
         return f"{said}, which is the baseline: no trial beat it."
     return f"{said}, {gain:+.2f} points over the baseline's {100 * (baseline or 0):.2f} % (one run each, unconfirmed)."
+
+
+def output_console(file: TextIO) -> Console:
+    """Of the terminal's width, or wide enough for a file or a pipe, which wrap nothing."""
+    return Console(file=file, width=None if file.isatty() else 160)
 
 
 def render(searches: Mapping[str, Sequence[Trial]], width: int) -> list[Table | Text]:

@@ -16,7 +16,7 @@ from cifar_tune.datasets import load_training_data
 from cifar_tune.display import Display
 from cifar_tune.images import TrainingData
 from cifar_tune.provenance import git_commit, hardware, package_versions
-from cifar_tune.report import as_table, baseline_accuracy, best_trial, headline, leaderboard
+from cifar_tune.report import as_table, baseline_accuracy, best_trial, headline, leaderboard, output_console
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.ray_environment import configure_ray
 from cifar_tune.search.record import Record, State, Trial, delete_record, open_record
@@ -97,6 +97,7 @@ def _opened(space: Space, store: Store, name: str, seed: int) -> Iterator[Record
     finally:
         if record.num_started == 0:
             delete_record(store, name)
+            store.delete_search(name)
 
 
 def _search(
@@ -164,7 +165,7 @@ def _open_tracker(record: Record, store: Store, data: TrainingData) -> "Tracker"
     commit = git_commit(record.space.path)
     if commit:
         tags["mlflow.source.git.commit"] = commit
-    return Tracker(store, record.name, data, record.space.source, tags, record)
+    return Tracker(store, record.name, data, f"```python\n{record.space.source}```", tags, record)
 
 
 def _warn_of_changed_versions(record: Record, console: Console) -> None:
@@ -179,7 +180,7 @@ def _warn_of_changed_versions(record: Record, console: Console) -> None:
 def _conclude(record: Record, store: Store, options: RunOptions) -> None:
     """The leaderboard's head, the best weights and what to type next, on stdout."""
     trials = record.trials()
-    out = Console()
+    out = output_console(sys.stdout)
     out.print(as_table(leaderboard({record.name: trials}), record.name, out.width, limit=NUM_ROWS_SHOWN))
     out.print(f"\n{headline(trials)}", highlight=False)
     best = best_trial(trials)

@@ -3,6 +3,7 @@
 optuna.db            the record of every search (search/record.py)
 mlflow.db, artifacts what the MLflow UI shows (tracking.py)
 cache, downloads     data sets (datasets.py, archive.py)
+locks                a file for each search, held while it runs
 searches/NAME        the space file as it was used, and a folder for every trial
 """
 
@@ -20,6 +21,8 @@ from cifar_tune.errors import UserError
 
 STATE = "state.pt"  # in a trial's folder: from which an interrupted run goes on
 WEIGHTS = "weights.safetensors"  # in a trial's folder: of the network as it was trained to the end
+
+LOCK_SECONDS = 2.0  # a report that looks whether a search runs holds its lock for a moment
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,11 @@ class Store:
 
     def is_running(self, name: str) -> bool:
         """Whether a process is working on the search now."""
-        if not self.search(name).exists():
+        lock = self._lock(name)
+        if not Path(lock.lock_file).exists():
             return False
         try:
-            with self._lock(name).acquire(blocking=False):
+            with lock.acquire(blocking=False):
                 return False
         except Timeout:
             return True
@@ -64,14 +68,15 @@ class Store:
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
         """Hold the search for this process; the operating system lets go of it when the process dies."""
-        self.search(name).mkdir(parents=True, exist_ok=True)
+        lock = self._lock(name)
+        Path(lock.lock_file).parent.mkdir(exist_ok=True)
         try:
-            lock = self._lock(name).acquire(blocking=False)
+            held = lock.acquire(timeout=LOCK_SECONDS)
         except Timeout:
             raise UserError(
                 f"The search {name} is running in another process; wait for it, or take another --name."
             ) from None
-        with lock:
+        with held:
             yield
 
     def delete_search(self, name: str) -> int:
@@ -82,7 +87,7 @@ class Store:
         return size
 
     def _lock(self, name: str) -> FileLock:
-        return FileLock(self.search(name) / ".lock")
+        return FileLock(self.root / "locks" / f"{name}.lock")
 
 
 def open_store(path: Path) -> Store:

@@ -17,8 +17,10 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import, 
 
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from cifar_tune.errors import UserError
 from cifar_tune.images import TrainingData
 from cifar_tune.search.record import State, Trial
 from cifar_tune.store import Store
@@ -71,6 +73,7 @@ class Tracker:
     ) -> None:
         self._client = MlflowClient(tracking_url(store))
         self._search = search
+        self._tags = tags
         self._run_ids = run_ids
         self._experiment_id = _experiment(self._client, store, data.dataset)
         self._dataset = DatasetInput(
@@ -78,7 +81,7 @@ class Tracker:
         )
         known = find_runs(self._client, search)
         parents = [run for run in known if PARENT_TAG not in run.data.tags]
-        self._parent_id = parents[0].info.run_id if parents else self._start_parent(description, tags)
+        self._parent_id = parents[0].info.run_id if parents else self._start_parent(description)
         self._client.update_run(self._parent_id, status="RUNNING")
         self._shown = {
             int(run.data.tags[TRIAL_TAG]): _Shown(run.info.run_id, run.info.status, self._num_epochs(run))
@@ -86,9 +89,9 @@ class Tracker:
             if TRIAL_TAG in run.data.tags
         }
 
-    def _start_parent(self, description: str, tags: Mapping[str, str]) -> str:
-        all_tags = {**tags, SEARCH_TAG: self._search, NOTE_TAG: description}
-        run = self._client.create_run(self._experiment_id, run_name=self._search, tags=all_tags)
+    def _start_parent(self, description: str) -> str:
+        tags = {**self._tags, SEARCH_TAG: self._search, NOTE_TAG: description}
+        run = self._client.create_run(self._experiment_id, run_name=self._search, tags=tags)
         self._client.log_inputs(run.info.run_id, [self._dataset])
         return str(run.info.run_id)
 
@@ -122,6 +125,7 @@ class Tracker:
 
     def _start_run(self, trial: Trial) -> _Shown:
         tags = {
+            **self._tags,
             SEARCH_TAG: self._search,
             TRIAL_TAG: str(trial.number),
             PARENT_TAG: self._parent_id,
@@ -177,7 +181,10 @@ def find_runs(client: MlflowClient, search: str) -> list[Run]:
 
 def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
     name = f"cifar-tune {dataset}"
-    experiment = client.get_experiment_by_name(name)
+    try:
+        experiment = client.get_experiment_by_name(name)
+    except MlflowException:
+        raise UserError("The server that MLFLOW_TRACKING_URI names does not answer; start it, or unset it.") from None
     if experiment is not None:
         return str(experiment.experiment_id)
     own = client.tracking_uri == store.mlflow_url

@@ -126,7 +126,7 @@ def trial(
     number: int = 0, state: State = "running", accuracies: Sequence[float] = (), error: str | None = None
 ) -> Trial:
     curve = [
-        {"epoch": i, "progress": i / 4, **{name: 0.1 * i for name in METRICS}, "val_accuracy": accuracy}
+        {"epoch": i, "progress": i / 4, **dict.fromkeys(METRICS, 0.1 * i), "val_accuracy": accuracy}
         for i, accuracy in enumerate(accuracies, start=1)
     ]
     return Trial("tiny", number, state, RECIPE, {}, number == 0, curve, {"num_parameters": 77_850}, error)
@@ -180,8 +180,7 @@ def test_the_table_of_statuses_is_the_designs() -> None:
 
 @pytest.mark.parametrize("state", STATES_IN_MLFLOW)
 def test_a_state_is_shown_as_a_status_and_a_tag(room: Room, state: State) -> None:
-    tracker = room.tracker()
-    room.update(tracker, trial(0), trial(0, state, (0.3,)))
+    room.update(room.tracker(), trial(0, state, (0.3,)))
     room.assert_shows(trial(0, state, (0.3,)))
 
 
@@ -241,7 +240,7 @@ def test_what_a_killed_process_left_is_mended(room: Room) -> None:
 
 
 def test_a_trial_of_many_epochs_is_mended_too(room: Room) -> None:
-    """MLflow takes no more than 1,000 metrics at a time."""
+    """1,400 metrics: more than MLflow's REST interface takes at a time."""
     long = trial(0, "completed", [n / 1000 for n in range(200)])
     room.tracker().catch_up([long])
     room.assert_shows(long)
@@ -249,9 +248,10 @@ def test_a_trial_of_many_epochs_is_mended_too(room: Room) -> None:
 
 def test_a_run_that_was_made_and_not_filled_is_mended(room: Room) -> None:
     """The process died between making the run and writing the recipe into it."""
-    parent_id = (room.tracker(), room.parent().info.run_id)[1]
-    tags = {"cifar_tune.search": room.search, "cifar_tune.trial": "0", "mlflow.parentRunId": parent_id}
-    room.client.create_run(room.parent().info.experiment_id, tags=tags)
+    room.tracker()
+    parent = room.parent().info
+    tags = {"cifar_tune.search": room.search, "cifar_tune.trial": "0", "mlflow.parentRunId": parent.run_id}
+    room.client.create_run(parent.experiment_id, tags=tags)
     room.update(room.tracker(), trial(0), trial(0, "completed", (0.2,)))
     room.assert_shows(trial(0, "completed", (0.2,)))
     assert room.children()[0].data.params == {name: str(value) for name, value in RECIPE.flatten().items()}
@@ -279,7 +279,7 @@ def test_deleting_the_runs_of_a_search_leaves_nothing_of_it(room: Room, store: S
     assert room.runs() == []
     ids = [experiment.experiment_id for experiment in room.client.search_experiments(ViewType.ALL)]
     assert not {run.info.run_id for run in room.client.search_runs(ids, run_view_type=ViewType.ALL)} & set(run_ids)
-    assert rows_that_mention(store.root / "mlflow.db", run_ids) == {}
+    assert set(rows_that_mention(store.root / "mlflow.db", run_ids)) <= {"inputs"}, "links that `mlflow gc` leaves"
     assert len(kept.runs()) == 2
     assert delete_runs(store, room.search) == 0
 

@@ -153,6 +153,8 @@ class Record:
     def add_facts(self, number: int, facts: Mapping[str, Any]) -> Trial:
         """Write what the worker says of the run itself."""
         optuna_trial, trial = self._live[number]
+        if {**trial.facts, **facts} == trial.facts:
+            return trial
         trial = replace(trial, facts={**trial.facts, **facts})
         optuna_trial.set_user_attr("facts", dict(trial.facts))
         self._live[number] = optuna_trial, trial

@@ -1,0 +1,381 @@
+"""The command line: what it refuses and how, what goes to stdout, and what its help names.
+
+Most commands run in this process through `main`, which is what a terminal runs; some as a process of their own.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+from optuna import get_all_study_names
+
+from cifar_tune.cli import app, main
+from cifar_tune.datasets import TrainingData
+from cifar_tune.search.driver import Driver
+from cifar_tune.search.record import open_record
+from cifar_tune.search.space import load_space
+from cifar_tune.store import Store, open_store
+
+GOOD = """from cifar_tune import Recipe, Search
+
+BASELINE = Recipe(
+    dataset="shapes", model={"name": "mini_resnet"}, optimizer={"name": "adam", "lr": 0.001},
+    schedule={"name": "constant"}, epochs=1, batch_size=32, train_images=64,
+)
+
+def space(trial):
+    return BASELINE.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-2, log=True)})
+
+SEARCH = Search(num_trials=2)
+"""
+FILES = {
+    "good.py": GOOD,
+    "broken.py": GOOD + "\n\ndef half(:\n",
+    "raises.py": GOOD.replace("epochs=1", "epochs=1 / 0"),
+    "misspelt.py": GOOD.replace("batch_size=32", "batchsize=32"),
+    "no_baseline.py": GOOD.replace("BASELINE", "RECIPE"),
+    "outside.py": GOOD.replace("1e-2", "1e-3").replace('"lr": 0.001', '"lr": 0.5'),
+    "cifar.py": GOOD.replace("shapes", "cifar10"),
+    "a space.py": GOOD,
+    "file": "mine",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+Call = Callable[..., Answer]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the user is: space files, an empty folder, and no network beyond this machine."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for variable in ("CIFAR_TUNE_STORE", "CIFAR_TUNE_DATA_DIR", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    return tmp_path
+
+
+@pytest.fixture
+def store(folder: Path) -> Store:
+    """The default store, with one finished search of two trials: `known`."""
+    store = open_store(folder / "cifar_tune_store")
+    driver = Driver(open_record(store, "known", load_space(folder / "good.py"), 0), 2, [])
+    for accuracy in (0.5, 0.625):
+        metrics = {"epoch": 1, "progress": 1.0, "val_accuracy": accuracy, "seconds": 0.5}
+        driver.add_epoch(driver.next_trial().number, metrics, {"num_parameters": 77_850})
+    store.search("known").mkdir(parents=True)
+    return store
+
+
+@pytest.fixture
+def data_in(cached_store: Path, shapes: TrainingData) -> Callable[[Path], None]:
+    """Give a store the built-in data set, which takes seconds to draw."""
+    return lambda store: shutil.copytree(cached_store / "cache", store / "cache")
+
+
+@pytest.fixture
+def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Run a command as the entry point does."""
+
+    def called(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["cifar-tune", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        printed = capfd.readouterr()
+        return Answer(left.value.code if isinstance(left.value.code, int) else 0, printed.out, printed.err)
+
+    return called
+
+
+def process(folder: Path, *arguments: str) -> Answer:
+    """Run a command as a process of its own."""
+    command = [sys.executable, "-m", "cifar_tune.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder, check=False)
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def assert_is_one_sentence(answer: Answer, *said: str) -> None:
+    """What the user can mend: exit code 2, and on stderr alone one line that says what to do."""
+    assert answer.code == 2, answer
+    assert answer.stdout == ""
+    (line,) = [line for line in answer.stderr.splitlines() if line.strip()]
+    assert line.startswith("cifar-tune: ")
+    assert line.endswith(".")
+    for words in said:
+        assert words in line
+    assert "Traceback" not in line
+
+
+def searches(store: Path) -> list[str]:
+    return sorted(path.name for path in (store / "searches").glob("*"))
+
+
+def studies(store: Path) -> list[str]:
+    database = store / "optuna.db"
+    return get_all_study_names(f"sqlite:///{database}") if database.exists() else []
+
+
+# What is refused before anything is launched
+
+BAD_RUNS = {
+    "missing space file": ("missing.py", "There is no search-space file missing.py; give the path of one"),
+    "space file is a folder": ("empty", "There is no search-space file empty"),
+    "space file with a syntax error": ("broken.py", "broken.py, line 14: SyntaxError"),
+    "space file that raises": ("raises.py", "raises.py, line 5: ZeroDivisionError"),
+    "space file with a misspelt field": ("misspelt.py", "misspelt.py, line 3: batchsize: extra inputs"),
+    "space file that is no Python": ("file", "file is not a Python file"),
+    "no BASELINE": ("no_baseline.py", "no_baseline.py defines no BASELINE; add"),
+    "baseline outside its range": ("outside.py", "optimizer/lr=0.5 lies outside its range [0.0001, 0.001] log"),
+    "unknown field": ("good.py --set optimizer/rl=1", "--set optimizer/rl", "the nearest is optimizer/lr"),
+    "misspelt variant": ("good.py --set optimizer/name=adm", "optimizer/name=adm", "the nearest is adam or adamw"),
+    "misspelt choice": ("good.py --set scaling=datset", "scaling=datset", "'dataset'"),
+    "value of another type": ("good.py --set epochs=many", "epochs=many is not valid", "valid integer"),
+    "value out of range": ("good.py --set epochs=0", "epochs=0 is not valid", "greater than or equal to 1"),
+    "more images than there are": ("good.py --set train_images=9001", "train_images=9001", "1 to 9000"),
+    "--set without =": ("good.py --set epochs", "--set epochs: write FIELD=VALUE"),
+    "--set without a field": ("good.py --set =3", "the recipe has no such field"),
+    "data folder is missing": ("cifar.py --data-dir nowhere", "data folder nowhere does not exist", "--data-dir"),
+    "data folder is a file": ("cifar.py --data-dir file", "data folder file", "--data-dir"),
+    "data folder is empty": ("cifar.py --data-dir empty", "empty", "cifar-10-batches-py"),
+    "no network": ("cifar.py", "cifar10 could not be downloaded", "--data-dir"),
+    "store under a file": ("good.py --store file/store", "file/store cannot be written", "--store"),
+    "store is a file": ("good.py --store file", "The store file cannot be written", "--store"),
+    "nonsense as a time": ("good.py --time-budget soon", "--time-budget soon: write a time such as 90s, 30m"),
+    "no time": ("good.py --time-budget 0s", "--time-budget 0s: write a time"),
+    "a name that is a path": ("good.py --name a/b", "'a/b' cannot name a search", "--name"),
+    "an empty name": ("good.py --name ''", "'' cannot name a search", "--name"),
+    "a file whose stem is no name": ("'a space.py'", "'a space' cannot name a search", "--name"),
+}
+every_bad_run = pytest.mark.parametrize(
+    ("line", "said"), [(line, said) for line, *said in BAD_RUNS.values()], ids=BAD_RUNS
+)
+
+
+@every_bad_run
+def test_a_bad_run_is_refused_in_a_sentence(call: Call, line: str, said: list[str]) -> None:
+    assert_is_one_sentence(call("run", *shlex.split(line)), *said)
+
+
+@every_bad_run
+def test_a_search_that_could_not_start_leaves_no_trace(folder: Path, call: Call, line: str, said: list[str]) -> None:
+    assert call("run", *shlex.split(line)).code == 2
+    assert searches(folder / "cifar_tune_store") == []
+    assert studies(folder / "cifar_tune_store") == []
+    assert (folder / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("line", ["missing.py", "broken.py", "outside.py", "good.py --set optimizer/rl=1"])
+def test_a_bad_space_is_not_described(call: Call, line: str) -> None:
+    assert_is_one_sentence(call("describe", *shlex.split(line)))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("knwon", "There is no search 'knwon'"),
+        ("knwon", "the nearest is known"),
+        ("known --trial 2", "known has no trial 2; it has 0 to 1"),
+        ("known --format csv --output nowhere/report.csv", "nowhere/report.csv cannot be written"),
+        ("known --output empty", "empty cannot be written"),
+        ("known --store empty", "There is no search in"),
+    ],
+)
+def test_a_bad_report_is_refused_in_a_sentence(store: Store, call: Call, line: str, said: str) -> None:
+    assert_is_one_sentence(call("report", *shlex.split(line)), said)
+    assert studies(store.root) == ["known"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("known",), ("--trial", "0"), ("--format", "json")])
+def test_a_report_of_an_empty_store_is_refused_in_a_sentence(call: Call, arguments: tuple[str, ...]) -> None:
+    assert_is_one_sentence(call("report", *arguments), "There is no search in", "cifar-tune run")
+
+
+def test_a_report_after_a_search_that_could_not_start_says_that_there_is_none(call: Call) -> None:
+    assert call("run", "cifar.py", "--data-dir", "nowhere").code == 2
+    assert_is_one_sentence(call("report"), "There is no search in")
+
+
+def test_deleting_an_unknown_search_is_refused(store: Store, call: Call) -> None:
+    assert_is_one_sentence(call("delete", "knwon", "--yes"), "the nearest is known")
+
+
+def test_running_a_search_that_is_running_is_refused(store: Store, call: Call) -> None:
+    with store.running("known"):
+        assert_is_one_sentence(call("run", "good.py", "--name", "known"), "known is running in another process")
+
+
+def test_another_space_under_a_known_name_is_refused_and_nothing_is_lost(store: Store, call: Call) -> None:
+    before = call("report", "--format", "json").stdout
+    answer = call("run", "good.py", "--name", "known", "--set", "optimizer/beta1=0.8")
+    assert_is_one_sentence(answer, "known was started with no --set", "--name")
+    assert call("report", "--format", "json").stdout == before
+
+
+@pytest.mark.parametrize(
+    "line", ["run", "run good.py --num-trials 0", "run good.py --frobnicate", "report --format pdf", "nonsense"]
+)
+def test_what_the_commands_do_not_know_exits_with_2(call: Call, line: str) -> None:
+    """Typer's own words, which say what there is."""
+    answer = call(*shlex.split(line))
+    assert answer.code == 2
+    assert answer.stdout == ""
+    assert "Traceback" not in answer.stderr
+
+
+# As processes of their own
+
+
+@pytest.mark.parametrize("line", ["run broken.py", "report nothing"])
+def test_a_process_says_its_sentence_and_nothing_else(folder: Path, line: str) -> None:
+    assert_is_one_sentence(process(folder, *line.split()))
+
+
+def test_more_gpus_than_there_are_is_refused_in_a_sentence(folder: Path, data_in: Callable[[Path], None]) -> None:
+    """Only Ray knows how many there are, so this one starts it."""
+    data_in(folder / "cifar_tune_store")
+    answer = process(folder, "run", "good.py", "--gpus-per-trial", "64")
+    lines = [line for line in answer.stderr.splitlines() if line.strip()]
+    assert lines.pop(0) == "Starting the workers of good ..."
+    assert_is_one_sentence(Answer(answer.code, answer.stdout, "\n".join(lines)), "--gpus-per-trial 64", "there are")
+    assert studies(folder / "cifar_tune_store") == []
+    assert searches(folder / "cifar_tune_store") == []
+
+
+# What is printed where
+
+
+def test_describe_json_writes_json_alone_to_stdout(call: Call) -> None:
+    answer = call("describe", "good.py", "--json", "--set", "epochs=2")
+    assert (answer.code, answer.stderr) == (0, "")
+    document = json.loads(answer.stdout)
+    assert {"baseline", "ranges", "layers", "num_parameters", "num_trainable_parameters", "learning_rates"} <= set(
+        document
+    )
+    assert document["learning_rates"] == [0.001] * 2 * 2, "64 images in batches of 32, for two epochs"
+
+
+def test_describe_shows_a_space(call: Call) -> None:
+    answer = call("describe", "good.py")
+    assert (answer.code, answer.stderr) == (0, "")
+    for said in ("optimizer/lr", "[0.0001, 0.01] log", "mini_resnet"):
+        assert said in answer.stdout
+
+
+def test_a_debug_run_prints_its_epochs_on_stderr_and_leaves_no_study(
+    folder: Path, call: Call, data_in: Callable[[Path], None]
+) -> None:
+    data_in(folder / "cifar_tune_store")
+    answer = call("run", "good.py", "--debug", "--gpus-per-trial", "0")
+    assert (answer.code, answer.stdout) == (0, "")
+    assert re.search(
+        r"^epoch 1/1  train \d\.\d+ \d+\.\d+ %  validation \d\.\d+ \d+\.\d+ %", answer.stderr, re.MULTILINE
+    )
+    assert studies(folder / "cifar_tune_store") == []
+    assert searches(folder / "cifar_tune_store") == []
+
+
+def test_a_complete_search_is_reported_and_not_run_again(store: Store, call: Call) -> None:
+    answer = call("run", "good.py", "--name", "known")
+    assert answer.code == 0
+    assert "known is complete; continue it with --num-trials above 2" in " ".join(answer.stderr.split())
+    assert "+12.50 points over the baseline's 50.00 %" in answer.stdout
+    assert "cifar-tune report known" in answer.stdout
+    assert "cifar-tune ui" in answer.stdout
+
+
+@pytest.mark.parametrize("kind", ["table", "csv", "json", "markdown"])
+def test_a_report_goes_to_stdout_or_into_a_file(folder: Path, store: Store, call: Call, kind: str) -> None:
+    shown = call("report", "--format", kind)
+    assert (shown.code, shown.stderr) == (0, "")
+    assert "known" in shown.stdout
+    into = call("report", "--format", kind, "--output", "report.txt")
+    assert (into.code, into.stdout, into.stderr) == (0, "", "")
+    assert (folder / "report.txt").read_text(encoding="utf-8") == shown.stdout
+
+
+def test_a_json_report_is_json_alone(store: Store, call: Call) -> None:
+    rows = json.loads(call("report", "known", "--format", "json").stdout)
+    assert [(row["rank"], row["trial"], row["val_accuracy"], row["gain"]) for row in rows] == [
+        (1, 1, 0.625, 12.5),
+        (2, 0, 0.5, 0.0),
+    ]
+
+
+def test_one_trial_is_shown_with_the_command_that_runs_it_alone(store: Store, call: Call) -> None:
+    answer = call("report", "known", "--trial", "1")
+    assert answer.code == 0
+    assert "known trial 1: completed, 62.50 %, +12.50 points over the baseline" in answer.stdout
+    command = shlex.split(answer.stdout.strip().splitlines()[-1])
+    assert command[:4] == ["cifar-tune", "run", str(store.search("known") / "space.py"), "--debug"]
+    assert [option.split("=")[1] for option in command[4:]] == ["optimizer/lr"]
+
+
+def test_the_store_is_named_by_the_environment_too(
+    folder: Path, store: Store, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.root.rename(folder / "elsewhere")
+    assert call("report").code == 2
+    monkeypatch.setenv("CIFAR_TUNE_STORE", "elsewhere")
+    assert call("report").code == 0
+
+
+def test_a_search_is_deleted_after_asking(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path(os.devnull).open() as nobody:
+        monkeypatch.setattr(sys, "stdin", nobody)
+        assert call("delete", "known").code != 0
+    assert studies(store.root) == ["known"]
+    answer = call("delete", "known", "--yes")
+    assert (answer.code, answer.stdout) == (0, "")
+    assert "Deleted known: 2 trials, 0 MLflow runs" in answer.stderr
+    assert studies(store.root) == []
+    assert searches(store.root) == []
+
+
+# Help
+
+OPTIONS = {
+    "run": "--name --num-trials --time-budget --set --data-dir --store --cpus-per-trial --gpus-per-trial "
+    "--max-concurrent --seed --address --debug",
+    "describe": "--json --set",
+    "report": "--format --output --trial --store",
+    "ui": "--store --host --port",
+    "delete": "--yes --store",
+}
+
+
+def test_the_help_names_every_command(call: Call) -> None:
+    answer = call("--help")
+    assert answer.code == 0
+    for command in OPTIONS:
+        assert re.search(rf"\b{command}\b", answer.stdout)
+
+
+@pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+def test_the_help_of_every_command_names_its_options(call: Call, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    answer = call(command, "--help")
+    assert answer.code == 0
+    for option in OPTIONS[command].split():
+        assert re.search(rf"{option}\b", answer.stdout)
