@@ -73,7 +73,7 @@ def run(
     console = Console(stderr=True)
     options = RunOptions(
         num_trials=num_trials,
-        time_budget=_seconds(time_budget) if time_budget else None,
+        time_budget=None if time_budget is None else _seconds(time_budget),
         data_dir=data_dir,
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
@@ -85,7 +85,9 @@ def run(
     if debug:
         debug_baseline(loaded, _store(store), options, console)
     else:
-        raise typer.Exit(run_search(loaded, _store(store), check_name(name or space.stem), options, console))
+        raise typer.Exit(
+            run_search(loaded, _store(store), check_name(space.stem if name is None else name), options, console)
+        )
 
 
 @app.command()
@@ -121,10 +123,13 @@ def report(
     """The leaderboard: every trial with its gain over the published recipe."""
     from cifar_tune.report import format_report, output_console, render
     from cifar_tune.search.record import read_record
+    from cifar_tune.store import Store, absolute
 
-    opened = _store(store)
+    opened = Store(absolute(store or DEFAULT_STORE))  # a report makes no folder
     found = read_record(opened, searches or [])
     if trial is not None:
+        if kind != "table" or output:
+            raise UserError("--trial prints one trial for people; leave out --format and --output.")
         _report_trial(found, trial, opened)
     elif kind == "table":
         with _output(output) as file:
@@ -145,7 +150,7 @@ def _report_trial(found: Mapping[str, "Sequence[Trial]"], number: int, store: "S
     numbers = [trial.number for trial in trials]
     if number not in numbers:
         raise UserError(f"{name} has no trial {number}; it has {min(numbers)} to {max(numbers)}.")
-    for part in describe_trial(trials, number, store.search(name) / "space.py"):
+    for part in describe_trial(trials, number, store.space(name)):
         output_console(sys.stdout).print(part, highlight=False, soft_wrap=True)
 
 

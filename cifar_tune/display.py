@@ -8,6 +8,7 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -69,7 +70,7 @@ class Display:
         done = sum(trial.is_over for trial in self._trials.values())
         return Group(
             Text(self._title, style="bold"),
-            ProgressBar(total=max(1, self._num_trials), completed=done, width=min(60, self._console.width)),
+            Padding(ProgressBar(total=max(1, self._num_trials), completed=done), (0, 20, 0, 0)),  # ends its line
             Text(f"{self._counts()} · {self._num_epochs()} epochs done"),
             Text(self._best()),
             Text(f"elapsed {format_seconds(time.monotonic() - self._start)} · {self._remaining()}"),

@@ -99,12 +99,28 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def explain(error: ValidationError) -> str:
-    """The first thing pydantic refused, in one clause: `optimizer/lr: input should be greater than 0`."""
-    first = error.errors()[0]
+    """What pydantic refused, in one clause: `optimizer/lr: input should be greater than 0`.
+
+    Of several things an unknown field comes first, because a misspelt name also makes the right one seem missing.
+    """
+    found = error.errors()
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     variants = {variant for group in Recipe.model_fields for variant in _variants(group)}
     place = "/".join(str(part) for part in first["loc"] if part not in variants)
+    if first["type"] == "extra_forbidden":
+        return f"{place} is no field; {nearest(place, _field_names())}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message[0].lower()}{message[1:]}" if place else message
+
+
+def _field_names() -> list[str]:
+    """Of all variants together."""
+    names: list[str] = []
+    for group, field in Recipe.model_fields.items():
+        classes: list[Any] = list(_variants(group).values()) or [field.annotation]
+        options = {option: None for each in classes for option in getattr(each, "model_fields", {})}
+        names += [f"{group}/{option}" for option in options] or [group]
+    return names
 
 
 def _flatten(document: Mapping[str, Any]) -> Iterable[tuple[str, Value]]:

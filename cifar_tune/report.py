@@ -6,6 +6,7 @@ not compare. Completed trials come first, by score; then pruned ones by how far 
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from cifar_tune.recipe import Recipe, field_of
 from cifar_tune.search.record import State, Trial
+from cifar_tune.search.space import load_space
 
 Format = Literal["table", "csv", "json", "markdown"]
 
@@ -75,16 +77,21 @@ def leaderboard(searches: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
     for trials in searches.values():
         baseline = baseline_accuracy(trials)
         rows += [_row(trial, baseline) for trial in trials]
+    rows.sort(key=_place)
+    ranks: Counter[tuple[Any, ...]] = Counter()
+    for row in rows:
+        task = tuple(row[name] for name in TASK)
+        ranks[task] += 1
+        row["rank"] = ranks[task]
     names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, *names])
-    if frame.empty:
-        return frame
-    reached = frame["epochs"].where(frame["state"] != "completed", 0)
-    order = frame[TASK].fillna({"train_images": 0}).infer_objects()
-    order = order.assign(place=frame["state"].map(ORDER.index), reached=-reached, score=-frame["val_accuracy"])
-    frame = frame.loc[order.sort_values(list(order.columns), kind="stable").index].reset_index(drop=True)
-    frame["rank"] = frame.groupby(TASK, dropna=False).cumcount() + 1
-    return frame
+    return pd.DataFrame(rows, columns=[*COLUMNS, *names], dtype=object)  # whole numbers stay so beside a missing one
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Tasks apart; then by state, by epochs where they were cut short, by score."""
+    reached = 0 if row["state"] == "completed" else row["epochs"]
+    task = (row["dataset"], row["train_images"] or 0)
+    return (*task, ORDER.index(row["state"]), -reached, -(row["val_accuracy"] or 0.0))
 
 
 def _row(trial: Trial, baseline: float | None) -> dict[str, Any]:
@@ -103,7 +110,7 @@ def _row(trial: Trial, baseline: float | None) -> dict[str, Any]:
         "epochs": trial.epochs,
         "seconds": trial.seconds,
         "num_parameters": trial.facts.get("num_parameters"),
-        **trial.params,
+        **{name: value for name, value in trial.params.items() if name not in COLUMNS},  # epochs: how many it trained
     }
 
 
@@ -121,7 +128,7 @@ def _documents(frame: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]) -> 
     """The rows with the whole recipe and the MLflow run; what a row does not have is null."""
     trials = {(trial.search, trial.number): trial for found in searches.values() for trial in found}
     documents = []
-    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
+    for row in frame.where(frame.notna(), None).to_dict("records"):
         trial = trials[row["search"], row["trial"]]
         whole = {"recipe": trial.recipe.model_dump(mode="json"), "mlflow_run_id": trial.mlflow_run_id}
         documents.append({**{str(name): value for name, value in row.items()}, **whole})
@@ -146,14 +153,16 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
         cells[column][0] for column in ("search", "model", "schedule", "optimizer", "dataset") if column in constant
     ]
     told += [f"{images} training images" for images in cells["train_images"][:1] if images != NOTHING]
-    columns, left_out = _fitting({c: v for c, v in cells.items() if c not in constant or c == "val_accuracy"}, width)
+    repeated = [f"{column}/name" for column in ("model", "schedule", "optimizer")]  # the columns before say it
+    hidden = {*constant, *repeated} - {"val_accuracy"}
+    columns, left_out = _fitting({column: cells[column] for column in cells if column not in hidden}, width)
     caption = f"not shown for want of width: {', '.join(left_out)}" if left_out else None
     heading = " · ".join(dict.fromkeys([title, *told]))
     table = Table(
         title=heading, caption=caption, title_justify="left", caption_justify="left", box=None, pad_edge=False
     )
     for column in columns:
-        numeric = pd.api.types.is_numeric_dtype(frame[column])
+        numeric = all(isinstance(value, int | float) for value in frame[column].dropna())
         table.add_column(HEADERS.get(column, column), justify="right" if numeric else "left", header_style="bold")
     for i, state in enumerate(frame["state"].head(limit or len(frame))):
         table.add_row(*(cells[column][i] for column in columns), style="" if state == "completed" else "dim")
@@ -232,11 +241,12 @@ def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Ta
         parts.append(_curve(trial))
     if trial.error:
         parts.append(Text(trial.error, style="red"))
-    return [*parts, Text(f"To run it alone, in one process:\n  {_command(trial, trials[0].recipe, space)}")]
+    baseline = load_space(space).baselines[0] if space.exists() else trials[0].recipe
+    return [*parts, Text(f"To run it alone, in one process:\n  {_command(trial, baseline, space)}")]
 
 
 def _command(trial: Trial, baseline: Recipe, space: Path) -> str:
-    """The baseline with every field set in which the trial differs."""
+    """The space file's baseline with every field set in which the trial differs."""
     base = baseline.flatten()
     settings = [f"{name}={value}" for name, value in trial.recipe.flatten().items() if base.get(name, ...) != value]
     return shlex.join(["cifar-tune", "run", str(space), "--debug", *(f"--set={setting}" for setting in settings)])

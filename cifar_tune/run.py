@@ -80,7 +80,7 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
             console.print(f"{name} is complete; continue it with --num-trials above {record.num_started}.")
             _conclude(record, store, options)
             return _exit_code(record, console)
-        (store.search(name) / "space.py").write_text(space.source, encoding="utf-8")
+        store.save_space(name, space.source)
         task = space.baselines[0]
         data = load_training_data(
             task.dataset, train_images=task.train_images, data_dir=options.data_dir, store=store.root
@@ -120,7 +120,7 @@ def _search(
             if isinstance(stop, Interrupted):
                 return EXIT_INTERRUPTED
         finally:
-            opening.result().finish(state)
+            opening.result().finish(state, is_empty=record.num_started == 0)
     _conclude(record, store, options)
     return _exit_code(record, console) if state == "completed" else 0
 

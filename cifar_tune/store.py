@@ -54,6 +54,15 @@ class Store:
         """The folder of a trial: its state while it trains, its weights if they are kept."""
         return self.search(name) / "trials" / f"{number:05d}"
 
+    def space(self, name: str) -> Path:
+        """The search's copy of its space file."""
+        return self.search(name) / "space.py"
+
+    def save_space(self, name: str, source: str) -> None:
+        """Keep the space file, so that what a search used can always be read."""
+        self.search(name).mkdir(parents=True, exist_ok=True)
+        self.space(name).write_text(source, encoding="utf-8")
+
     def is_running(self, name: str) -> bool:
         """Whether a process is working on the search now."""
         lock = self._lock(name)
@@ -90,9 +99,16 @@ class Store:
         return FileLock(self.root / "locks" / f"{name}.lock")
 
 
+def absolute(path: Path) -> Path:
+    """A store's path as the databases take it; a UserError where they would read it as something else."""
+    if "?" in str(path):
+        raise UserError(f"The store {path} has a '?' in its path, which its databases cannot; choose another --store.")
+    return path.expanduser().absolute()
+
+
 def open_store(path: Path) -> Store:
     """The store at `path`, made if it is not there; a UserError where it cannot be written."""
-    root = path.expanduser().absolute()
+    root = absolute(path)
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe = root / f".write-test-{os.getpid()}"

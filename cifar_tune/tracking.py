@@ -30,7 +30,6 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)  # the database's own stor
 SECONDS_BETWEEN_WRITES = 5.0  # of one running trial; the end of a trial is written at once
 SEARCH_TAG, TRIAL_TAG, STATE_TAG = "cifar_tune.search", "cifar_tune.trial", "cifar_tune.state"
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
-MAX_PARAMS_PER_BATCH = 100  # MLflow's own limit
 
 STATUSES: dict[State, str] = {
     "running": "RUNNING",
@@ -57,6 +56,7 @@ class _Shown:
     run_id: str
     status: str
     num_epochs: int
+    has_params: bool = True
     written_at: float = 0.0
 
 
@@ -84,7 +84,9 @@ class Tracker:
         self._parent_id = parents[0].info.run_id if parents else self._start_parent(description)
         self._client.update_run(self._parent_id, status="RUNNING")
         self._shown = {
-            int(run.data.tags[TRIAL_TAG]): _Shown(run.info.run_id, run.info.status, self._num_epochs(run))
+            int(run.data.tags[TRIAL_TAG]): _Shown(
+                run.info.run_id, run.info.status, self._num_epochs(run), bool(run.data.params)
+            )
             for run in known
             if TRIAL_TAG in run.data.tags
         }
@@ -110,6 +112,8 @@ class Tracker:
     def update(self, trial: Trial) -> None:
         """Show a trial as it is now; of one that goes on training, no more often than every few seconds."""
         shown = self._shown.get(trial.number) or self._start_run(trial)
+        if not shown.has_params:
+            self._write_params(trial, shown)
         if trial.state == "running" and not trial.mlflow_run_id:
             self._run_ids.set_mlflow_run(trial.number, shown.run_id)
         if trial.state != "running" or time.monotonic() - shown.written_at > SECONDS_BETWEEN_WRITES:
@@ -118,8 +122,11 @@ class Tracker:
     def tick(self) -> None:
         """Nothing between two updates."""
 
-    def finish(self, state: State) -> None:
-        """Close the parent run."""
+    def finish(self, state: State, *, is_empty: bool = False) -> None:
+        """Close the parent run; of a search that could not start, remove it."""
+        if is_empty:
+            self._client.delete_run(self._parent_id)
+            return
         self._client.set_tag(self._parent_id, STATE_TAG, state)
         self._client.set_terminated(self._parent_id, STATUSES[state])
 
@@ -133,11 +140,14 @@ class Tracker:
         }
         name = f"{self._search} {trial.number}" + (" (baseline)" if trial.is_baseline else "")
         run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
-        params = [Param(name, str(value)) for name, value in trial.recipe.flatten().items()]
-        self._client.log_batch(run.info.run_id, params=params[:MAX_PARAMS_PER_BATCH])
-        self._client.log_inputs(run.info.run_id, [self._dataset])
-        self._shown[trial.number] = _Shown(run.info.run_id, "RUNNING", 0)
+        self._shown[trial.number] = _Shown(run.info.run_id, "RUNNING", 0, has_params=False)
         return self._shown[trial.number]
+
+    def _write_params(self, trial: Trial, shown: _Shown) -> None:
+        self._client.log_inputs(shown.run_id, [self._dataset])
+        params = [Param(name, str(value)) for name, value in trial.recipe.flatten().items()]
+        self._client.log_batch(shown.run_id, params=params)  # last: where they are, the dataset is too
+        shown.has_params = True
 
     def _write(self, trial: Trial, shown: _Shown) -> None:
         """One batch for everything that MLflow does not have yet, and the status where it changed."""

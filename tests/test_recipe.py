@@ -236,7 +236,10 @@ def test_a_recipe_cannot_be_changed() -> None:
         ({"optimizer": {"name": "sgd", "lr": 0}}, "optimizer/lr: input should be greater than 0"),
         ({"augment": {"crop_padding": 17}}, "augment/crop_padding: input should be less than or equal to 16"),
         ({"grad_clip": {"name": "value", "limit": 0}}, "grad_clip/limit: input should be greater than 0"),
-        ({"model": {"name": "resnet9", "width": 2}}, "model/width: extra inputs are not permitted"),
+        (
+            {"model": {"name": "resnet9", "width": 2}},
+            "model/width is no field; the nearest is model/dropout or model/name",
+        ),
     ],
     ids=str,
 )

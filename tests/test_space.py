@@ -201,7 +201,7 @@ BAD_FILES = {
     "exception in space": (changed("lr = ", "1 / 0; lr = "), r", line 9: ZeroDivisionError"),
     "bounds the wrong way round": (changed("1e-4, 1e-2", "1e-2, 1e-4"), r", line 9: ValueError: .*low"),
     "invalid recipe": (changed("epochs=2", "epochs=0"), r", line 3: epochs: input should be greater"),
-    "unknown field": (changed("epochs=2", "epochs=2, epoch=2"), r", line 3: epoch: extra inputs"),
+    "unknown field": (changed("epochs=2", "epochs=2, epoch=2"), r", line 3: epoch is no field; the nearest is epochs"),
     "invalid recipe from space": (changed('"optimizer/lr": lr', '"optimizer/lr": -lr'), r", line 10: .*greater than 0"),
     "no baseline": (changed("BASELINE = ", "BASE = "), r"defines no BASELINE; add the recipe to beat"),
     "baseline of another kind": (changed("BASELINE = Recipe(", "BASELINE = dict("), r"must be a Recipe, not dict\.$"),

@@ -70,6 +70,12 @@ def test_opening_a_store_leaves_what_it_holds(store: Store) -> None:
     assert [path.name for path in store.root.iterdir()] == ["optuna.db"]
 
 
+def test_a_store_whose_path_its_databases_would_misread_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'\?' in its path.*--store"):
+        open_store(tmp_path / "what?")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("path", ["file", "file/store"])
 def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_text("mine")
@@ -78,7 +84,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path, path: str) ->
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["a store", "100%", "what?", "a#b", "größe", "a;b&c=d"])
+@pytest.mark.parametrize("name", ["a store", "100%", "größe#1"])
 def test_the_databases_lie_in_the_store_whatever_its_name(tmp_path: Path, name: str) -> None:
     store = open_store(tmp_path / name)
     optuna.storages.RDBStorage(store.optuna_url).remove_session()

@@ -10,7 +10,7 @@ import pytest
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
-from cifar_tune.datasets import TrainingData
+from cifar_tune.images import TrainingData
 from cifar_tune.recipe import Recipe
 from cifar_tune.search.record import State, Trial
 from cifar_tune.store import Store, open_store

@@ -146,7 +146,8 @@ class Record:
         epoch = int(metrics["epoch"])
         trial = replace(trial, curve=[*trial.curve[: epoch - 1], dict(metrics)])
         optuna_trial.set_user_attr("curve", trial.curve)
-        optuna_trial.report(metrics["val_accuracy"], epoch)
+        # `Trial.report` ignores a step that it has; an epoch that was trained again counts.
+        self.study._storage.set_trial_intermediate_value(optuna_trial._trial_id, epoch, metrics["val_accuracy"])
         self._live[number] = optuna_trial, trial
         return trial
 
@@ -210,10 +211,12 @@ def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
 
 def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial]]:
     """The trials of the named searches, or of all in the store, by search; a UserError for an unknown name."""
-    if not (store.root / "optuna.db").exists():
+    known: list[str] = []
+    if (store.root / "optuna.db").exists():
+        storage = optuna.storages.RDBStorage(store.optuna_url)
+        known = optuna.get_all_study_names(storage)
+    if not known:
         raise UserError(f"There is no search in {store.root}; start one with `cifar-tune run`, or name its --store.")
-    storage = optuna.storages.RDBStorage(store.optuna_url)
-    known = optuna.get_all_study_names(storage)
     for name in names:
         if name not in known:
             raise UserError(f"There is no search {name!r} in {store.root}; {nearest(name, known)}.")
