@@ -120,7 +120,7 @@ def _search(
             if isinstance(stop, Interrupted):
                 return EXIT_INTERRUPTED
         finally:
-            opening.result().finish(state, is_empty=record.num_started == 0)
+            opening.result().finish(state)
     _conclude(record, store, options)
     return _exit_code(record, console) if state == "completed" else 0
 

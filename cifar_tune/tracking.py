@@ -81,8 +81,10 @@ class Tracker:
         )
         known = find_runs(self._client, search)
         parents = [run for run in known if PARENT_TAG not in run.data.tags]
-        self._parent_id = parents[0].info.run_id if parents else self._start_parent(description)
-        self._client.update_run(self._parent_id, status="RUNNING")
+        self._parent_id: str | None = parents[0].info.run_id if parents else None
+        self._description = description
+        if self._parent_id is not None:
+            self._client.update_run(self._parent_id, status="RUNNING")
         self._shown = {
             int(run.data.tags[TRIAL_TAG]): _Shown(
                 run.info.run_id, run.info.status, self._num_epochs(run), bool(run.data.params)
@@ -91,8 +93,8 @@ class Tracker:
             if TRIAL_TAG in run.data.tags
         }
 
-    def _start_parent(self, description: str) -> str:
-        tags = {**self._tags, SEARCH_TAG: self._search, NOTE_TAG: description}
+    def _start_parent(self) -> str:
+        tags = {**self._tags, SEARCH_TAG: self._search, NOTE_TAG: self._description}
         run = self._client.create_run(self._experiment_id, run_name=self._search, tags=tags)
         self._client.log_inputs(run.info.run_id, [self._dataset])
         return str(run.info.run_id)
@@ -122,15 +124,16 @@ class Tracker:
     def tick(self) -> None:
         """Nothing between two updates."""
 
-    def finish(self, state: State, *, is_empty: bool = False) -> None:
-        """Close the parent run; of a search that could not start, remove it."""
-        if is_empty:
-            self._client.delete_run(self._parent_id)
+    def finish(self, state: State) -> None:
+        """Close the parent run; a search in which no trial started has none."""
+        if self._parent_id is None:
             return
         self._client.set_tag(self._parent_id, STATE_TAG, state)
         self._client.set_terminated(self._parent_id, STATUSES[state])
 
     def _start_run(self, trial: Trial) -> _Shown:
+        if self._parent_id is None:
+            self._parent_id = self._start_parent()
         tags = {
             **self._tags,
             SEARCH_TAG: self._search,

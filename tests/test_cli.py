@@ -162,7 +162,10 @@ BAD_RUNS = {
     "space file is a folder": ("empty", "There is no search-space file empty"),
     "space file with a syntax error": ("broken.py", "broken.py, line 14: SyntaxError"),
     "space file that raises": ("raises.py", "raises.py, line 5: ZeroDivisionError"),
-    "space file with a misspelt field": ("misspelt.py", "misspelt.py, line 3: label_smothing: extra inputs"),
+    "space file with a misspelt field": (
+        "misspelt.py",
+        "misspelt.py, line 3: label_smothing is no field; the nearest is label_smoothing",
+    ),
     "space file that is no Python": ("file", "file is not a Python file"),
     "no BASELINE": ("no_baseline.py", "no_baseline.py defines no BASELINE; add"),
     "baseline outside its range": ("outside.py", "optimizer/lr=0.5 lies outside its range [0.0001, 0.001] log"),

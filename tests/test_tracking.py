@@ -133,7 +133,9 @@ def trial(
 
 
 def test_a_search_is_one_parent_run_with_its_description_and_tags(room: Room) -> None:
-    room.tracker("What it is.", {"torch": "2.9", "mlflow.source.git.commit": "abc-dirty"}).finish("completed")
+    tracker = room.tracker("What it is.", {"torch": "2.9", "mlflow.source.git.commit": "abc-dirty"})
+    room.update(tracker, trial(0, "completed", (0.2,)))
+    tracker.finish("completed")
     parent = room.parent()
     assert parent.info.run_name == room.search
     assert parent.info.status == "FINISHED"
@@ -189,9 +191,14 @@ def test_an_error_is_a_tag_however_long(room: Room) -> None:
     assert room.children()[0].data.tags["error"].endswith("x\nKeyError: 'lr'")
 
 
+def test_a_search_in_which_no_trial_started_leaves_no_run(room: Room) -> None:
+    room.tracker().finish("interrupted")
+    assert room.runs() == []
+
+
 def test_a_description_may_be_long(room: Room) -> None:
     """It is the space file, of any length."""
-    room.tracker("a line of a space file\n" * 2000)
+    room.update(room.tracker("a line of a space file\n" * 2000), trial(0))
     assert room.parent().data.tags["mlflow.note.content"].startswith("a line of a space file\n")
 
 
@@ -248,12 +255,12 @@ def test_a_trial_of_many_epochs_is_mended_too(room: Room) -> None:
 
 def test_a_run_that_was_made_and_not_filled_is_mended(room: Room) -> None:
     """The process died between making the run and writing the recipe into it."""
-    room.tracker()
+    room.update(room.tracker(), trial(1, "completed", (0.1,)))
     parent = room.parent().info
     tags = {"cifar_tune.search": room.search, "cifar_tune.trial": "0", "mlflow.parentRunId": parent.run_id}
     room.client.create_run(parent.experiment_id, tags=tags)
     room.update(room.tracker(), trial(0), trial(0, "completed", (0.2,)))
-    room.assert_shows(trial(0, "completed", (0.2,)))
+    room.assert_shows(trial(0, "completed", (0.2,)), trial(1, "completed", (0.1,)))
     assert room.children()[0].data.params == {name: str(value) for name, value in RECIPE.flatten().items()}
 
 
