@@ -28,6 +28,8 @@ from cifar_tune.store import Store
 if TYPE_CHECKING:
     from cifar_tune.search.trainable import Assignment
 
+NUM_NEW_WORKERS = 2  # for a trial whose worker dies; each goes on from the last checkpoint
+
 
 class SearchStopped(BaseException):
     """Ends Ray's loop between two events; no `Exception`, so that Ray does not take it for a failure of its own.
@@ -87,11 +89,12 @@ def plan_resources(
         raise UserError(f"--gpus-per-trial {gpus_per_trial:g}: there are {gpus:g} GPUs here; ask for no more.")
     if cpus_per_trial is not None and cpus_per_trial > cpus:
         raise UserError(f"--cpus-per-trial {cpus_per_trial}: there are {cpus} cores here; ask for no more.")
-    by_device = int(gpus / gpus_per_trial) if gpus_per_trial else cpus // (cpus_per_trial or 1)
-    concurrent = max(1, min(by_device, max_concurrent or by_device, num_trials))
     if cpus_per_trial is None:
-        cpus_per_trial = cpus if concurrent == 1 and num_trials == 1 else max(1, cpus // max(cpus, by_device))
-    return Resources(cpus_per_trial, gpus_per_trial, min(concurrent, cpus // cpus_per_trial))
+        cpus_per_trial = cpus if num_trials == 1 else 1
+    room = cpus // cpus_per_trial
+    if gpus_per_trial:
+        room = min(room, int(gpus / gpus_per_trial))
+    return Resources(cpus_per_trial, gpus_per_trial, min(room, max_concurrent or room, num_trials))
 
 
 def run_trials(
@@ -124,6 +127,7 @@ def run_trials(
             name=folder.name,
             storage_path=str(folder.parent),
             callbacks=[pulse],
+            failure_config=tune.FailureConfig(max_failures=NUM_NEW_WORKERS),
             verbose=0,
         ),
     )
@@ -198,15 +202,13 @@ class _Judge(_NotSaved, TrialScheduler):  # type: ignore[misc]
         number = trial.config["number"]
         facts = _part(result, "facts/")
         if "state" in result:
-            self._driver.finish(number, result["state"], facts=facts)
+            self._driver.finish(number, result["state"], facts=facts, error=result.get("error"))
             return str(TrialScheduler.STOP)
         goes_on = self._driver.add_epoch(number, _part(result, "metrics/"), facts)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: object, trial: RayTrial) -> None:
-        error = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "No error was recorded."
-        out_of_memory = "running low on memory" in error  # Ray's memory monitor ended the worker
-        self._driver.finish(trial.config["number"], "out of memory" if out_of_memory else "failed", error=error)
+        """Nothing: Ray says this of a trial that it starts again, too."""
 
     def on_trial_complete(self, tune_controller: object, trial: RayTrial, result: Mapping[str, Any]) -> None:
         """Nothing: the driver closed it when it decided to."""
@@ -220,7 +222,7 @@ class _Judge(_NotSaved, TrialScheduler):  # type: ignore[misc]
 
 
 class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
-    """Between two events: refresh the observers, and end the search when the user or the clock says so."""
+    """Between two events: note a trial that is given up, refresh the observers, end the search when it is time."""
 
     def __init__(self, driver: Driver, time_budget: float | None) -> None:
         self._driver = driver
@@ -239,6 +241,12 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._interrupted = True
+
+    def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
+        """Its workers died, the last one too: say so in Ray's own words."""
+        error = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "Its worker died."
+        out_of_memory = "running low on memory" in error  # Ray's memory monitor ended the worker
+        self._driver.finish(trial.config["number"], "out of memory" if out_of_memory else "failed", error=error)
 
     def on_step_end(self, iteration: int, trials: list[RayTrial], **info: object) -> None:
         self._driver.tick()

@@ -6,6 +6,7 @@ does, because Ray never runs what follows it in a trial that is stopped: what mu
 
 import resource
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -45,10 +46,11 @@ def train_trial(config: Assignment, data: TrainingData) -> None:
             tune.report({"metrics": asdict(metrics), "facts": facts})
     except DivergenceError as error:
         tune.report({"state": "diverged", "facts": {**facts, "diverged_at_step": error.step}})
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        tune.report({"state": "out of memory", "facts": {**facts, "peak_memory_bytes": _peak_memory(device)}})
+    except Exception as error:  # reported, so that what Ray sees fail is a worker that died, which is tried again
+        if is_out_of_memory(error):
+            tune.report({"state": "out of memory", "facts": {**facts, "peak_memory_bytes": _peak_memory(device)}})
+        else:
+            tune.report({"state": "failed", "facts": facts, "error": traceback.format_exc()})
 
 
 def _epochs(training: Training, folder: Path, num_recorded: int) -> Iterator[EpochMetrics]:
