@@ -29,12 +29,11 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-def save_weights(folder: Path, model: torch.nn.Module, metadata: Mapping[str, Any]) -> Path:
+def save_weights(folder: Path, model: torch.nn.Module, metadata: Mapping[str, Any]) -> None:
     """The network's tensors with `metadata` (anything JSON holds: the recipe, the preprocessing, the scores)."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     texts = {key: json.dumps(value) for key, value in metadata.items()}
     _write(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata=texts))
-    return folder / WEIGHTS
 
 
 def _write(path: Path, save: Callable[[Path], None]) -> None:

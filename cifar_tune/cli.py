@@ -15,6 +15,7 @@ import typer
 from cifar_tune.errors import UserError
 
 if TYPE_CHECKING:
+    from cifar_tune.run import RunOptions
     from cifar_tune.search.record import Trial
     from cifar_tune.store import Store
 
@@ -83,11 +84,11 @@ def run(
         store=store,
     )
     if debug:
+        _refuse_with_debug(options, name)
         debug_baseline(loaded, _store(store), options, console)
     else:
-        raise typer.Exit(
-            run_search(loaded, _store(store), check_name(space.stem if name is None else name), options, console)
-        )
+        search = check_name(space.stem if name is None else name)
+        raise typer.Exit(run_search(loaded, _store(store), search, options, console))
 
 
 @app.command()
@@ -176,7 +177,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a search, with its weights and its MLflow runs, and free its disk."""
-    from cifar_tune.search.record import delete_record, read_record
+    from cifar_tune.search.record import delete_record, read_record, record_id
 
     opened = _store(store)
     (trials,) = read_record(opened, [search]).values()
@@ -185,9 +186,9 @@ def delete(
     from cifar_tune.tracking import delete_runs
 
     with opened.running(search):
-        num_runs = delete_runs(opened, search)
-        delete_record(opened, search)
+        num_runs = delete_runs(opened, record_id(opened, search))
         freed = opened.delete_search(search)
+        delete_record(opened, search)  # last, so that a deletion which is cut off can be repeated
     typer.echo(f"Deleted {search}: {len(trials)} trials, {num_runs} MLflow runs, {freed / 2**20:.1f} MiB.", err=True)
 
 
@@ -198,9 +199,6 @@ def main() -> None:
     except UserError as error:
         print(f"cifar-tune: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("cifar-tune: interrupted.", file=sys.stderr)
-        sys.exit(130)
 
 
 def _settings(pairs: list[str] | None) -> dict[str, str]:
@@ -208,6 +206,22 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
         if "=" not in pair:
             raise UserError(f"--set {pair}: write FIELD=VALUE, such as --set optimizer/lr=0.02.")
     return dict(pair.split("=", 1) for pair in pairs or [])
+
+
+def _refuse_with_debug(options: "RunOptions", name: str | None) -> None:
+    """Say so rather than ignore what means nothing without a search."""
+    given = {
+        "--name": name,
+        "--num-trials": options.num_trials,
+        "--time-budget": options.time_budget,
+        "--cpus-per-trial": options.cpus_per_trial,
+        "--max-concurrent": options.max_concurrent,
+        "--seed": options.seed or None,
+        "--address": options.address,
+    }
+    for flag, value in given.items():
+        if value is not None:
+            raise UserError(f"--debug trains the baseline in this process and takes no {flag}; leave it out.")
 
 
 def _seconds(text: str) -> float:

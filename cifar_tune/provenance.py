@@ -1,7 +1,8 @@
-"""Where a result comes from: package versions, the machine, the commit of the space file."""
+"""Where a result comes from: package versions, the machine, the commit of the space file, the command."""
 
 import os
 import platform
+import shlex
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +30,12 @@ def hardware() -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "memory": f"{memory:.0f} GiB",
     }
+
+
+def as_typed(*arguments: str) -> str:
+    """A cifar-tune command as the user types it here: under `uv run` where this process was started so."""
+    prefix = ["uv", "run"] if "UV_RUN_RECURSION_DEPTH" in os.environ else []
+    return shlex.join([*prefix, "cifar-tune", *arguments])
 
 
 def git_commit(path: Path) -> str | None:

@@ -5,7 +5,6 @@ not compare. Completed trials come first, by score; then pruned ones by how far 
 """
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cifar_tune.provenance import as_typed
 from cifar_tune.recipe import Recipe, field_of
 from cifar_tune.search.record import State, Trial
 from cifar_tune.search.space import load_space
@@ -249,7 +249,7 @@ def _command(trial: Trial, baseline: Recipe, space: Path) -> str:
     """The space file's baseline with every field set in which the trial differs."""
     base = baseline.flatten()
     settings = [f"{name}={value}" for name, value in trial.recipe.flatten().items() if base.get(name, ...) != value]
-    return shlex.join(["cifar-tune", "run", str(space), "--debug", *(f"--set={setting}" for setting in settings)])
+    return as_typed("run", str(space), "--debug", *(f"--set={setting}" for setting in settings))
 
 
 def _pairs(title: str, values: Mapping[str, Any], searched: Set[str]) -> Table:

@@ -1,6 +1,5 @@
 """The road of `cifar-tune run`: open the record, bring the data, start Ray, search, and say what came of it."""
 
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,8 @@ from rich.console import Console
 from cifar_tune.datasets import load_training_data
 from cifar_tune.display import Display
 from cifar_tune.images import TrainingData
-from cifar_tune.provenance import git_commit, hardware, package_versions
+from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
+from cifar_tune.recipe import Recipe
 from cifar_tune.report import as_table, baseline_accuracy, best_trial, headline, leaderboard, output_console
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.ray_environment import configure_ray
@@ -50,7 +50,9 @@ class BestWeights:
 
     def __init__(self, store: Store, trials: Sequence[Trial]) -> None:
         self._store = store
-        self._best = best_trial(trials)
+        self._best: Trial | None = None
+        for trial in trials:  # one that ended when the process died may have left its files
+            self.update(trial)
 
     def update(self, trial: Trial) -> None:
         """When a trial is over, keep one folder: its own or the best one's so far."""
@@ -76,16 +78,21 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
     num_trials = options.num_trials or space.search.num_trials
     with store.running(name), _opened(space, store, name, options.seed) as record:
         _warn_of_changed_versions(record, console)
-        if record.num_left(num_trials) == 0:
+        if record.num_left(num_trials) == 0 and record.is_shown:
             console.print(f"{name} is complete; continue it with --num-trials above {record.num_started}.")
             _conclude(record, store, options)
             return _exit_code(record, console)
         store.save_space(name, space.source)
-        task = space.baselines[0]
-        data = load_training_data(
-            task.dataset, train_images=task.train_images, data_dir=options.data_dir, store=store.root
-        )
-        return _search(record, store, data, num_trials, options, console)
+        try:
+            data = _load_data(space.baselines[0], store, options)
+            record.check_data(data.digest)
+            return _search(record, store, data, num_trials, options, console)
+        except KeyboardInterrupt:  # before or after the loop, which ends by itself
+            return _tell_pause("Interrupted", console, EXIT_INTERRUPTED)
+
+
+def _load_data(task: Recipe, store: Store, options: RunOptions) -> TrainingData:
+    return load_training_data(task.dataset, train_images=task.train_images, data_dir=options.data_dir, store=store.root)
 
 
 @contextmanager
@@ -111,18 +118,25 @@ def _search(
 
         state: State = "interrupted"
         try:
-            with ray_cluster(options.address):
-                _run_trials(record, store, data, num_trials, options, opening.result, console)
+            if record.num_left(num_trials):
+                with ray_cluster(options.address):
+                    _run_trials(record, store, data, num_trials, options, opening.result, console)
             state = "completed"
         except (Interrupted, OutOfTime) as stop:
-            said = "Interrupted" if isinstance(stop, Interrupted) else "The time budget is used up"
-            console.print(f"{said}. To go on from here: {shlex.join(['cifar-tune', *sys.argv[1:]])}", soft_wrap=True)
             if isinstance(stop, Interrupted):
-                return EXIT_INTERRUPTED
+                return _tell_pause("Interrupted", console, EXIT_INTERRUPTED)
+            _tell_pause("The time budget is used up", console, 0)
         finally:
+            opening.result().catch_up(record.trials())
             opening.result().finish(state)
+            record.set_shown()
     _conclude(record, store, options)
     return _exit_code(record, console) if state == "completed" else 0
+
+
+def _tell_pause(reason: str, console: Console, code: int) -> int:
+    console.print(f"{reason}. To go on from here: {as_typed(*sys.argv[1:])}", highlight=False, soft_wrap=True)
+    return code
 
 
 def _exit_code(record: Record, console: Console) -> int:
@@ -151,7 +165,6 @@ def _run_trials(
         max_concurrent=options.max_concurrent,
     )
     trials = record.trials()
-    tracker().catch_up(trials)
     title = f"{record.name}: {data.dataset}, {len(data.train):,} training and {len(data.val):,} validation images"
     with Display(title, trials, num_trials, resources.max_concurrent, console) as display:
         driver = Driver(record, num_trials, [tracker(), BestWeights(store, trials), display])
@@ -187,9 +200,9 @@ def _conclude(record: Record, store: Store, options: RunOptions) -> None:
     if best is not None:
         weights = store.trial(record.name, best.number) / WEIGHTS
         out.print(f"Its weights: {weights}", highlight=False, soft_wrap=True)
-    where = f" --store {shlex.quote(str(options.store))}" if options.store else ""
-    out.print(f"\nEvery trial:  cifar-tune report {record.name}{where}", highlight=False, soft_wrap=True)
-    out.print(f"In a browser: cifar-tune ui{where}", highlight=False, soft_wrap=True)
+    where = ["--store", str(options.store)] if options.store else []
+    out.print(f"\nEvery trial:  {as_typed('report', record.name, *where)}", highlight=False, soft_wrap=True)
+    out.print(f"In a browser: {as_typed('ui', *where)}", highlight=False, soft_wrap=True)
 
 
 def debug_baseline(space: Space, store: Store, options: RunOptions, console: Console) -> None:
@@ -199,9 +212,7 @@ def debug_baseline(space: Space, store: Store, options: RunOptions, console: Con
     from cifar_tune.training import DeviceData, Training
 
     recipe = space.baselines[0]
-    data = load_training_data(
-        recipe.dataset, train_images=recipe.train_images, data_dir=options.data_dir, store=store.root
-    )
+    data = _load_data(recipe, store, options)
     device = torch.device("cuda" if torch.cuda.is_available() and options.gpus_per_trial != 0 else "cpu")
     training = Training(recipe, DeviceData.place(data, device))
     console.print(f"{recipe.model.name}, {training.num_parameters:,} parameters, on {device}", highlight=False)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import NoReturn, Protocol
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import, which would send it
@@ -29,6 +30,9 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)  # the database's own stor
 
 SECONDS_BETWEEN_WRITES = 5.0  # of one running trial; the end of a trial is written at once
 SEARCH_TAG, TRIAL_TAG, STATE_TAG = "cifar_tune.search", "cifar_tune.trial", "cifar_tune.state"
+SEARCH_ID_TAG = "cifar_tune.search_id"
+MAX_METRICS_PER_BATCH = 1000  # MLflow's own limit
+MAX_RUNS_PER_COMMAND = 500  # an argument has at most 128 KiB
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 
 STATUSES: dict[State, str] = {
@@ -43,7 +47,12 @@ STATUSES: dict[State, str] = {
 
 
 class RunIds(Protocol):
-    """Where the run of a trial is written down, so that the report can name it."""
+    """The record, as far as it concerns MLflow.
+
+    `id` tells a search from others of the same name on a server that several stores share.
+    """
+
+    id: str
 
     def set_mlflow_run(self, number: int, run_id: str) -> None:
         """The run that shows the trial."""
@@ -55,7 +64,7 @@ class _Shown:
 
     run_id: str
     status: str
-    num_epochs: int
+    scores: list[float]  # validation accuracy by epoch, by which an epoch that was trained again is known
     has_params: bool = True
     written_at: float = 0.0
 
@@ -73,13 +82,13 @@ class Tracker:
     ) -> None:
         self._client = MlflowClient(tracking_url(store))
         self._search = search
-        self._tags = tags
         self._run_ids = run_ids
+        self._own = {**tags, SEARCH_TAG: search, SEARCH_ID_TAG: run_ids.id}
         self._experiment_id = _experiment(self._client, store, data.dataset)
         self._dataset = DatasetInput(
             DatasetEntity(data.dataset, data.digest[:36], "cifar-tune", f"{len(data.train)} + {len(data.val)} images")
         )
-        known = find_runs(self._client, search)
+        known = find_runs(self._client, run_ids.id)
         parents = [run for run in known if PARENT_TAG not in run.data.tags]
         self._parent_id: str | None = parents[0].info.run_id if parents else None
         self._description = description
@@ -87,22 +96,24 @@ class Tracker:
             self._client.update_run(self._parent_id, status="RUNNING")
         self._shown = {
             int(run.data.tags[TRIAL_TAG]): _Shown(
-                run.info.run_id, run.info.status, self._num_epochs(run), bool(run.data.params)
+                run.info.run_id, run.info.status, self._scores(run), bool(run.data.params)
             )
             for run in known
             if TRIAL_TAG in run.data.tags
         }
 
     def _start_parent(self) -> str:
-        tags = {**self._tags, SEARCH_TAG: self._search, NOTE_TAG: self._description}
+        tags = {**self._own, NOTE_TAG: self._description}
         run = self._client.create_run(self._experiment_id, run_name=self._search, tags=tags)
         self._client.log_inputs(run.info.run_id, [self._dataset])
         return str(run.info.run_id)
 
-    def _num_epochs(self, run: Run) -> int:
+    def _scores(self, run: Run) -> list[float]:
         if run.info.status == "FINISHED":
-            return 10**9  # nothing more is written of it
-        return len(self._client.get_metric_history(run.info.run_id, "val_accuracy"))
+            return []  # nothing more is written of it
+        history = self._client.get_metric_history(run.info.run_id, "val_accuracy")
+        last = {metric.step: metric.value for metric in sorted(history, key=lambda metric: metric.timestamp)}
+        return [last[step] for step in sorted(last)]
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
         """Bring MLflow to what the record says, after a process that died between the two."""
@@ -135,15 +146,14 @@ class Tracker:
         if self._parent_id is None:
             self._parent_id = self._start_parent()
         tags = {
-            **self._tags,
-            SEARCH_TAG: self._search,
+            **self._own,
             TRIAL_TAG: str(trial.number),
             PARENT_TAG: self._parent_id,
             "cifar_tune.baseline": str(trial.is_baseline).lower(),
         }
         name = f"{self._search} {trial.number}" + (" (baseline)" if trial.is_baseline else "")
         run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
-        self._shown[trial.number] = _Shown(run.info.run_id, "RUNNING", 0, has_params=False)
+        self._shown[trial.number] = _Shown(run.info.run_id, "RUNNING", [], has_params=False)
         return self._shown[trial.number]
 
     def _write_params(self, trial: Trial, shown: _Shown) -> None:
@@ -155,19 +165,21 @@ class Tracker:
     def _write(self, trial: Trial, shown: _Shown) -> None:
         """One batch for everything that MLflow does not have yet, and the status where it changed."""
         now = int(time.time() * 1000)
+        scores = [epoch["val_accuracy"] for epoch in trial.curve]
         metrics = [
             Metric(name, float(value), now, int(epoch["epoch"]))
-            for epoch in trial.curve[shown.num_epochs :]
+            for epoch, score, had in zip_longest(trial.curve, scores, shown.scores[: len(scores)])
+            if score != had
             for name, value in epoch.items()
             if name not in ("epoch", "progress")
         ]
+        for start in range(0, len(metrics), MAX_METRICS_PER_BATCH):
+            self._client.log_batch(shown.run_id, metrics=metrics[start : start + MAX_METRICS_PER_BATCH])
         tags = {STATE_TAG: trial.state, **{name: str(value) for name, value in trial.facts.items()}}
         if trial.error:
             tags["error"] = trial.error[-5000:]
-        self._client.log_batch(
-            shown.run_id, metrics=metrics, tags=[RunTag(name, value) for name, value in tags.items()]
-        )
-        shown.num_epochs = max(shown.num_epochs, trial.epochs)
+        self._client.log_batch(shown.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        shown.scores = scores + shown.scores[len(scores) :]
         shown.written_at = time.monotonic()
         status = STATUSES[trial.state]
         if status == "RUNNING" != shown.status:
@@ -177,15 +189,14 @@ class Tracker:
         shown.status = status
 
 
-def find_runs(client: MlflowClient, search: str) -> list[Run]:
+def find_runs(client: MlflowClient, search_id: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
     """The parent run of a search and the runs of its trials, in every experiment."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found: list[Run] = []
     token: str | None = None
     while True:
-        page = client.search_runs(
-            experiments, f"tags.`{SEARCH_TAG}` = '{search}'", ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
-        )
+        query = f"tags.`{SEARCH_ID_TAG}` = '{search_id}'"
+        page = client.search_runs(experiments, query, view, max_results=1000, page_token=token)
         found.extend(page)
         token = page.token
         if not token:
@@ -205,34 +216,29 @@ def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
     return str(client.create_experiment(name, artifact_location=location))
 
 
-def delete_runs(store: Store, search: str) -> int:
+def delete_runs(store: Store, search_id: str) -> int:
     """Remove a search's runs for good; how many there were."""
     url = tracking_url(store)
     client = MlflowClient(url)
-    run_ids = [run.info.run_id for run in find_runs(client, search)]
-    for run_id in run_ids:
-        client.delete_run(run_id)
-    if run_ids and url == store.mlflow_url:
+    for run in find_runs(client, search_id):
+        client.delete_run(run.info.run_id)
+    run_ids = [run.info.run_id for run in find_runs(client, search_id, ViewType.ALL)]
+    for start in range(0, len(run_ids) if url == store.mlflow_url else 0, MAX_RUNS_PER_COMMAND):
         # A deleted run is only hidden; `mlflow gc` is the public way to free what it holds.
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "gc",
-            "--backend-store-uri",
-            url,
-            "--tracking-uri",
-            url,
-            "--run-ids",
-            ",".join(run_ids),
-        ]
-        subprocess.run(command, check=True, capture_output=True)
+        chosen = ",".join(run_ids[start : start + MAX_RUNS_PER_COMMAND])
+        command = ["gc", "--backend-store-uri", url, "--tracking-uri", url, "--run-ids", chosen]
+        subprocess.run([sys.executable, "-m", "mlflow", *command], check=True, capture_output=True)
     return len(run_ids)
 
 
 def serve_ui(store: Store, host: str, port: int) -> NoReturn:
-    """Become the MLflow server on this store."""
+    """Become the MLflow server on the store; a UserError where another server has the runs already."""
+    if tracking_url(store).startswith("http"):
+        raise UserError(
+            "MLFLOW_TRACKING_URI names a server that has a UI of its own; open it in a browser, or unset it."
+        )
     MlflowClient(tracking_url(store)).search_experiments()  # makes the database where there is none yet
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = tracking_url(store)  # not an argument, which `ps` would show
     arguments = ["server", "--host", host, "--port", str(port), "--workers", "1"]
-    arguments += ["--backend-store-uri", tracking_url(store), "--default-artifact-root", store.artifacts.as_uri()]
+    arguments += ["--default-artifact-root", store.artifacts.as_uri()]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])

@@ -25,7 +25,9 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch gave. Losses are mean cross-entropies in nats, accuracies fractions, `lr` the last step's rate.
+    """What one epoch gave. Losses are mean cross-entropies in nats, the training one with the recipe's label smoothing.
+
+    Accuracies are fractions, `lr` is the last step's rate.
 
     `epoch` counts from 1, `progress` is the share of the planned epochs that are done. `seconds` is the whole epoch
     with its validation; `images_per_second` counts training images over the training part of it.
@@ -197,6 +199,7 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to give the epochs that this one would have given, bit for bit on a CPU."""
         state = {
+            "recipe": self.recipe.model_dump(mode="json"),
             "history": [asdict(metrics) for metrics in self.history],
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -406,3 +406,63 @@ def test_every_change_is_written_before_anybody_is_told(store: Store, reopen: Op
     expected = ["running"] * 4 + ["completed"] + ["running"] * 2 + ["pruned", "running", "interrupted"]
     assert [trial.state for trial in observer.told] == expected
     assert observer.told == observer.written
+
+
+# Resuming, exactly
+
+
+def test_an_epoch_that_a_resumed_trial_repeats_neither_cuts_its_curve_nor_is_judged_again(reopen: Open) -> None:
+    first = driver_of(reopen())
+    train(first, RISING)
+    driver = driver_of(first.record)
+    number = train(driver, (0.5, 0.6, 0.7))  # passes its rung
+    train(driver, (0.9, 0.9, 0.9))  # two that raise the bar of that rung
+    train(driver, (0.9, 0.9, 0.9))
+    assert driver.add_epoch(number, metrics(2, 0.6), {})
+    trial = driver.record.add_epoch(number, metrics(4, 0.8))
+    assert accuracies(trial) == [0.5, 0.6, 0.7, 0.8]
+
+
+def test_the_last_recorded_epoch_is_judged_when_it_comes_again(reopen: Open) -> None:
+    record = reopen()
+    driver = driver_of(record)
+    train(driver, RISING)
+    train(driver, (0.9, 0.9, 0.9, 0.9))
+    number = driver.next_trial().number
+    record.add_epoch(number, metrics(1, 0.1))
+    record.add_epoch(number, metrics(2, 0.1))  # written, and the process killed before the judgement
+    again = driver_of(reopen())
+    assert again.next_trial().number == number
+    assert not again.add_epoch(number, metrics(2, 0.1), {})
+
+
+def test_a_draw_that_the_space_cannot_make_fails_and_does_not_block_the_search(store: Store, tmp_path: Path) -> None:
+    flag = tmp_path / "raise"
+    text = SPACE.replace(
+        "    lr =", f"    import pathlib\n    assert not pathlib.Path({str(flag)!r}).exists()\n    lr ="
+    )
+    record = open_record(store, "tiny", written(tmp_path, text), 0)
+    driver = driver_of(record)
+    train(driver, RISING)
+    flag.touch()
+    with pytest.raises(UserError, match="AssertionError"):
+        driver.next_trial()
+    flag.unlink()
+    again = driver_of(open_record(store, "tiny", written(tmp_path, text), 0))
+    assert again.record.num_live == 0
+    assert train(again, RISING) == 2
+    assert in_optuna(store, 1).state == TrialState.FAIL
+
+
+def test_baselines_that_a_setting_makes_equal_are_one(reopen: Open) -> None:
+    text = SPACE.replace("SEARCH =", TWO_BASELINES + "SEARCH =")
+    record = reopen(text, {"optimizer/lr": "0.2", "batch_size": "32"})
+    assert len(record.space.baselines) == 1
+    assert [record.start_trial().is_baseline for _ in range(3)] == [True, False, False]
+
+
+def test_other_images_under_the_same_name_are_refused(reopen: Open) -> None:
+    reopen().check_data("a")
+    reopen().check_data("a")
+    with pytest.raises(UserError, match=r"another copy of the data set.*--data-dir"):
+        reopen().check_data("b")

@@ -39,7 +39,8 @@ STATES_IN_MLFLOW: dict[State, str] = {  # design.md's table
 class RunIds:
     """The record's memory of which run shows which trial."""
 
-    def __init__(self) -> None:
+    def __init__(self, search_id: str) -> None:
+        self.id = search_id
         self.known: dict[int, str] = {}
 
     def set_mlflow_run(self, number: int, run_id: str) -> None:
@@ -74,7 +75,7 @@ class Room:
         self.store = store
         self.search = search
         self.data = data
-        self.run_ids = RunIds()
+        self.run_ids = RunIds(search)
         self.client = MlflowClient(store.mlflow_url)
 
     def tracker(self, description: str = "A space.", tags: dict[str, str] | None = None) -> Tracker:
@@ -257,11 +258,19 @@ def test_a_run_that_was_made_and_not_filled_is_mended(room: Room) -> None:
     """The process died between making the run and writing the recipe into it."""
     room.update(room.tracker(), trial(1, "completed", (0.1,)))
     parent = room.parent().info
-    tags = {"cifar_tune.search": room.search, "cifar_tune.trial": "0", "mlflow.parentRunId": parent.run_id}
+    tags = {"cifar_tune.search_id": room.search, "cifar_tune.trial": "0", "mlflow.parentRunId": parent.run_id}
     room.client.create_run(parent.experiment_id, tags=tags)
     room.update(room.tracker(), trial(0), trial(0, "completed", (0.2,)))
     room.assert_shows(trial(0, "completed", (0.2,)), trial(1, "completed", (0.1,)))
     assert room.children()[0].data.params == {name: str(value) for name, value in RECIPE.flatten().items()}
+
+
+def test_an_epoch_that_was_trained_again_and_came_out_otherwise_is_written_again(room: Room) -> None:
+    room.update(room.tracker(), trial(0), trial(0, "interrupted", (0.1, 0.2, 0.3)))
+    room.update(room.tracker(), trial(0), trial(0, "completed", (0.1, 0.25, 0.3, 0.4)))
+    last = dict(room.history(0))
+    assert last == {1: 0.1, 2: 0.25, 3: 0.3, 4: 0.4}
+    assert len(room.history(0)) == 5
 
 
 def test_two_searches_do_not_see_each_other(store: Store, tiny: TrainingData) -> None:

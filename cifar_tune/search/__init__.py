@@ -1,10 +1,12 @@
-"""The search: Ray and Optuna live here and nowhere else.
+"""The search: Ray and Optuna have their room here.
 
-space.py     a search-space file, loaded and checked
-record.py    the Optuna study that is the record of a search
-rungs.py     which trials are stopped early
-trainable.py what a Ray worker runs
-launch.py    Ray Tune: hands out trials and tells the record what became of them
+space.py           a search-space file, loaded and checked
+record.py          the Optuna study that is the record of a search
+rungs.py           which trials are stopped early
+driver.py          the rule of a search, without Ray: what comes next, what goes on, how it ended
+launch.py          Ray Tune: places trials on workers and carries their reports to the driver
+ray_environment.py Ray's switches
+trainable.py       what a Ray worker runs
 """
 
 import optuna

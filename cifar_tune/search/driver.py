@@ -45,6 +45,8 @@ class Driver:
 
     def add_epoch(self, number: int, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> bool:
         """Record an epoch; whether the trial goes on. One that does not is closed here."""
+        if self.record.has_later_epoch(number, metrics):
+            return True  # judged when it was new
         self.record.add_facts(number, facts)
         trial = self.record.add_epoch(number, metrics)
         passes = self._judge(trial, metrics)

@@ -62,12 +62,14 @@ class Resources:
 @contextmanager
 def ray_cluster(address: str | None) -> Iterator[None]:
     """A Ray for the time of the block: one on this machine alone, or the cluster at `address`."""
-    ray.init(
-        address=address or "local",  # without it Ray joins whatever cluster its temporary folder names
-        log_to_driver=False,
-        logging_level="ERROR",
-        **({} if address else {"include_dashboard": False}),
-    )
+    options = {} if address else {"include_dashboard": False}
+    try:
+        # Without an address Ray joins whatever cluster its temporary folder names.
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
+    except (ConnectionError, ray.exceptions.RaySystemError) as error:
+        if address is None:
+            raise
+        raise UserError(f"There is no Ray cluster at {address}; start it, or leave out --address.") from error
     try:
         yield
     finally:
@@ -81,8 +83,9 @@ def plan_resources(
 
     A UserError where more is asked for than there is.
     """
-    available = ray.cluster_resources()
-    cpus, gpus = int(available.get("CPU", 1)), available.get("GPU", 0.0)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = int(max(node.get("CPU", 0) for node in nodes))  # a trial has to fit on one node
+    gpus = max(node.get("GPU", 0.0) for node in nodes)
     if gpus_per_trial is None:
         gpus_per_trial = 1.0 if gpus else 0.0
     if gpus_per_trial > gpus:
@@ -91,10 +94,17 @@ def plan_resources(
         raise UserError(f"--cpus-per-trial {cpus_per_trial}: there are {cpus} cores here; ask for no more.")
     if cpus_per_trial is None:
         cpus_per_trial = cpus if num_trials == 1 else 1
-    room = cpus // cpus_per_trial
-    if gpus_per_trial:
-        room = min(room, int(gpus / gpus_per_trial))
+    room = sum(_room(node, cpus_per_trial, gpus_per_trial) for node in nodes)
     return Resources(cpus_per_trial, gpus_per_trial, min(room, max_concurrent or room, num_trials))
+
+
+def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """How many trials fit on a node; a share of a GPU lies on one GPU."""
+    by_cpus = int(node.get("CPU", 0)) // cpus
+    if not gpus:
+        return by_cpus
+    there = int(node.get("GPU", 0))
+    return min(by_cpus, there * int(1 / gpus) if gpus < 1 else int(there // gpus))
 
 
 def run_trials(
@@ -134,6 +144,7 @@ def run_trials(
     try:
         with pulse.catching_signals(), suppress(Complete):
             tuner.fit()
+            raise RuntimeError("Ray ended the search before its trials were over; run it again to go on.")
     finally:
         driver.interrupt()
         shutil.rmtree(folder, ignore_errors=True)  # Ray's own state, which nothing here reads

@@ -7,6 +7,7 @@ SWITCHES = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else every worker started under `uv run` would build its own environment
     "RAY_AIR_NEW_OUTPUT": "0",  # the live display is ours
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in a worker
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial's thread that takes longer costs its worker's next trial
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # csv, json and TensorBoard files per trial, which nothing reads
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # launch.py has its own
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the record is Optuna's; Tune's own state is never restored

@@ -5,6 +5,7 @@ A trial's state, recipe and learning curve are user attributes of its Optuna tri
 """
 
 import difflib
+import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -79,6 +80,7 @@ class Record:
         self.study = study
         self.space = space
         self.name = study.study_name
+        self.id = str(study.user_attrs["id"])
         self._live: dict[int, tuple[optuna.Trial, Trial]] = {}
         self._interrupted = [t.number for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
 
@@ -95,6 +97,24 @@ class Record:
     def num_left(self, num_trials: int) -> int:
         """Trials still to be resumed or started until there are `num_trials`."""
         return len(self._interrupted) + max(0, num_trials - self.num_started)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether MLflow was told of the end of every trial there is."""
+        return bool(self.study.user_attrs.get("num_shown") == self.num_started)
+
+    def set_shown(self) -> None:
+        """MLflow shows all there is."""
+        self.study.set_user_attr("num_shown", self.num_started)
+
+    def check_data(self, digest: str) -> None:
+        """Remember what the search was begun with; a UserError for other images under the same name."""
+        if self.study.user_attrs.setdefault("data", digest) != digest:
+            raise UserError(
+                f"The search {self.name} was begun with another copy of the data set, so its scores would not compare; "
+                f"use that --data-dir, or start another search with --name."
+            )
+        self.study.set_user_attr("data", digest)
 
     def remember_versions(self, versions: Mapping[str, str]) -> dict[str, str]:
         """The package versions that the search began with, which are these if it begins now."""
@@ -113,7 +133,11 @@ class Record:
             optuna_trial = _reopen(self.study, number)
         else:
             optuna_trial = self.study.ask()
-        trial = self._sample(optuna_trial)
+        try:
+            trial = self._sample(optuna_trial)
+        except UserError:  # or the same values would stop the search again each time it is resumed
+            self.study.tell(optuna_trial, state=TrialState.FAIL)
+            raise
         self._live[trial.number] = optuna_trial, trial
         return trial
 
@@ -150,6 +174,12 @@ class Record:
         self.study._storage.set_trial_intermediate_value(optuna_trial._trial_id, epoch, metrics["val_accuracy"])
         self._live[number] = optuna_trial, trial
         return trial
+
+    def has_later_epoch(self, number: int, metrics: Mapping[str, float]) -> bool:
+        """Whether this epoch is recorded already, with this score, and later ones too: a resumed trial repeats it."""
+        curve = self._live[number][1].curve
+        epoch = int(metrics["epoch"])
+        return epoch < len(curve) and curve[epoch - 1]["val_accuracy"] == metrics["val_accuracy"]
 
     def add_facts(self, number: int, facts: Mapping[str, Any]) -> Trial:
         """Write what the worker says of the run itself."""
@@ -196,6 +226,7 @@ def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
     identity = {"space": space.source, "settings": dict(space.settings), "seed": seed}
     known = study.user_attrs.get("identity")
     if known is None:
+        study.set_user_attr("id", uuid.uuid4().hex)
         study.set_user_attr("num_baselines", len(space.baselines))
         study.set_user_attr("identity", identity)
     elif known != identity:
@@ -224,6 +255,11 @@ def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial
     return {name: [_as_seen(store, trial) for trial in found] for name, found in trials.items()}
 
 
+def record_id(store: Store, name: str) -> str:
+    """What MLflow knows the search by."""
+    return str(optuna.load_study(study_name=name, storage=store.optuna_url).user_attrs["id"])
+
+
 def delete_record(store: Store, name: str) -> None:
     """Remove the study of a search."""
     optuna.delete_study(study_name=name, storage=store.optuna_url)
@@ -246,7 +282,7 @@ def read_trials(study: optuna.Study) -> list[Trial]:
             mlflow_run_id=frozen.user_attrs.get("mlflow_run_id"),
         )
         for frozen in study.get_trials(deepcopy=False)
-        if "state" in frozen.user_attrs
+        if "recipe" in frozen.user_attrs and "state" in frozen.user_attrs
     ]
 
 

@@ -149,7 +149,7 @@ def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
         raise UserError(f"{path}: SEARCH must be a Search, not {type(search).__name__}.")
     unset = Space(path, source, tuple(baselines), search, {}, {}, function)
     fixed = _fixed_values(settings, [*baselines, *unset.draw_recipes()] if settings else [])
-    baselines = [_apply(baseline, settings) for baseline in baselines]
+    baselines = list(dict.fromkeys(_apply(baseline, settings) for baseline in baselines))  # some may now be one
     space = Space(path, source, tuple(baselines), search, settings, fixed, function)
     space.check()
     return space

@@ -38,8 +38,9 @@ def train_trial(config: Assignment, data: TrainingData) -> None:
     """Train one trial, from its saved state if there is one; report each epoch, and how it ended if not well."""
     torch.set_num_threads(config["num_threads"])
     device = torch.device("cuda" if config["use_gpu"] else "cpu")
-    facts: dict[str, Any] = {"num_threads": config["num_threads"], "device": device_name(device)}
+    facts: dict[str, Any] = {"num_threads": config["num_threads"], "device": device.type}
     try:
+        facts["device"] = prepare(device)
         training = Training(Recipe.model_validate(config["recipe"]), _place(data, device))
         facts["num_parameters"] = training.num_parameters
         for metrics in _epochs(training, Path(config["folder"]), config["num_epochs_recorded"]):
@@ -47,6 +48,8 @@ def train_trial(config: Assignment, data: TrainingData) -> None:
     except DivergenceError as error:
         tune.report({"state": "diverged", "facts": {**facts, "diverged_at_step": error.step}})
     except Exception as error:  # reported, so that what Ray sees fail is a worker that died, which is tried again
+        if "CUDA error" in str(error):
+            raise  # the process cannot use its GPU any more: a new worker tries again
         if is_out_of_memory(error):
             tune.report({"state": "out of memory", "facts": {**facts, "peak_memory_bytes": _peak_memory(device)}})
         else:
@@ -56,9 +59,10 @@ def train_trial(config: Assignment, data: TrainingData) -> None:
 def _epochs(training: Training, folder: Path, num_recorded: int) -> Iterator[EpochMetrics]:
     """The epochs that the record lacks; whatever has to survive each is on disk before it is yielded."""
     state = load_state(folder)
-    if state is not None:
+    if state is not None and state["recipe"] == training.recipe.model_dump(mode="json"):
         training.load_state_dict(state)
-    yield from training.history[num_recorded:]  # saved, and cut off before the driver could write them down
+    # Saved, and perhaps cut off before the driver had written them down, or had judged the last that it wrote.
+    yield from training.history[max(0, num_recorded - 1) :]
     last_save = time.monotonic()
     for metrics in training.fit():
         if training.epoch == training.recipe.epochs:
@@ -78,9 +82,14 @@ def weights_metadata(training: Training) -> dict[str, Any]:
     }
 
 
-def device_name(device: torch.device) -> str:
-    """`cpu`, or the GPU's own name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+def prepare(device: torch.device) -> str:
+    """Begin a trial on the device, whose peak memory counts from here; its name."""
+    if device.type == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise RuntimeError("Ray gave this trial a GPU that torch cannot use; run with --gpus-per-trial 0.")
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.get_device_name(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
