@@ -8,6 +8,12 @@ from cifar_tune.datasets import load_training_data
 from cifar_tune.images import Images, TrainingData
 
 
+@pytest.fixture(autouse=True)
+def not_under_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are told as they were typed; in the tests, without `uv run`."""
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+
+
 @pytest.fixture(scope="session")
 def cached_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store folder; the tests that only read data share its cache."""

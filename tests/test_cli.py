@@ -89,6 +89,7 @@ def finished_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for accuracy in (0.5, 0.625):
         metrics = {"epoch": 1, "progress": 1.0, "val_accuracy": accuracy, "seconds": 0.5}
         driver.add_epoch(driver.next_trial().number, metrics, {"num_parameters": 77_850})
+    driver.record.set_shown()
     store.search("known").mkdir(parents=True)
     (store.search("known") / "space.py").write_text(GOOD, encoding="utf-8")
     return store.root

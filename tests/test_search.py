@@ -165,7 +165,7 @@ def test_a_search_ends_with_one_truth_everywhere_and_a_larger_one_continues_it(s
     again = run("run", space, "--store", store.root)
     assert again.returncode == 0
     assert "is complete" in again.stderr
-    larger = run("run", space, "--store", store.root, "--num-trials", 6)
+    larger = run("run", space, "--store", store.root, "--num-trials", 6, "--max-concurrent", 1)
     assert larger.returncode == 0, larger.stderr
     assert_records_agree(store, 6)
     assert [t.recipe for t in read_record(store)["tiny"][:4]] == [t.recipe for t in trials]
@@ -185,28 +185,10 @@ def test_a_search_ends_with_one_truth_everywhere_and_a_larger_one_continues_it(s
     assert run("report", "tiny", "--store", store.root).returncode == 2
 
 
-def test_a_search_killed_three_times_completes_with_each_trial_once(
+def test_a_search_that_is_ended_in_every_way_completes_with_each_trial_once(
     slow_space: Path, store: Store, start: Start
 ) -> None:
-    arguments = ("run", slow_space, "--store", store.root, "--num-trials", 2, "--max-concurrent", 1)
-    for _ in range(3):
-        before = num_epochs(store)
-        process = start(*arguments)
-        wait_until(lambda before=before: num_epochs(store) > before)  # type: ignore[misc]
-        process.kill()
-        process.wait()
-    last = run(*arguments)
-    assert last.returncode == 0, last.stderr
-    assert_records_agree(store, 2)
-    for trial in read_record(store)["tiny"]:
-        assert [epoch["epoch"] for epoch in trial.curve] == list(range(1, trial.epochs + 1))
-        assert trial.mlflow_run_id is not None
-        assert metric_steps(store, trial.mlflow_run_id) == list(range(1, trial.epochs + 1))
-
-
-def test_an_interrupted_search_resumes_and_a_worker_that_dies_is_replaced(
-    slow_space: Path, store: Store, start: Start
-) -> None:
+    """Ctrl-C, a time budget, three kill -9 of the driver and one of a worker, and the same command each time."""
     arguments = ("run", slow_space, "--store", store.root, "--num-trials", 3)
     process = start(*arguments)
     wait_until(lambda: num_epochs(store) > 1)
@@ -220,19 +202,31 @@ def test_an_interrupted_search_resumes_and_a_worker_that_dies_is_replaced(
     assert states["running"] == 0
     assert states["interrupted"] >= 1
     assert "KILLED" in {status for status, _ in shown_states(store).values()}
-    done = num_epochs(store)
 
+    arguments += ("--max-concurrent", 1)
+    done = num_epochs(store)
     out_of_time = run(*arguments, "--time-budget", "1s")
     assert out_of_time.returncode == 0, out_of_time.stderr
     assert "time budget is used up" in out_of_time.stderr
     assert num_epochs(store) >= done
 
+    for _ in range(3):
+        before = num_epochs(store)
+        process = start(*arguments)
+        wait_until(lambda before=before: num_epochs(store) > before)  # type: ignore[misc]
+        process.kill()
+        process.wait()
+
     last = start(*arguments)
-    wait_until(lambda: num_epochs(store) > done + 1)
+    wait_until(lambda: bool(live_workers(last.pid)))
     live_workers(last.pid)[0].kill()
     stdout, stderr = last.communicate(timeout=200)
     assert last.returncode == 0, stdout + stderr
     assert_records_agree(store, 3)
+    for trial in read_record(store)["tiny"]:
+        assert [epoch["epoch"] for epoch in trial.curve] == list(range(1, trial.epochs + 1))
+        assert trial.mlflow_run_id is not None
+        assert metric_steps(store, trial.mlflow_run_id) == list(range(1, trial.epochs + 1))
 
 
 def test_what_a_trial_fails_of_is_told_and_a_search_without_its_baseline_exits_with_1(
