@@ -257,5 +257,9 @@ def listening_addresses(pid: int) -> set[ipaddress.IPv4Address | ipaddress.IPv6A
 
 def live_workers(pid: int) -> list[psutil.Process]:
     """The processes that train: Ray names them after what they run."""
-    children = psutil.Process(pid).children(recursive=True)
-    return [child for child in children if any("ray::ImplicitFunc" in part for part in child.cmdline())]
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie, which is one
+            if any("ray::ImplicitFunc" in part for part in child.cmdline()):
+                found.append(child)
+    return found
