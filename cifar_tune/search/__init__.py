@@ -1,6 +1,7 @@
 """The search: Ray and Optuna have their room here.
 
 space.py           a search-space file, loaded and checked
+trials.py          what a space file is asked with, in place of an Optuna trial
 record.py          the Optuna study that is the record of a search
 rungs.py           which trials are stopped early
 driver.py          the rule of a search, without Ray: what comes next, what goes on, how it ended

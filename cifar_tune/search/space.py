@@ -19,7 +19,8 @@ from pydantic import Field, ValidationError
 
 from cifar_tune.errors import UserError
 from cifar_tune.options import Count, Options, Share
-from cifar_tune.recipe import Recipe, Value, explain, field_of, nearest
+from cifar_tune.recipe import Recipe, Value, explain, nearest
+from cifar_tune.search.trials import BaselineTrial, WithSettings
 
 TASK_FIELDS = ("dataset", "train_images", "seed")  # what makes the trials of one search comparable
 NUM_CHECKED_DRAWS = 20
@@ -52,7 +53,7 @@ class Space:
     def sample(self, trial: BaseTrial) -> Recipe:
         """What the file's `space` makes of a trial, under the settings; a UserError with the line where it fails."""
         try:
-            recipe = self.function(cast(optuna.Trial, _WithSettings(trial, self.fixed)))
+            recipe = self.function(cast(optuna.Trial, WithSettings(trial, self.fixed)))
         except Exception as error:
             raise UserError(f"{_where(error, self.path)}: {_what(error)}.") from error
         if not isinstance(recipe, Recipe):
@@ -65,7 +66,7 @@ class Space:
         for baseline in self.baselines:
             self.baseline_trial(baseline)
 
-    def baseline_trial(self, baseline: Recipe) -> "BaselineTrial":
+    def baseline_trial(self, baseline: Recipe) -> BaselineTrial:
         """The trial whose values give the baseline; a UserError where a value is out of range or comes out changed."""
         trial = BaselineTrial(baseline)
         recipe = self.sample(cast(BaseTrial, trial))
@@ -174,60 +175,6 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN40
         return False
     steps = (value - distribution.low) / distribution.step if distribution.step else 0.0
     return bool(abs(steps - round(steps)) < 1e-8)
-
-
-class BaselineTrial:
-    """Answers a space's questions with what a baseline has there, and notes what was asked."""
-
-    def __init__(self, baseline: Recipe) -> None:
-        self._values = baseline.sampled_names()
-        self.params: dict[str, Any] = {}
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        return float(self._answer(name, FloatDistribution(low, high, log=log, step=step)))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return int(self._answer(name, IntDistribution(low, high, log=log, step=step)))
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:  # noqa: ANN401 - as Optuna's own
-        return self._answer(name, CategoricalDistribution(choices))
-
-    def _answer(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
-        if name not in self._values:
-            hint = nearest(name, self._values)
-            raise UserError(f"space(trial) samples {name!r}, which the baseline does not have; {hint}.")
-        self.distributions[name] = distribution
-        self.params[name] = self._values[name]
-        return self.params[name]
-
-
-class _WithSettings:
-    """A trial whose fixed names are answered from the settings and never reach the sampler."""
-
-    def __init__(self, trial: BaseTrial, fixed: Mapping[str, Value]) -> None:
-        self._trial = trial
-        self._fixed = fixed
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        return float(self._answer(name, lambda: self._trial.suggest_float(name, low, high, step=step, log=log)))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return int(self._answer(name, lambda: self._trial.suggest_int(name, low, high, step=step, log=log)))
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:  # noqa: ANN401 - as Optuna's own
-        return self._answer(name, lambda: self._trial.suggest_categorical(name, choices))
-
-    def _answer(self, name: str, ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - as Optuna's own
-        field = field_of(name)
-        return self._fixed[field] if field in self._fixed else ask()
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the trial's own attributes
-        return getattr(self._trial, name)
 
 
 def _execute(path: Path) -> ModuleType:
