@@ -1,11 +1,11 @@
-"""A whole search in two minutes: Mini-ResNet on the built-in data set, with nothing to download.
+"""A whole search in a few minutes: Mini-ResNet on the built-in data set, with nothing to download.
 
 Source: document 5's recipe, cut to 5 epochs on 2,000 images of the procedural `shapes` data set.
 
     cifar-tune run search_spaces/quickstart.py
 
 Cost: two and a half minutes on two CPU cores, half a minute of it start-up.
-Expected: so short a run leaves the document's values near chance (15.8 %), and the search finds some about 19 points above.
+Expected: so short a run leaves the document's values near chance (15.8 %); the search finds some about 19 points above.
 """
 
 from cifar_tune import Recipe, Search, Trial
