@@ -1,17 +1,48 @@
-"""What the tests share: one store whose cache holds the built-in data set, and a tiny cut of that data."""
+"""What the tests share: one store whose cache holds the built-in data set, and tiny cuts of that data."""
 
+import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from commands import Answer, Call
 
+from cifar_tune.cli import main
 from cifar_tune.datasets import load_training_data
 from cifar_tune.images import Images, TrainingData
+
+if TYPE_CHECKING:
+    from cifar_tune.inputs import DeviceData
+
+# Tests run side by side. Torch reads this when it is imported, which nothing above does.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that take minutes first, so that they do not all fall to one process at the end."""
+    items.sort(key=lambda item: item.path.name != "test_search.py")
 
 
 @pytest.fixture(autouse=True)
 def not_under_uv(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands are told as they were typed; in the tests, without `uv run`."""
     monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process, as the entry point does."""
+
+    def called(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["cifar-tune", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        printed = capfd.readouterr()
+        return Answer(left.value.code if isinstance(left.value.code, int) else 0, printed.out, printed.err)
+
+    return called
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +60,30 @@ def shapes(cached_store: Path) -> TrainingData:
 @pytest.fixture(scope="session")
 def tiny(shapes: TrainingData) -> TrainingData:
     """96 training and 48 validation images."""
-    return TrainingData(
-        shapes.dataset,
-        shapes.digest,
-        Images(shapes.train.images[:96], shapes.train.labels[:96]),
-        Images(shapes.val.images[:48], shapes.val.labels[:48]),
-    )
+    return cut(shapes, 96, 48)
+
+
+@pytest.fixture(scope="session")
+def smallest(shapes: TrainingData) -> "DeviceData":
+    """32 training and 16 validation images."""
+    return placed(cut(shapes, 32, 16))
+
+
+@pytest.fixture(scope="session")
+def handful(shapes: TrainingData) -> "DeviceData":
+    """6 training and 4 validation images, for the networks that a CPU takes its time for."""
+    return placed(cut(shapes, 6, 4))
+
+
+def cut(data: TrainingData, num_train: int, num_val: int) -> TrainingData:
+    train = Images(data.train.images[:num_train], data.train.labels[:num_train])
+    val = Images(data.val.images[:num_val], data.val.labels[:num_val])
+    return TrainingData(data.dataset, data.digest, train, val)
+
+
+def placed(data: TrainingData) -> "DeviceData":
+    import torch
+
+    from cifar_tune.inputs import DeviceData
+
+    return DeviceData.place(data, torch.device("cpu"))

@@ -11,16 +11,17 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import typer
+from commands import Answer, Call
 from optuna import get_all_study_names
 
-from cifar_tune.cli import app, main
+from cifar_tune.cli import app
 from cifar_tune.images import TrainingData
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.record import open_record
@@ -53,20 +54,11 @@ FILES = {
 }
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-Call = Callable[..., Answer]
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the user is: space files, an empty folder, and no network beyond this machine."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -76,7 +68,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(variable, raising=False)
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    return tmp_path
+    urllib.request.install_opener(None)  # type: ignore[arg-type] # or urllib keeps the proxies that it first saw
+    yield tmp_path
+    urllib.request.install_opener(None)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -106,21 +100,6 @@ def store(folder: Path, finished_store: Path) -> Store:
 def data_in(cached_store: Path, shapes: TrainingData) -> Callable[[Path], None]:
     """Give a store the built-in data set, which takes seconds to draw."""
     return lambda store: shutil.copytree(cached_store / "cache", store / "cache")
-
-
-@pytest.fixture
-def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
-    """Run a command as the entry point does."""
-
-    def called(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["cifar-tune", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        printed = capfd.readouterr()
-        return Answer(left.value.code if isinstance(left.value.code, int) else 0, printed.out, printed.err)
-
-    return called
 
 
 def process(folder: Path, *arguments: str) -> Answer:
@@ -270,10 +249,12 @@ def test_a_process_says_its_sentence_and_nothing_else(folder: Path) -> None:
     assert_is_one_sentence(process(folder, "run", "broken.py"), "broken.py, line 14")
 
 
-def test_more_gpus_than_there_are_is_refused_in_a_sentence(folder: Path, data_in: Callable[[Path], None]) -> None:
+def test_more_gpus_than_there_are_is_refused_in_a_sentence(
+    folder: Path, call: Call, data_in: Callable[[Path], None]
+) -> None:
     """Only Ray knows how many there are, so this one starts it, and MLflow beside it."""
     data_in(folder / "cifar_tune_store")
-    answer = process(folder, "run", "good.py", "--gpus-per-trial", "64")
+    answer = call("run", "good.py", "--gpus-per-trial", "64")
     lines = [line for line in answer.stderr.splitlines() if line.strip()]
     assert lines.pop(0) == "Starting the workers of good ..."
     assert_is_one_sentence(Answer(answer.code, answer.stdout, "\n".join(lines)), "--gpus-per-trial 64", "there are")
@@ -322,6 +303,18 @@ def test_a_complete_search_is_reported_and_not_run_again(store: Store, call: Cal
     assert "+12.50 points over the baseline's 50.00 %" in " ".join(answer.stdout.split())
     assert "cifar-tune report known" in answer.stdout
     assert "cifar-tune ui" in answer.stdout
+
+
+def test_a_search_whose_baseline_failed_exits_with_1_and_says_so(folder: Path, call: Call) -> None:
+    store = open_store(folder / "cifar_tune_store")
+    driver = Driver(open_record(store, "good", load_space(folder / "good.py"), 0), 2, [])
+    for _ in range(2):
+        driver.finish(driver.next_trial().number, "failed", error="It broke.")
+    driver.record.set_shown()
+    answer = call("run", "good.py")
+    assert answer.code == 1
+    assert "The baseline did not complete" in " ".join(answer.stderr.split())
+    assert "It broke." in call("report", "good", "--trial", "0").stdout
 
 
 @pytest.mark.parametrize("kind", ["table", "csv", "json", "markdown"])

@@ -1,6 +1,5 @@
 """Every optimizer and every gradient clipping against torch's own, step by step."""
 
-from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
@@ -36,14 +35,6 @@ CASES: list[tuple[Optimizer, type[torch.optim.Optimizer], dict[str, Any]]] = [
         {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.01, "nesterov": True},
     ),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def network() -> nn.Module:
