@@ -112,7 +112,7 @@ def download(archive: Archive, downloads: Path) -> Path:
         f"{archive.layouts}."
     )
     try:
-        with _socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
+        with socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
             download_url(archive.url, downloads, archive.filename, archive.md5)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(f"{archive.dataset} could not be downloaded from {archive.url} ({error}); {instead}") from None
@@ -125,7 +125,7 @@ def download(archive: Archive, downloads: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
+def socket_timeout(seconds: float) -> Iterator[None]:
     """torchvision's helper waits for ever on a network that swallows packets."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
