@@ -1,6 +1,6 @@
 """What a search space is, before anything runs: its baseline, its ranges, its network and its learning rates."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from rich.text import Text
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar_tune.images import NUM_CLASSES, NUM_TRAINING_IMAGES
+from cifar_tune.images import IMAGE_SIZE, NUM_CLASSES, NUM_TRAINING_IMAGES
 from cifar_tune.recipe import Recipe
 from cifar_tune.schedules import learning_rates
 from cifar_tune.search.space import Space, format_range
@@ -30,6 +30,7 @@ def describe(space: Space) -> dict[str, Any]:
         "num_trainable_parameters": trainable,
         "num_macs": sum(layer["num_macs"] for layer in layers),
         "learning_rates": planned_rates(recipe),
+        "notes": list(_notes(recipe)),
     }
 
 
@@ -53,7 +54,7 @@ def describe_layers(recipe: Recipe) -> tuple[list[dict[str, Any]], int]:
     """
     with torch.device("meta"):
         model = recipe.model.build(NUM_CLASSES[recipe.dataset]).eval()
-        images = torch.empty(1, 3, 32, 32)
+        images = torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE)
     shapes: dict[str, list[int]] = {}
     for name, child in model.named_children():
         child.register_forward_hook(_note_shape(shapes, name))
@@ -70,7 +71,8 @@ def describe_layers(recipe: Recipe) -> tuple[list[dict[str, Any]], int]:
         }
         for name, child in model.named_children()
     ]
-    return layers, sum(p.numel() for p in model.parameters() if p.requires_grad)
+    is_frozen = recipe.phases()[-1].frozen
+    return layers, sum(p.numel() for p in (model[-1] if is_frozen else model).parameters())
 
 
 def _note_shape(shapes: dict[str, list[int]], name: str) -> Any:  # noqa: ANN401 - torch's hook type is private
@@ -88,8 +90,23 @@ def _summary(module: nn.Module) -> str:
 
 def planned_rates(recipe: Recipe) -> list[float]:
     """The rate of every optimizer step on the published number of training images."""
-    steps = -(-(recipe.train_images or NUM_TRAINING_IMAGES[recipe.dataset]) // recipe.batch_size)
-    return learning_rates(recipe.schedule, recipe.optimizer.lr, epochs=recipe.epochs, steps_per_epoch=steps)
+    steps = recipe.steps_per_epoch(recipe.train_images or NUM_TRAINING_IMAGES[recipe.dataset])
+    rates: list[float] = []
+    for phase in recipe.phases():
+        rates += learning_rates(
+            recipe.schedule, phase.lr, epochs=phase.epochs, steps_per_epoch=steps, first_epoch=phase.first_epoch
+        )
+    return rates
+
+
+def _notes(recipe: Recipe) -> Iterator[str]:
+    """What the numbers do not say."""
+    if recipe.schedule.name == "plateau":
+        yield "the rates are plateau's first ones: it lowers them when the validation loss no longer falls"
+    if len(recipe.phases()) > 1:
+        yield f"the head alone is trained for {recipe.phases()[1].first_epoch} epochs, then everything"
+    if recipe.has_fixed_features:
+        yield "the frozen backbone's features are computed once, and kept in the store for all trials"
 
 
 def render(document: Mapping[str, Any], title: str) -> list[Table | Text]:
@@ -119,6 +136,7 @@ def render(document: Mapping[str, Any], title: str) -> list[Table | Text]:
             f"learning rate over {len(rates):,} steps: first {rates[0]:.3g}, highest {max(rates):.3g}, "
             f"last {rates[-1]:.3g}\n{_sparkline(rates)}"
         ),
+        *(Text(f"Note: {note}.") for note in document["notes"]),
     ]
 
 

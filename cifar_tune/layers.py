@@ -1,5 +1,8 @@
 """The blocks that the networks of models.py are made of."""
 
+from collections.abc import Sequence
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -42,3 +45,30 @@ def basic_block(channels: int) -> Residual:
         nn.BatchNorm2d(channels),
     )
     return Residual(block, nn.ReLU())
+
+
+class Resize(nn.Module):
+    """Bilinear, antialiased: square images to `size` x `size` pixels, the whole batch at once on its device."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, size, size)."""
+        return F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
+
+
+def dense_head(num_features: int, widths: Sequence[int], num_classes: int, dropout: float) -> nn.Module:
+    """Hidden layers of these widths with ReLUs, dropout, and the linear classifier.
+
+    What would be the classifier alone is a bare `Linear`, so that its parameters have torchvision's names.
+    """
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Linear(num_features, width), nn.ReLU()]
+        num_features = width
+    classifier = nn.Linear(num_features, num_classes)
+    if not layers and not dropout:
+        return classifier
+    return nn.Sequential(*layers, nn.Dropout(dropout), classifier)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from cifar_tune.options import NonNegative, Options, Positive, Share
+from cifar_tune.options import UNFINISHED, NonNegative, Options, Positive, Share
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +61,8 @@ class SGD(Options):
     nesterov: bool = False
 
     @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Self:
-        if self.nesterov and self.momentum == 0:
+    def _nesterov_needs_momentum(self, info: ValidationInfo) -> Self:
+        if self.nesterov and self.momentum == 0 and info.context != UNFINISHED:
             raise ValueError("nesterov needs a momentum above 0")
         return self
 

@@ -5,42 +5,102 @@ samples a range that depends on the variant, the sampled name carries it: `optim
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from cifar_tune.augment import Augment, Scaling
+from cifar_tune.early_stopping import EarlyStopping, NoEarlyStopping
 from cifar_tune.errors import UserError
+from cifar_tune.finetune import Finetune, Phase, Scratch
 from cifar_tune.images import DatasetName
 from cifar_tune.models import Model
 from cifar_tune.optimizers import GradClip, NoClipping, Optimizer
-from cifar_tune.options import Count, Options, Share
+from cifar_tune.options import UNFINISHED, Count, Options, Share
 from cifar_tune.schedules import Schedule
 
 Value = str | int | float | bool | None
+
+NUM_UNJUDGED_EPOCHS = 2  # after the head's phase: the first epochs of the whole network say little of the last
 
 
 class Recipe(Options):
     """One training run. The same Recipe on the same CPU with the same thread count gives the same metrics.
 
     `epochs` is the total. `train_images` takes a stratified part of the training split (None: all of it).
-    `precision` "mixed" is bfloat16 autocast on a GPU and float32 on a CPU.
+    `precision` "mixed" is bfloat16 autocast on a GPU and float32 on a CPU. Options that make no sense together are
+    refused with the reason.
     """
 
     dataset: DatasetName
     model: Model
     optimizer: Optimizer
     schedule: Schedule
+    finetune: Finetune = Scratch()
     epochs: Count
     batch_size: int = Field(ge=2)
     augment: Augment = Augment()
     scaling: Scaling = "dataset"
     label_smoothing: Share = 0.0
     grad_clip: GradClip = NoClipping()
+    early_stopping: EarlyStopping = NoEarlyStopping()
     train_images: Count | None = None
     precision: Literal["mixed", "float32"] = "mixed"
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self, info: ValidationInfo) -> Self:
+        if info.context != UNFINISHED:
+            for makes_no_sense, reason in self._conflicts():
+                if makes_no_sense:
+                    raise ValueError(reason)
+        return self
+
+    def _conflicts(self) -> Iterable[tuple[bool, str]]:
+        finetune = self.finetune
+        if finetune.name == "scratch":
+            reason = "finetune=scratch starts from random weights; choose full to train all of them"
+            yield self.model.weights != "none", f"model/weights={self.model.weights} has no use: {reason}"
+        if finetune.name == "two-phase":
+            reason = "finetune/head_epochs has to leave at least one of the epochs to the second phase"
+            yield finetune.head_epochs >= self.epochs, f"{reason}, but is {finetune.head_epochs} of {self.epochs}"
+        reason = "augment changes nothing, so all views of an image would be the same; leave them out"
+        yield self.num_views is not None and self.augment.changes_nothing, f"finetune/views: {reason}"
+
+    def phases(self) -> tuple[Phase, ...]:
+        """What is trained when, and at which highest rate."""
+        return self.finetune.phases(self.epochs, self.optimizer.lr)
+
+    def steps_per_epoch(self, num_images: int) -> int:
+        """Optimizer steps of an epoch: a batch of one image, which has no statistics for a batch norm, is none."""
+        full, rest = divmod(num_images, self.batch_size)
+        return full + (rest > 1 or full == 0)
+
+    @property
+    def num_views(self) -> int | None:
+        """How many fixed views of each training image a frozen backbone sees; None where none are declared."""
+        return self.finetune.num_views(self.epochs)
+
+    @property
+    def has_fixed_features(self) -> bool:
+        """Whether a frozen backbone sees the same training images again and again: its features can be kept."""
+        is_frozen = any(phase.frozen for phase in self.phases())
+        return is_frozen and (self.num_views is not None or self.augment.changes_nothing)
+
+    @property
+    def first_rung(self) -> int:
+        """The earliest epoch after which a trial may be compared with others and stopped."""
+        last = self.phases()[-1]
+        return last.first_epoch + NUM_UNJUDGED_EPOCHS if last.first_epoch else 1
+
+    def stops(self, accuracies: Sequence[float]) -> bool:
+        """Whether early stopping ends the run after the epochs with these validation accuracies.
+
+        Patience is for the last phase: the head's alone cannot end a run that has not yet trained the whole network.
+        """
+        in_last_phase = accuracies[self.phases()[-1].first_epoch :]
+        return bool(in_last_phase) and self.early_stopping.stops(in_last_phase)
 
     def flatten(self) -> dict[str, Value]:
         """Every field by its full name, in the order of the class: `{"dataset": …, "model/name": …}`."""
@@ -56,16 +116,21 @@ class Recipe(Options):
         }
         return flat | carried
 
-    def replace(self, settings: Mapping[str, Value]) -> Self:
+    def replace(self, settings: Mapping[str, Value], *, skip_unknown: bool = False) -> Self:
         """A copy with fields set by their full names; text is read as the field's type.
 
-        A changed variant (`optimizer/name`) keeps the options that the new variant has too. An unknown name or value
-        raises a UserError with the nearest valid ones.
+        A changed variant (`optimizer/name`) keeps the options that the new variant has too, and changed `epochs` keep
+        the share of them that the head's phase has. An unknown name or value raises a UserError with the nearest valid
+        ones; `skip_unknown` passes by what this recipe does not have, because it is another variant's.
         """
         recipe = self
-        for name, value in sorted(settings.items(), key=lambda item: not item[0].endswith("/name")):
-            recipe = recipe._replace_field(name, value)
-        return recipe
+        for name, value in sorted(settings.items(), key=_place_in_order):
+            if not skip_unknown or name in recipe.flatten():
+                recipe = recipe._replace_field(name, value)
+        try:
+            return self.model_validate(recipe.model_dump())
+        except ValidationError as error:
+            raise UserError(f"The recipe makes no sense with this: {explain(error)}.") from None
 
     def _replace_field(self, name: str, value: Value) -> Self:
         flat = self.flatten()
@@ -79,10 +144,25 @@ class Recipe(Options):
         for reading in _readings(value):
             changed = {group: {**document[group], option: reading}} if group else {option: reading}
             try:
-                return self.model_validate(document | changed)
+                recipe = self.model_validate(document | changed, context=UNFINISHED)
             except ValidationError as error:
                 errors.append(error)
+            else:
+                return recipe._rescaled(self.epochs)
         raise UserError(f"{name}={value} is not valid: {explain(errors[0])}.") from None
+
+    def _rescaled(self, epochs_before: int) -> Self:
+        """With the phases' shares of the epochs as they were before these changed."""
+        if self.epochs == epochs_before:
+            return self
+        finetune = self.finetune.rescaled(self.epochs / epochs_before, self.epochs)
+        return self.model_copy(update={"finetune": finetune})
+
+
+def _place_in_order(setting: tuple[str, Value]) -> tuple[bool, bool]:
+    """Variants first, because they decide which fields there are, and `epochs` before what is a part of them."""
+    name, _ = setting
+    return not name.endswith("/name"), name != "epochs"
 
 
 def field_of(sampled_name: str) -> str:

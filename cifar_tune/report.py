@@ -1,7 +1,8 @@
 """The leaderboard: the record's trials as a pandas frame, and that frame as a table, csv, json or markdown.
 
 Ranks and gains are taken within one task (data set and number of training images), since scores on different ones do
-not compare. Completed trials come first, by score; then pruned ones by how far they got, then those that broke down.
+not compare. Trials that were trained to their end come first, by score; then pruned ones by how far they got, then
+those that broke down.
 """
 
 import json
@@ -17,13 +18,14 @@ from rich.text import Text
 
 from cifar_tune.provenance import as_typed
 from cifar_tune.recipe import Recipe, field_of
-from cifar_tune.search.record import State, Trial
+from cifar_tune.search.record import COMPLETE_STATES, State, Trial
 from cifar_tune.search.space import load_space
 
 Format = Literal["table", "csv", "json", "markdown"]
 
 ORDER: tuple[State, ...] = (
     "completed",
+    "stopped early",
     "pruned",
     "diverged",
     "out of memory",
@@ -54,21 +56,21 @@ HEADERS = {"val_accuracy": "val\naccuracy", "num_parameters": "para-\nmeters"}  
 
 def baseline_accuracy(trials: Iterable[Trial]) -> float | None:
     """The best completed baseline's score: what gains are counted from."""
-    scores = [t.val_accuracy for t in trials if t.is_baseline and t.state == "completed"]
+    scores = [t.val_accuracy for t in trials if t.is_baseline and t.is_complete]
     return max((score for score in scores if score is not None), default=None)
 
 
 def gain_in_points(trial: Trial, baseline: float | None) -> float | None:
     """Percentage points above the baseline; None where either has no score, or the trial was not trained to its end."""
-    if baseline is None or trial.val_accuracy is None or trial.state != "completed":
+    if baseline is None or trial.val_accuracy is None or not trial.is_complete:
         return None
     return 100 * (trial.val_accuracy - baseline)
 
 
 def best_trial(trials: Iterable[Trial]) -> Trial | None:
     """The completed trial with the highest score; the earlier of equals."""
-    completed = [trial for trial in trials if trial.state == "completed"]
-    return max(completed, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
+    complete = [trial for trial in trials if trial.is_complete]
+    return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
 
 
 def leaderboard(searches: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
@@ -89,9 +91,10 @@ def leaderboard(searches: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Tasks apart; then by state, by epochs where they were cut short, by score."""
-    reached = 0 if row["state"] == "completed" else row["epochs"]
+    is_complete = row["state"] in COMPLETE_STATES
+    place, reached = (0, 0) if is_complete else (ORDER.index(row["state"]), row["epochs"])
     task = (row["dataset"], row["train_images"] or 0)
-    return (*task, ORDER.index(row["state"]), -reached, -(row["val_accuracy"] or 0.0))
+    return (*task, place, -reached, -(row["val_accuracy"] or 0.0))
 
 
 def _row(trial: Trial, baseline: float | None) -> dict[str, Any]:
@@ -165,7 +168,7 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
         numeric = all(isinstance(value, int | float) for value in frame[column].dropna())
         table.add_column(HEADERS.get(column, column), justify="right" if numeric else "left", header_style="bold")
     for i, state in enumerate(frame["state"].head(limit or len(frame))):
-        table.add_row(*(cells[column][i] for column in columns), style="" if state == "completed" else "dim")
+        table.add_row(*(cells[column][i] for column in columns), style="" if state in COMPLETE_STATES else "dim")
     return table
 
 
@@ -248,6 +251,8 @@ def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Ta
 def _command(trial: Trial, baseline: Recipe, space: Path) -> str:
     """The space file's baseline with every field set in which the trial differs."""
     base = baseline.flatten()
+    if trial.recipe.epochs != baseline.epochs:
+        base.pop("finetune/head_epochs", None)  # which changes with them unless it is said
     settings = [f"{name}={value}" for name, value in trial.recipe.flatten().items() if base.get(name, ...) != value]
     return as_typed("run", str(space), "--debug", *(f"--set={setting}" for setting in settings))
 

@@ -20,7 +20,7 @@ from cifar_tune.report import as_table, baseline_accuracy, best_trial, headline,
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.ray_environment import configure_ray
 from cifar_tune.search.record import Record, State, Trial, delete_record, open_record
-from cifar_tune.search.space import Space
+from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
 from cifar_tune.store import STATE, WEIGHTS, Store
 
 if TYPE_CHECKING:
@@ -84,8 +84,9 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
             return _exit_code(record, console)
         store.save_space(name, space.source)
         try:
+            record.check_unchanged("weights", _check_weights(space, console))
             data = _load_data(space.baselines[0], store, options)
-            record.check_data(data.digest)
+            record.check_unchanged("data", data.digest)
             return _search(record, store, data, num_trials, options, console)
         except KeyboardInterrupt:  # before or after the loop, which ends by itself
             return _tell_pause("Interrupted", console, EXIT_INTERRUPTED)
@@ -93,6 +94,19 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
 
 def _load_data(task: Recipe, store: Store, options: RunOptions) -> TrainingData:
     return load_training_data(task.dataset, train_images=task.train_images, data_dir=options.data_dir, store=store.root)
+
+
+def _check_weights(space: Space, console: Console) -> dict[str, str]:
+    """What the recipes of the space start from, by digest; whatever is wrong with it is a UserError here."""
+    recipes = [*space.baselines, *space.draw_recipes(NUM_RANGE_DRAWS)]
+    if all(recipe.model.weights == "none" for recipe in recipes):
+        return {}  # without torch, which the driver does not need
+    from cifar_tune.weights import check_weights
+
+    digests, notes = check_weights(recipes)
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
+    return digests
 
 
 @contextmanager
@@ -209,13 +223,20 @@ def debug_baseline(space: Space, store: Store, options: RunOptions, console: Con
     """Train the first baseline in this process, without Ray and without a record, so that a debugger works."""
     import torch
 
-    from cifar_tune.training import DeviceData, Training
+    from cifar_tune.features import FeatureCache
+    from cifar_tune.inputs import DeviceData
+    from cifar_tune.training import Training
+    from cifar_tune.weights import find_weights, read_weights
 
     recipe = space.baselines[0]
+    path = find_weights(recipe.model.weights)
     data = _load_data(recipe, store, options)
     device = torch.device("cuda" if torch.cuda.is_available() and options.gpus_per_trial != 0 else "cpu")
-    training = Training(recipe, DeviceData.place(data, device))
+    weights, cache = read_weights(path) if path else None, FeatureCache(store.features)
+    training = Training(recipe, DeviceData.place(data, device), weights, cache)
     console.print(f"{recipe.model.name}, {training.num_parameters:,} parameters, on {device}", highlight=False)
+    for name, fact in training.facts.items():
+        console.print(f"{name}: {fact}", highlight=False, markup=False)
     for m in training.fit():
         console.print(
             f"epoch {m.epoch}/{recipe.epochs}  train {m.train_loss:.4f} {100 * m.train_accuracy:.2f} %  "

@@ -1,10 +1,11 @@
-"""The learning-rate schedules: pure functions of the position in the run, so that they plot and test without training.
+"""The learning-rate schedules: pure functions of the position in a phase, so that they plot and test without training.
 
 A new schedule is a class here and its name in `Schedule`. `factor` is what the optimizer's `lr` is multiplied with
 at a position; a schedule that also moves the momentum (SGD) or beta1 (Adam, AdamW) overrides `momentum`.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -12,14 +13,22 @@ from pydantic import Field
 
 from cifar_tune.options import Count, Options, Positive, Share
 
+PLATEAU_THRESHOLD = 1e-4  # relative; a loss that falls by less has not fallen. Torch's default
+
 
 @dataclass(frozen=True)
 class Position:
-    """Optimizer step `step` (from 0) of a run of `num_steps`, of which each epoch has `steps_per_epoch`."""
+    """Optimizer step `step` (from 0) of a phase of `num_steps`, of which each epoch has `steps_per_epoch`.
+
+    A run from scratch is one phase; `first_epoch` epochs of the run came before it. `val_losses` are those of the
+    phase's epochs so far.
+    """
 
     step: int
     num_steps: int
     steps_per_epoch: int
+    first_epoch: int = 0
+    val_losses: Sequence[float] = ()
 
 
 class BaseSchedule(Options):
@@ -53,7 +62,7 @@ class Step(BaseSchedule):
 
     def factor(self, at: Position) -> float:
         """`gamma` to the power of the periods that are over."""
-        return self.gamma ** (at.step // at.steps_per_epoch // self.every)
+        return self.gamma ** ((at.first_epoch + at.step // at.steps_per_epoch) // self.every)
 
 
 class Cosine(BaseSchedule):
@@ -106,14 +115,39 @@ class OneCycle(BaseSchedule):
         return False, (at.step - peak) / (at.num_steps - 1 - peak)
 
 
+class Plateau(BaseSchedule):
+    """Times `gamma` whenever the validation loss has not fallen for more than `patience` epochs (document 4).
+
+    The state machine of torch's ReduceLROnPlateau with its defaults, without its smallest step (1e-8), replayed from
+    the losses so far: a plan of it knows only the first rate.
+    """
+
+    name: Literal["plateau"] = "plateau"
+    gamma: Share = 0.1
+    patience: int = Field(3, ge=0)
+
+    def factor(self, at: Position) -> float:
+        """What the losses so far have made of the rate."""
+        factor, lowest, num_bad = 1.0, math.inf, 0
+        for loss in at.val_losses:
+            falls = loss < lowest * (1 - PLATEAU_THRESHOLD)
+            lowest, num_bad = (loss, 0) if falls else (lowest, num_bad + 1)
+            if num_bad > self.patience:
+                factor, num_bad = factor * self.gamma, 0
+        return factor
+
+
 def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-Schedule = Annotated[OneCycle | Step | Cosine | Constant, Field(discriminator="name")]
+Schedule = Annotated[OneCycle | Step | Cosine | Constant | Plateau, Field(discriminator="name")]
 
 
-def learning_rates(schedule: BaseSchedule, lr: float, *, epochs: int, steps_per_epoch: int) -> list[float]:
-    """The rate of every optimizer step of a run, in order."""
+def learning_rates(
+    schedule: BaseSchedule, lr: float, *, epochs: int, steps_per_epoch: int, first_epoch: int = 0
+) -> list[float]:
+    """The rate of every optimizer step of a phase, in order; Plateau's as if the loss fell in every epoch."""
     num_steps = epochs * steps_per_epoch
-    return [lr * schedule.factor(Position(step, num_steps, steps_per_epoch)) for step in range(num_steps)]
+    positions = (Position(step, num_steps, steps_per_epoch, first_epoch) for step in range(num_steps))
+    return [lr * schedule.factor(at) for at in positions]

@@ -3,6 +3,7 @@
 optuna.db            the record of every search (search/record.py)
 mlflow.db, artifacts what the MLflow UI shows (tracking.py)
 cache, downloads     data sets (datasets.py, archive.py)
+features             what frozen backbones make of them (features.py)
 locks                a file for each search, held while it runs
 searches/NAME        the space file as it was used, and a folder for every trial
 """
@@ -45,6 +46,11 @@ class Store:
     def artifacts(self) -> Path:
         """MLflow's artifacts."""
         return self.root / "artifacts"
+
+    @property
+    def features(self) -> Path:
+        """The features of frozen backbones."""
+        return self.root / "features"
 
     def search(self, name: str) -> Path:
         """The folder of a search."""

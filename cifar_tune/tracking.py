@@ -38,6 +38,7 @@ PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 STATUSES: dict[State, str] = {
     "running": "RUNNING",
     "completed": "FINISHED",
+    "stopped early": "FINISHED",
     "pruned": "FINISHED",
     "diverged": "FINISHED",
     "out of memory": "FINISHED",
@@ -175,6 +176,11 @@ class Tracker:
         ]
         for start in range(0, len(metrics), MAX_METRICS_PER_BATCH):
             self._client.log_batch(shown.run_id, metrics=metrics[start : start + MAX_METRICS_PER_BATCH])
+        score = trial.val_accuracy
+        is_new = shown.status != STATUSES[trial.state]
+        if trial.is_over and is_new and score is not None and scores[-1:] != [score]:
+            # Of a network that broke down, or was set back to its best epoch; last, so that it is the run's value.
+            self._client.log_batch(shown.run_id, metrics=[Metric("val_accuracy", score, now + 1, trial.epochs)])
         tags = {STATE_TAG: trial.state, **{name: str(value) for name, value in trial.facts.items()}}
         if trial.error:
             tags["error"] = trial.error[-5000:]

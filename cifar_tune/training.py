@@ -4,6 +4,8 @@ Everything stays on the training device: uint8 images, the order of an epoch, au
 it inside an epoch, so a GPU never waits for Python.
 """
 
+import hashlib
+import inspect
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifar_tune.augment import mean_and_std, sample
-from cifar_tune.images import Images, TrainingData
+from cifar_tune import layers, models
+from cifar_tune.features import FeatureCache
+from cifar_tune.finetune import Phase
+from cifar_tune.inputs import DeviceData, DeviceImages, Features, Inputs, Pixels, autocast
 from cifar_tune.optimizers import set_rate
 from cifar_tune.recipe import Recipe
 from cifar_tune.schedules import Position
-
-EVALUATION_BATCH = 500
+from cifar_tune.weights import Weights, load_weights
 
 
 @dataclass(frozen=True)
@@ -52,61 +55,65 @@ class DivergenceError(ArithmeticError):
         self.step = step
 
 
-@dataclass(frozen=True)
-class DeviceImages:
-    """Images as they lie on the training device: uint8 (N, 32, 32, 3), labels int64 (N,)."""
-
-    images: Tensor
-    labels: Tensor
-
-    @classmethod
-    def place(cls, images: Images, device: torch.device) -> "DeviceImages":
-        """Channels last, so that one pixel is three neighbouring bytes and a crop is a gather."""
-        pixels = torch.from_numpy(np.ascontiguousarray(images.images.transpose(0, 2, 3, 1)))
-        return cls(pixels.to(device), torch.from_numpy(np.array(images.labels)).to(device))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class DeviceData:
-    """TrainingData on the training device; every run on it shares the same memory."""
-
-    train: DeviceImages
-    val: DeviceImages
-    num_classes: int
-    device: torch.device
-
-    @classmethod
-    def place(cls, data: TrainingData, device: torch.device) -> "DeviceData":
-        """One copy to the device."""
-        train, val = (DeviceImages.place(images, device) for images in (data.train, data.val))
-        return cls(train, val, data.num_classes, device)
-
-
 class Training:
-    """One run of a Recipe: its network, optimizer and random state, which can be saved between epochs and resumed."""
+    """One run of a Recipe: its network, optimizer and random state, which can be saved between epochs and resumed.
 
-    def __init__(self, recipe: Recipe, data: DeviceData) -> None:
+    `weights` are what `recipe.model.weights` names, None where that is `none`. With a `cache`, what a frozen backbone
+    makes of images that stay the same is computed once. `facts` say what became of both.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: DeviceData, weights: Weights | None = None, cache: FeatureCache | None = None
+    ) -> None:
         self.recipe = recipe
         self.data = data
         self.history: list[EpochMetrics] = []  # of the epochs that are done
-        self.steps_per_epoch = -(-len(data.train) // recipe.batch_size)
+        self.facts: dict[str, str] = {}
+        self.steps_per_epoch = recipe.steps_per_epoch(len(data.train))
         torch.manual_seed(recipe.seed)  # the network's first weights, and dropout
         self.generator = torch.Generator(data.device).manual_seed(recipe.seed)  # order and augmentation
+        model = recipe.model.build(data.num_classes)
+        self._load(model, weights)
         # Channels last is the faster layout on both: 1.2 to 1.4 times on a CPU, tensor cores' own on a GPU.
-        model: torch.nn.Module = recipe.model.build(data.num_classes)
         self.model = model.to(data.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = recipe.optimizer.build(self.model.parameters())
-        self._set_scaling()
+        self.backbone, self.head = self.model[:-1], self.model[-1]
+        is_frozen = all(phase.frozen for phase in recipe.phases())
+        self._changing: torch.nn.Module = self.head if is_frozen else self.model  # what has to be saved
+        self.pixels = Pixels(recipe, data, self.generator)
+        self.features = Features(recipe, data, self.pixels, self.backbone, self._backbone_key(weights), cache)
+        if recipe.has_fixed_features and cache:
+            self.facts["features"] = "of the frozen backbone, computed once and cached"
+        self._best: dict[str, Tensor] | None = None  # of the epoch that counts, under early stopping
+        self._enter(recipe.phases()[0])
 
-    def _set_scaling(self) -> None:
-        mean, std = mean_and_std(self.recipe.scaling, self.data.train.images)
-        self.mean, self.std = tuple(mean), tuple(std)
-        scale = torch.tensor([1 / (255 * s) for s in std])
-        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
-        self._scale, self._shift = (t.view(3, 1, 1).to(self.data.device) for t in (scale, shift))
+    def _load(self, model: torch.nn.Sequential, weights: Weights | None) -> None:
+        if (weights is None) != (self.recipe.model.weights == "none"):
+            raise ValueError(f"The recipe asks for the weights {self.recipe.model.weights!r}; give those.")
+        if weights is not None:
+            note = load_weights(model, weights, self.data.dataset)
+            self.facts["weights"] = f"{weights.source}, sha256 {weights.digest[:16]}"
+            if note:
+                self.facts["head"] = note
+
+    def _backbone_key(self, weights: Weights | None) -> dict[str, Any]:
+        """All that the backbone's values follow from."""
+        return {
+            "model": self.recipe.model.backbone_options(),
+            "code": [hashlib.sha256(inspect.getsource(module).encode()).hexdigest() for module in (models, layers)],
+            "torch": torch.__version__,
+            "weights": weights.digest if weights else f"seed {self.recipe.seed}",
+        }
+
+    def _enter(self, phase: Phase) -> None:
+        """Begin a phase: what it trains, with a new optimizer, and what that is given."""
+        self.phase = phase
+        self.backbone.requires_grad_(not phase.frozen)
+        self._trained: torch.nn.Module = self.head if phase.frozen else self.model
+        self._inputs: Inputs = self.features if phase.frozen else self.pixels
+        self.optimizer = self.recipe.optimizer.build(self._trained.parameters())
+
+    def _phase_of(self, epoch: int) -> Phase:
+        return next(phase for phase in reversed(self.recipe.phases()) if phase.first_epoch <= epoch)
 
     @property
     def epoch(self) -> int:
@@ -118,11 +125,40 @@ class Training:
         """Of the whole network."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the last planned epoch is done, or early stopping has ended the run."""
+        return self.epoch == self.recipe.epochs or self.recipe.stops(self._accuracies())
+
+    @property
+    def counted(self) -> EpochMetrics:
+        """The epoch whose network and score count so far."""
+        return self.history[self.recipe.early_stopping.counted(self._accuracies())]
+
+    def _accuracies(self) -> list[float]:
+        return [metrics.val_accuracy for metrics in self.history]
+
     def fit(self) -> Iterator[EpochMetrics]:
-        """Train the epochs that are left; raises DivergenceError in the epoch whose loss is no longer a number."""
-        while self.epoch < self.recipe.epochs:
+        """Train the epochs that are left; raises DivergenceError in the epoch whose loss is no longer a number.
+
+        With the last epoch's metrics the network is the one that counts.
+        """
+        while not self.is_over:
+            phase = self._phase_of(self.epoch)
+            if phase != self.phase:
+                self._enter(phase)
             self.history.append(self._run_epoch())
+            self._keep_best()
             yield self.history[-1]
+
+    def _keep_best(self) -> None:
+        """Under early stopping, remember the network of the best epoch, and go back to it at the end."""
+        if self.recipe.early_stopping.name == "none":
+            return
+        if self.counted is self.history[-1]:
+            self._best = {name: tensor.clone() for name, tensor in self._changing.state_dict().items()}
+        elif self.is_over and self._best is not None:
+            self._changing.load_state_dict(self._best)
 
     def _run_epoch(self) -> EpochMetrics:
         start = time.perf_counter()
@@ -146,42 +182,62 @@ class Training:
 
     def _train_epoch(self) -> tuple[float, float]:
         """Mean training loss and accuracy of the epoch, on the images as they were augmented."""
-        self.model.train()
+        self._set_modes()
         train = self.data.train
         order = torch.randperm(len(train), generator=self.generator, device=self.data.device)
         first = self.epoch * self.steps_per_epoch
-        results = [self._step(first + i, batch) for i, batch in enumerate(torch.split(order, self.recipe.batch_size))]
+        results = [self._step(first + i, batch) for i, batch in enumerate(self._batches(order))]
         losses, hits = torch.stack([torch.stack(column) for column in zip(*results, strict=True)]).tolist()
         for step, loss in enumerate(losses, start=first):
             if not np.isfinite(loss):
                 raise DivergenceError(step)
         return sum(losses) / len(train), sum(hits) / len(train)
 
+    def _batches(self, order: Tensor) -> list[Tensor]:
+        """Full batches, and what is left; one image that is left goes with the last of them."""
+        batches = list(torch.split(order, self.recipe.batch_size))
+        if len(batches) > self.steps_per_epoch:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
+
+    def _set_modes(self) -> None:
+        """For training: dropout is on, and batch norms collect statistics where the phase lets them."""
+        self.model.train()
+        self.backbone.train(not self.phase.frozen)
+        if self.phase.frozen_norms:
+            for module in self.backbone.modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
     def _step(self, step: int, indices: Tensor) -> tuple[Tensor, Tensor]:
         """One optimizer step; the batch's summed loss and its hits, left on the device."""
         recipe = self.recipe
-        images = sample(self.data.train.images, indices, recipe.augment, self.generator)
+        inputs = self._inputs.train(indices, self.epoch)
         labels = self.data.train.labels[indices]
         self._set_rate(step)
-        logits = self._logits(images)
+        logits = self._logits(inputs)
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
-        recipe.grad_clip.clip(self.model.parameters())
+        recipe.grad_clip.clip(self._trained.parameters())
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.detach() * len(indices), (logits.detach().argmax(dim=1) == labels).sum()
 
     def _set_rate(self, step: int) -> None:
-        at = Position(step, self.recipe.epochs * self.steps_per_epoch, self.steps_per_epoch)
-        schedule = self.recipe.schedule
-        set_rate(self.optimizer, self.recipe.optimizer.lr * schedule.factor(at), schedule.momentum(at))
+        phase, schedule = self.phase, self.recipe.schedule
+        at = Position(
+            step=step - phase.first_epoch * self.steps_per_epoch,
+            num_steps=phase.epochs * self.steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch,
+            first_epoch=phase.first_epoch,
+            val_losses=[metrics.val_loss for metrics in self.history[phase.first_epoch :]],
+        )
+        set_rate(self.optimizer, phase.lr * schedule.factor(at), schedule.momentum(at))
 
-    def _logits(self, images: Tensor) -> Tensor:
-        """Scale uint8 images (n, 3, H, W) and run the network: float32 (n, num_classes)."""
-        device = self.data.device.type
-        mixed = self.recipe.precision == "mixed" and device == "cuda"
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=mixed):
-            logits: Tensor = self.model(images.float().mul_(self._scale).add_(self._shift))
+    def _logits(self, inputs: Tensor) -> Tensor:
+        """What the trained part of the network makes of its inputs: float32 (n, num_classes)."""
+        with autocast(self.recipe, self.data.device):
+            logits: Tensor = self._trained(inputs)
         return logits.float()
 
     @torch.inference_mode()
@@ -189,8 +245,10 @@ class Training:
         """Mean cross-entropy (nats, without label smoothing) and accuracy over all the images."""
         self.model.eval()
         totals = torch.zeros(2, device=self.data.device)
-        for indices in torch.split(torch.arange(len(images), device=self.data.device), EVALUATION_BATCH):
-            logits, labels = self._logits(sample(images.images, indices, None)), images.labels[indices]
+        for indices in torch.split(
+            torch.arange(len(images), device=self.data.device), self.recipe.model.evaluation_batch
+        ):
+            logits, labels = self._logits(self._inputs.plain(images, indices)), images.labels[indices]
             loss = F.cross_entropy(logits, labels, reduction="sum")
             totals += torch.stack([loss, (logits.argmax(dim=1) == labels).sum()])
         loss, hits = totals.tolist()
@@ -201,7 +259,8 @@ class Training:
         state = {
             "recipe": self.recipe.model_dump(mode="json"),
             "history": [asdict(metrics) for metrics in self.history],
-            "model": self.model.state_dict(),
+            "model": self._changing.state_dict(),
+            "best": self._best,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "cpu_rng": torch.get_rng_state(),
@@ -213,7 +272,10 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()` of the same Recipe; its tensors may come from another device."""
         self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
-        self.model.load_state_dict(state["model"])
+        self._changing.load_state_dict(state["model"])
+        self._best = state["best"]
+        if self.history:
+            self._enter(self._phase_of(self.epoch - 1))
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
         torch.set_rng_state(state["cpu_rng"].cpu())

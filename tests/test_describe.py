@@ -3,7 +3,6 @@
 import io
 import json
 import math
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 from cifar_tune import Recipe
 from cifar_tune.describe import describe, planned_rates, render
 from cifar_tune.images import NUM_CLASSES, NUM_TRAINING_IMAGES, TrainingData
-from cifar_tune.search.space import load_space
+from cifar_tune.recipe import Value
+from cifar_tune.search.space import Space, load_space
 
 SHIPPED = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.py"))
 every_shipped_space = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -29,14 +29,6 @@ SHORT = Recipe(
     epochs=2,
     batch_size=400,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache
@@ -83,6 +75,7 @@ def test_the_document_has_its_parts(path: Path) -> None:
         "num_trainable_parameters",
         "num_macs",
         "learning_rates",
+        "notes",
     } <= document.keys()
     assert Recipe.model_validate(document["baseline"]) == recipe
 
@@ -103,9 +96,10 @@ def test_there_is_one_rate_per_optimizer_step(path: Path) -> None:
 
 @every_shipped_space
 def test_parameters_are_those_of_the_network(path: Path) -> None:
-    document, _, network = described(path)
+    document, recipe, network = described(path)
     assert document["num_parameters"] == sum(p.numel() for p in network.parameters())
-    assert document["num_trainable_parameters"] == sum(p.numel() for p in network.parameters() if p.requires_grad)
+    trained = list(network.children())[-1] if recipe.finetune.name == "frozen" else network
+    assert document["num_trainable_parameters"] == sum(p.numel() for p in trained.parameters())
     assert document["num_parameters"] == sum(layer["num_parameters"] for layer in document["layers"])
 
 
@@ -166,7 +160,7 @@ def test_a_wide_terminal_shows_every_field_with_its_range(path: Path) -> None:
         assert any(line.startswith((f"{name} ", f"{carried} ")) for line in lines)
 
 
-@pytest.mark.parametrize(("train_images", "num_steps"), [(None, 2 * 23), (400, 2), (401, 4), (100, 2)])
+@pytest.mark.parametrize(("train_images", "num_steps"), [(None, 2 * 23), (400, 2), (402, 4), (401, 2), (100, 2)])
 def test_planned_rates_count_the_images_that_are_taken(train_images: int | None, num_steps: int) -> None:
     assert planned_rates(SHORT.replace({"train_images": train_images})) == [0.5] * num_steps
 
@@ -178,6 +172,66 @@ def test_planned_rates_count_what_the_built_in_data_set_gives(shapes: TrainingDa
 @pytest.mark.parametrize("epochs", [1, 2, 100])
 def test_a_run_of_any_length_has_a_curve(epochs: int) -> None:
     rates = planned_rates(SHORT.replace({"train_images": 100, "epochs": epochs}))
-    document = {**described(SHIPPED[0])[0], "learning_rates": rates}
+    document = {**described(SHIPPED[0])[0], "learning_rates": rates, "notes": []}
     *_, curve = render(document, "the title")
     assert str(curve).splitlines()[-1] == "█" * 64
+
+
+PLAIN: dict[str, Value] = {"augment/flip": False, "augment/crop_padding": 0}
+PLATEAU = "the rates are plateau's first ones"
+TWO_PHASE = "the head alone is trained for 3 epochs, then everything"
+FEATURES = "the frozen backbone's features are computed once"
+
+
+@pytest.mark.parametrize(
+    ("settings", "notes"),
+    [
+        ({}, []),
+        ({"finetune/name": "full", **PLAIN}, []),
+        ({"schedule/name": "plateau"}, [PLATEAU]),
+        ({"finetune/name": "frozen"}, []),
+        ({"finetune/name": "frozen", **PLAIN}, [FEATURES]),
+        ({"finetune/name": "frozen", "finetune/views": 2}, [FEATURES]),
+        ({"finetune/name": "two-phase", "finetune/head_epochs": 3}, [TWO_PHASE]),
+        (
+            {"finetune/name": "two-phase", "finetune/head_epochs": 3, "schedule/name": "plateau", **PLAIN},
+            [PLATEAU, TWO_PHASE, FEATURES],
+        ),
+    ],
+    ids=str,
+)
+def test_what_the_numbers_do_not_say_is_noted(tmp_path: Path, settings: dict[str, Value], notes: list[str]) -> None:
+    document = describe(space_of(tmp_path, SHORT.replace({"epochs": 8, **settings})))
+    assert len(document["notes"]) == len(notes)
+    assert all(said.startswith(note) for said, note in zip(document["notes"], notes, strict=True))
+    text = printed(document, 200)
+    assert [line for line in text.splitlines() if line.startswith("Note: ")] == [
+        f"Note: {note}." for note in document["notes"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("finetune", "num_trained"),
+    [("scratch", 6_573_130), ("full", 6_573_130), ("two-phase", 6_573_130), ("frozen", 5130)],
+)
+def test_what_is_trained_in_the_end_is_counted(tmp_path: Path, finetune: str, num_trained: int) -> None:
+    document = describe(space_of(tmp_path, SHORT.replace({"finetune/name": finetune})))
+    assert (document["num_parameters"], document["num_trainable_parameters"]) == (6_573_130, num_trained)
+
+
+def test_planned_rates_are_those_of_every_phase() -> None:
+    settings: dict[str, Value] = {"finetune/name": "two-phase", "finetune/head_epochs": 2, "finetune/lr": 0.01}
+    recipe = SHORT.replace({**settings, "epochs": 5, "train_images": 400, "schedule/name": "step"})
+    assert planned_rates(recipe.replace({"schedule/every": 3})) == [0.5, 0.5, 0.01, 0.005, 0.005]
+
+
+def space_of(folder: Path, baseline: Recipe) -> Space:
+    """A space around one recipe."""
+    path = folder / "a_space.py"
+    path.write_text(
+        f"from cifar_tune import Recipe\n\nBASELINE = Recipe.model_validate({baseline.model_dump()!r})\n\n"
+        "def space(trial):\n"
+        "    return BASELINE.replace({'batch_size': trial.suggest_categorical('batch_size', [200, 400])})\n",
+        encoding="utf-8",
+    )
+    return load_space(path)

@@ -16,13 +16,14 @@ ROOMS = {
     "ray": ("search/",),
     "optuna": ("search/", "describe.py", "__init__.py"),
     "mlflow": ("tracking.py",),
-    "torchvision": ("archive.py",),
+    "torchvision": ("archive.py", "models.py"),
+    "kornia": ("augment.py",),
     "pyarrow": ("parquet.py",),
     "PIL": ("parquet.py",),
-    "safetensors": ("checkpoint.py",),
+    "safetensors": ("checkpoint.py", "features.py", "weights.py"),
     "pandas": ("report.py",),
     "typer": ("cli.py",),
-    "filelock": ("archive.py", "datasets.py", "store.py"),
+    "filelock": ("archive.py", "datasets.py", "features.py", "store.py", "weights.py"),
 }
 # What must load no torch before it builds or trains something.
 WITHOUT_TORCH = [
@@ -31,6 +32,8 @@ WITHOUT_TORCH = [
     "cifar_tune.models",
     "cifar_tune.optimizers",
     "cifar_tune.schedules",
+    "cifar_tune.finetune",
+    "cifar_tune.early_stopping",
     "cifar_tune.augment",
     "cifar_tune.search.space",
     "cifar_tune.search.record",

@@ -1,27 +1,24 @@
 """Every architecture as a network, and the documents' two against what the documents list."""
 
-from collections.abc import Iterator
 from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
+from torchvision.models import resnet50
 
-from cifar_tune.layers import basic_block, conv_block, double_conv
-from cifar_tune.models import MiniResNet, Model, ResNet9
+from cifar_tune.layers import Resize, basic_block, conv_block, dense_head, double_conv
+from cifar_tune.models import Architecture, MiniResNet, Model, ResNet9, ResNet50
 
 MEMBERS: tuple[type[Model], ...] = get_args(get_args(Model)[0])
 every_model = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.__name__)
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_one_seed() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def one_seed() -> None:
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def images(n: int = 2) -> Tensor:
@@ -115,6 +112,17 @@ def test_an_image_is_classified_alone_in_evaluation(member: type[Model]) -> None
 
 
 @every_model
+def test_the_last_child_is_the_head_on_flat_features(member: type[Model]) -> None:
+    network = member().build(10).eval()
+    with torch.no_grad():
+        features = network[:-1](images(3))
+        assert features.ndim == 2
+        torch.testing.assert_close(network[-1](features), network(images(3)))
+        assert network[-1](features).shape == (3, 10)
+    assert isinstance(list(network[-1].modules())[-1], nn.Linear)
+
+
+@every_model
 def test_a_network_is_described_by_its_children(member: type[Model]) -> None:
     network = member().build(10)
     assert sum(num_parameters(child) for child in network.children()) == num_parameters(network)
@@ -128,6 +136,7 @@ def test_resnet9_has_the_output_shapes_of_the_documents_table() -> None:
         "conv3": (256, 8, 8),
         "conv4": (512, 4, 4),
         "res2": (512, 4, 4),
+        "pool": (512,),
         "classifier": (10,),
     }
 
@@ -141,10 +150,10 @@ def test_resnet9_has_6_57_million_parameters() -> None:
 
 
 def test_resnet9_pools_the_highest_activation_before_its_classifier() -> None:
-    classifier = ResNet9(dropout=0.3).build(10).get_submodule("classifier").eval()
+    network = ResNet9(dropout=0.3).build(10).eval()
     x = torch.randn(2, 512, 4, 4)
-    (linear,) = (module for module in classifier.modules() if isinstance(module, nn.Linear))
-    torch.testing.assert_close(classifier(x), linear(x.amax(dim=(2, 3))))
+    (linear,) = (module for module in network.modules() if isinstance(module, nn.Linear))
+    torch.testing.assert_close(network[-2:](x), linear(x.amax(dim=(2, 3))))
 
 
 def test_resnet9s_dropout_is_an_option() -> None:
@@ -165,6 +174,7 @@ def test_mini_resnet_has_the_stages_of_the_documents_list() -> None:
         ("down2", (64, 8, 8)),
         ("res5", (64, 8, 8)),
         ("res6", (64, 8, 8)),
+        ("pool", (64,)),
         ("classifier", (10,)),
     ]
 
@@ -184,10 +194,107 @@ def test_mini_resnet_has_the_convolutions_of_the_documents_list() -> None:
 
 
 def test_mini_resnet_averages_before_its_classifier() -> None:
-    classifier = MiniResNet().build(10).get_submodule("classifier")
+    network = MiniResNet().build(10)
     x = torch.randn(2, 64, 8, 8)
-    (linear,) = (module for module in classifier.modules() if isinstance(module, nn.Linear))
-    torch.testing.assert_close(classifier(x), linear(x.mean(dim=(2, 3))))
+    (linear,) = (module for module in network.modules() if isinstance(module, nn.Linear))
+    torch.testing.assert_close(network[-2:](x), linear(x.mean(dim=(2, 3))))
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    """torchvision's own, with statistics and weights that are no identity."""
+    torch.manual_seed(0)
+    return settle(resnet50(num_classes=10))
+
+
+def test_resnet50_has_torchvisions_tensors_by_their_names(theirs: nn.Module) -> None:
+    ours = ResNet50(weights="none").build(10).state_dict()
+    assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in theirs.state_dict().items()}
+    assert list(ours) == list(theirs.state_dict())
+
+
+def test_resnet50_computes_what_torchvisions_does(theirs: nn.Module) -> None:
+    ours = ResNet50(weights="none").build(10)
+    ours.load_state_dict(theirs.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(images()), theirs(images()), rtol=1e-4, atol=1e-4)
+
+
+def test_resnet50_at_224_pixels_computes_what_torchvisions_does_of_resized_images(theirs: nn.Module) -> None:
+    ours = ResNet50(weights="none", image_size=224).build(10)
+    ours.load_state_dict(theirs.state_dict())
+    with torch.no_grad():
+        resized = F.interpolate(images(1), (224, 224), mode="bilinear", antialias=True)
+        torch.testing.assert_close(ours.eval()(images(1)), theirs(resized), rtol=1e-4, atol=1e-4)
+
+
+def test_resnet50s_backbone_has_23_5_million_parameters() -> None:
+    network = ResNet50(weights="none").build(10)
+    assert num_parameters(network[:-1]) == 23_508_032
+    assert num_parameters(network[-1]) == 2048 * 10 + 10
+
+
+@pytest.mark.parametrize("size", [8, 32, 224])
+def test_images_are_resized_as_torch_does(size: int) -> None:
+    expected = F.interpolate(images(), (size, size), mode="bilinear", antialias=True)
+    assert torch.equal(Resize(size)(images()), expected)
+
+
+@pytest.mark.parametrize(
+    ("head", "dropout", "layers"),
+    [
+        ("linear", 0.0, ["Linear(2048, 10)"]),
+        ("linear", 0.3, ["Dropout(0.3)", "Linear(2048, 10)"]),
+        ("128-64", 0.0, ["Linear(2048, 128)", "ReLU", "Linear(128, 64)", "ReLU", "Dropout(0.0)", "Linear(64, 10)"]),
+        ("512", 0.5, ["Linear(2048, 512)", "ReLU", "Dropout(0.5)", "Linear(512, 10)"]),
+    ],
+)
+def test_resnet50s_head_is_an_option(head: str, dropout: float, layers: list[str]) -> None:
+    """A dropout comes before the last layer alone (document 4)."""
+    with torch.device("meta"):
+        network = ResNet50(weights="none", head=head, dropout=dropout).build(10)
+    assert [told(leaf) for leaf in network[-1].modules() if not list(leaf.children())] == layers
+
+
+def told(leaf: nn.Module) -> str:
+    if isinstance(leaf, nn.Linear):
+        return f"Linear({leaf.in_features}, {leaf.out_features})"
+    return f"Dropout({leaf.p})" if isinstance(leaf, nn.Dropout) else type(leaf).__name__
+
+
+def test_a_dense_head_is_its_layers_one_after_another() -> None:
+    head = dense_head(6, [5, 4], 3, dropout=0.5).eval()
+    first, second, last = (module for module in head.modules() if isinstance(module, nn.Linear))
+    x = torch.randn(2, 6)
+    torch.testing.assert_close(head(x), last(F.relu(second(F.relu(first(x))))))
+
+
+@pytest.mark.parametrize(
+    ("head", "read"),
+    [([], "linear"), ([512], "512"), ([128, 64], "128-64"), ((128, 64), "128-64"), ("7-8-9", "7-8-9"), (512, None)],
+    ids=str,
+)
+def test_a_head_is_text_or_a_list_of_widths(head: object, read: str | None) -> None:
+    if read is None:
+        with pytest.raises(ValidationError, match="head"):
+            ResNet50.model_validate({"head": head})
+    else:
+        assert ResNet50.model_validate({"head": head}).head == read
+
+
+@pytest.mark.parametrize(
+    "head", ["", "0", "128-", "-128", "128--64", "128,64", "linear-128", "Linear", "01", [0], [-1]]
+)
+def test_a_head_that_is_none_is_refused(head: object) -> None:
+    with pytest.raises(ValidationError, match="head"):
+        ResNet50.model_validate({"head": head})
+
+
+@pytest.mark.parametrize("member", [ResNet9, MiniResNet])
+def test_imagenet_weights_are_resnet50s_alone(member: type[Architecture]) -> None:
+    with pytest.raises(ValidationError, match="imagenet weights exist for resnet50 only"):
+        member.model_validate({"weights": "imagenet"})
+    assert ResNet50().weights == "imagenet"
 
 
 @pytest.mark.parametrize(("stride", "pool"), [(1, False), (2, False), (1, True)])

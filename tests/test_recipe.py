@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import permutations
 from typing import Any, get_args
 
 import pytest
@@ -40,6 +41,7 @@ def test_a_recipe_flattens_to_one_name_per_field() -> None:
         "dataset": "cifar10",
         "model/name": "resnet9",
         "model/dropout": 0.1,
+        "model/weights": "none",
         "optimizer/name": "adam",
         "optimizer/lr": 0.01,
         "optimizer/weight_decay": 1e-4,
@@ -48,15 +50,23 @@ def test_a_recipe_flattens_to_one_name_per_field() -> None:
         "schedule/name": "step",
         "schedule/every": 5,
         "schedule/gamma": 0.5,
+        "finetune/name": "scratch",
         "epochs": 8,
         "batch_size": 400,
         "augment/flip": True,
         "augment/crop_padding": 4,
         "augment/padding_mode": "reflect",
+        "augment/brightness": 0.0,
+        "augment/contrast": 0.0,
+        "augment/saturation": 0.0,
+        "augment/hue": 0.0,
+        "augment/rotation": 0.0,
+        "augment/grayscale": 0.0,
         "scaling": "dataset",
         "label_smoothing": 0.0,
         "grad_clip/name": "value",
         "grad_clip/limit": 0.1,
+        "early_stopping/name": "none",
         "train_images": None,
         "precision": "mixed",
         "seed": 0,
@@ -72,6 +82,7 @@ def test_an_option_may_be_sampled_under_its_own_name_or_its_variants() -> None:
     assert ADAM.sampled_names() == ADAM.flatten() | carried
     assert carried == {
         "model/resnet9/dropout": 0.1,
+        "model/resnet9/weights": "none",
         "optimizer/adam/lr": 0.01,
         "optimizer/adam/weight_decay": 1e-4,
         "optimizer/adam/beta1": 0.9,
@@ -122,6 +133,13 @@ def test_text_is_read_as_the_type_of_the_field(settings: dict[str, Value], chang
     assert replaced(settings) == changes
     for name, value in changes.items():
         assert type(ADAM.replace(settings).flatten()[name]) is type(value)
+
+
+def test_a_choice_of_numbers_is_read_from_text() -> None:
+    resnet50 = ADAM.replace({"model/name": "resnet50"})
+    assert resnet50.replace({"model/image_size": "224"}).flatten()["model/image_size"] == 224
+    with pytest.raises(UserError, match=r"^model/image_size=64 is not valid: .* should be 32 or 224\.$"):
+        resnet50.replace({"model/image_size": "64"})
 
 
 @pytest.mark.parametrize("text", ["none", "None", "null", "NONE"])
@@ -238,7 +256,7 @@ def test_a_recipe_cannot_be_changed() -> None:
         ({"grad_clip": {"name": "value", "limit": 0}}, "grad_clip/limit: input should be greater than 0"),
         (
             {"model": {"name": "resnet9", "width": 2}},
-            "model/width is no field; the nearest is model/dropout or model/name",
+            "model/width is no field; the nearest is model/weights or model/head or model/dropout",
         ),
     ],
     ids=str,
@@ -265,3 +283,126 @@ def test_importing_the_recipe_loads_no_torch() -> None:
     code = "import sys, cifar_tune.recipe; print(sorted({'torch', 'ray', 'mlflow', 'optuna'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# What makes no sense together
+
+RESNET50 = ADAM.replace({"model/name": "resnet50", "finetune/name": "full", "model/weights": "imagenet", "epochs": 20})
+TWO_PHASE = RESNET50.replace({"finetune/name": "two-phase", "finetune/head_epochs": 10})
+FROZEN = RESNET50.replace({"finetune/name": "frozen", "finetune/views": 2})
+PLAIN: dict[str, Value] = {"augment/flip": False, "augment/crop_padding": 0}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "reason"),
+    [
+        (
+            RESNET50,
+            {"finetune/name": "scratch"},
+            "model/weights=imagenet has no use: finetune=scratch starts from random weights; choose full to train all",
+        ),
+        (ADAM, {"model/weights": "here.pth"}, r"model/weights=here\.pth has no use: finetune=scratch"),
+        (
+            TWO_PHASE,
+            {"finetune/head_epochs": 20},
+            "finetune/head_epochs has to leave at least one of the epochs to the second phase, but is 20 of 20",
+        ),
+        (TWO_PHASE, {"epochs": 1}, "finetune/head_epochs has to leave at least one .*, but is 1 of 1"),
+        (FROZEN, PLAIN, "finetune/views: augment changes nothing, so all views of an image would be the same"),
+        (TWO_PHASE.replace(PLAIN), {"finetune/views": 3}, "finetune/views: augment changes nothing"),
+        (RESNET50, {"model/name": "resnet9"}, "model/weights: imagenet weights exist for resnet50 only; use none"),
+        (
+            ADAM.replace({"optimizer/name": "sgd", "optimizer/nesterov": True}),
+            {"optimizer/momentum": 0},
+            "optimizer: nesterov needs a momentum above 0",
+        ),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense_together_are_refused_with_the_reason(
+    recipe: Recipe, settings: dict[str, Value], reason: str
+) -> None:
+    with pytest.raises(UserError, match=f"^The recipe makes no sense with this: {reason}") as error:
+        recipe.replace(settings)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"model": {"name": "resnet50"}},
+        {"finetune": {"name": "two-phase", "head_epochs": 8}},
+        {"finetune": {"name": "frozen", "views": 2}, "augment": {"flip": False, "crop_padding": 0}},
+        {"model": {"name": "resnet9", "weights": "imagenet"}, "finetune": {"name": "full"}},
+        {"optimizer": {"name": "sgd", "lr": 0.1, "nesterov": True, "momentum": 0.0}},
+    ],
+    ids=str,
+)
+def test_a_document_whose_options_make_no_sense_together_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Recipe.model_validate(ADAM.model_dump() | document)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        (RESNET50, {"finetune/name": "scratch", "model/weights": "none"}),
+        (RESNET50, {"model/name": "resnet9", "model/weights": "none", "finetune/name": "scratch"}),
+        (ADAM, {"model/name": "resnet50", "model/weights": "imagenet", "finetune/name": "frozen"}),
+        (FROZEN, {**PLAIN, "finetune/views": "none"}),
+        (ADAM.replace(PLAIN), {"finetune/name": "frozen", "finetune/views": "2", "augment/rotation": "5"}),
+        (ADAM, {"finetune/name": "two-phase", "epochs": "30", "finetune/head_epochs": "29"}),
+        (TWO_PHASE, {"epochs": 2, "finetune/head_epochs": 1}),
+        (
+            ADAM.replace({"optimizer/name": "sgd", "optimizer/nesterov": True}),
+            {"optimizer/momentum": 0, "optimizer/nesterov": False},
+        ),
+        (
+            ADAM.replace({"optimizer/name": "sgd", "optimizer/momentum": 0}),
+            {"optimizer/nesterov": True, "optimizer/momentum": 0.9},
+        ),
+    ],
+    ids=str,
+)
+def test_fields_that_only_fit_together_are_set_together_in_any_order(
+    recipe: Recipe, settings: dict[str, Value]
+) -> None:
+    found = [recipe.replace(dict(order)) for order in permutations(settings.items())]
+    assert all(each == found[0] for each in found)
+    assert found[0] != recipe
+    assert found[0].replace(settings) == found[0]
+    assert settings.keys() <= found[0].flatten().keys()
+
+
+# The epochs of the head
+
+
+@pytest.mark.parametrize(
+    ("epochs", "head_epochs"), [(20, 10), (40, 20), (30, 15), (10, 5), (4, 2), (3, 2), (2, 1), (100, 50)]
+)
+def test_changed_epochs_keep_the_heads_share_of_them(epochs: int, head_epochs: int) -> None:
+    assert TWO_PHASE.replace({"epochs": epochs}).flatten()["finetune/head_epochs"] == head_epochs
+
+
+@pytest.mark.parametrize(("head_epochs", "epochs", "kept"), [(19, 2, 1), (19, 10, 9), (1, 5, 1), (1, 2, 1)])
+def test_each_phase_keeps_at_least_one_epoch(head_epochs: int, epochs: int, kept: int) -> None:
+    recipe = TWO_PHASE.replace({"finetune/head_epochs": head_epochs}).replace({"epochs": epochs})
+    assert recipe.flatten()["finetune/head_epochs"] == kept
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_heads_epochs_are_what_is_said_of_them(order: int) -> None:
+    settings: dict[str, Value] = {"epochs": 40, "finetune/head_epochs": 3}
+    assert TWO_PHASE.replace(dict(list(settings.items())[::order])).flatten()["finetune/head_epochs"] == 3
+
+
+def test_what_another_variant_has_is_passed_by_where_asked() -> None:
+    settings: dict[str, Value] = {"finetune/head_epochs": 3, "optimizer/momentum": 0.5, "epochs": 9}
+    assert ADAM.replace(settings, skip_unknown=True) == ADAM.replace({"epochs": 9})
+    with pytest.raises(UserError, match="no field 'finetune/head_epochs'"):
+        ADAM.replace(settings)
+
+
+def test_replacing_every_field_of_a_two_phase_recipe_by_itself_changes_nothing() -> None:
+    assert TWO_PHASE.replace(TWO_PHASE.flatten()) == TWO_PHASE
+    assert FROZEN.replace({name: str(value) for name, value in FROZEN.flatten().items()}) == FROZEN

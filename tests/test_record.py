@@ -28,6 +28,7 @@ def space(trial):
 SEARCH = Search(num_trials=4, rungs=(0.5,), keep=0.5)
 """
 TWO_BASELINES = 'BASELINES = [BASELINE, BASELINE.replace({"optimizer/lr": 0.3, "batch_size": 16})]\n'
+PATIENT = SPACE.replace("epochs=4", 'epochs=8, early_stopping={"name": "patience", "patience": 2}')
 RISING = (0.2, 0.3, 0.4, 0.5)
 
 Open = Callable[..., Record]
@@ -170,6 +171,49 @@ def test_a_trial_that_broke_down_completes_in_optuna_with_chance_accuracy(
     assert trial.facts["diverged_at_step"] == 3
     assert in_optuna(store, number).state == TrialState.COMPLETE
     assert in_optuna(store, number).value == 0.1
+
+
+def test_a_trial_out_of_patience_stops_early_with_its_best_score(store: Store, reopen: Open) -> None:
+    number = train(driver_of(reopen(PATIENT)), [0.2, 0.7, 0.4, 0.5, 0.9])
+    (trial,) = seen(store)
+    assert (trial.state, trial.epochs, trial.val_accuracy) == ("stopped early", 4, 0.7)
+    assert trial.is_complete
+    assert trial.is_over
+    assert in_optuna(store, number).state == TrialState.COMPLETE
+    assert in_optuna(store, number).value == 0.7
+    assert in_optuna(store, number).intermediate_values == {1: 0.2, 2: 0.7, 3: 0.7, 4: 0.7}
+
+
+def test_a_trial_that_is_patient_to_the_end_completes_with_its_best_score(store: Store, reopen: Open) -> None:
+    number = train(driver_of(reopen(PATIENT)), [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.65, 0.6])
+    (trial,) = seen(store)
+    assert (trial.state, trial.epochs, trial.val_accuracy) == ("completed", 8, 0.7)
+    assert in_optuna(store, number).value == 0.7
+
+
+def test_a_rung_judges_the_best_epoch_so_far_where_that_is_what_counts(store: Store, reopen: Open) -> None:
+    """Epoch 4 of 8: its own score is the same in all three, the best before it is not."""
+    driver = driver_of(reopen(PATIENT))
+    for best in (0.5, 0.6, 0.45):
+        train(driver, [0.2, 0.3, best, 0.4])
+    assert [trial.state for trial in seen(store)] == ["interrupted", "interrupted", "pruned"]
+
+
+def test_rungs_are_rebuilt_from_the_best_epochs_too(store: Store, reopen: Open) -> None:
+    train(driver_of(reopen(PATIENT)), [0.2, 0.3, 0.6, 0.4])
+    resumed = driver_of(reopen(PATIENT))
+    assert resumed.next_trial().number == 0
+    train(resumed, [0.2, 0.3, 0.5, 0.4])
+    assert seen(store)[1].state == "pruned"
+
+
+def test_no_rung_lies_before_two_epochs_of_the_second_phase(store: Store, reopen: Open) -> None:
+    """The rung at half of 4 epochs is passed over, as the head alone is trained for one."""
+    two_phase = SPACE.replace("epochs=4", 'epochs=4, finetune={"name": "two-phase", "head_epochs": 1}')
+    driver = driver_of(reopen(two_phase))
+    train(driver, RISING)
+    train(driver, [0.1, 0.1, 0.1, 0.1])
+    assert [trial.state for trial in seen(store)] == ["completed", "completed"]
 
 
 def test_a_failed_trial_fails_in_optuna_and_keeps_its_error(store: Store, reopen: Open) -> None:
@@ -462,7 +506,7 @@ def test_baselines_that_a_setting_makes_equal_are_one(reopen: Open) -> None:
 
 
 def test_other_images_under_the_same_name_are_refused(reopen: Open) -> None:
-    reopen().check_data("a")
-    reopen().check_data("a")
-    with pytest.raises(UserError, match=r"another copy of the data set.*--data-dir"):
-        reopen().check_data("b")
+    reopen().check_unchanged("data", "a")
+    reopen().check_unchanged("data", "a")
+    with pytest.raises(UserError, match=r"was begun with other data.*--name"):
+        reopen().check_unchanged("data", "b")

@@ -129,6 +129,7 @@ SEARCHES: dict[str, list[Trial]] = {
     "one that runs": [trial(0, None, "running")],
     "all completed": [trial(0, 0.5), trial(1, 0.6)],
     "all pruned": [trial(n, 0.2 + n / 100, "pruned", num_epochs=1) for n in range(3)],
+    "all stopped early": [trial(n, 0.2 + n / 100, "stopped early", num_epochs=2) for n in range(3)],
     "all diverged": [trial(n, None, "diverged") for n in range(3)],
     "all failed": [trial(n, None, "failed", error="Traceback\nKeyError: 'x'") for n in range(3)],
     "all failed after an epoch": [trial(n, 0.3, "failed", num_epochs=1) for n in range(3)],
@@ -171,6 +172,28 @@ def test_completed_trials_come_by_score_and_pruned_ones_below_them_all() -> None
     assert places(
         trial(0, 0.5), trial(1, 0.9, "pruned", num_epochs=2), trial(2, 0.7), trial(3, 0.1), trial(4, 0.95, "pruned")
     ) == [2, 0, 3, 4, 1]
+
+
+def test_trials_that_stopped_early_are_ranked_among_the_completed_ones() -> None:
+    assert places(
+        trial(0, 0.5),
+        trial(1, 0.6, "stopped early", num_epochs=2),
+        trial(2, 0.7),
+        trial(3, 0.55, "stopped early", num_epochs=3),
+        trial(4, 0.9, "pruned", num_epochs=3),
+    ) == [2, 1, 3, 0, 4]
+
+
+def test_a_baseline_that_stopped_early_is_what_gains_are_counted_from() -> None:
+    trials = [trial(0, 0.5, "stopped early", num_epochs=2), trial(1, 0.75), trial(2, 0.8, "stopped early")]
+    assert baseline_accuracy(trials) == 0.5
+    assert [gain_in_points(each, 0.5) for each in trials] == pytest.approx([0, 25, 30])
+    best = best_trial(trials)
+    assert best is not None
+    assert best.number == 2
+    assert headline(trials).startswith(
+        "Best of 3 trials: trial 2 with 80.00 %, +30.00 points over the baseline's 50.00 %"
+    )
 
 
 def test_pruned_trials_come_by_how_far_they_got_and_then_by_score() -> None:
@@ -516,3 +539,10 @@ def test_the_command_of_a_trial_repeats_the_settings_of_its_search(space_file: P
     trials = sampled(space_file, {"epochs": "2", "train_images": "none"}, num_trials=2)
     for each in trials:
         assert load_space(space_file, settings_of(trials, each.number, space_file)).baselines[0] == each.recipe
+
+
+def test_the_command_of_a_trial_keeps_the_phases_that_its_search_had() -> None:
+    """`--set epochs` alone would move the end of the first one."""
+    path = Path(__file__).parent.parent / "search_spaces" / "resnet50_two_phase.py"
+    for each in (trials := sampled(path, {"finetune/head_epochs": "5"}, num_trials=4)):
+        assert load_space(path, settings_of(trials, each.number, path)).baselines[0] == each.recipe

@@ -33,6 +33,24 @@ def test_a_rung_is_after_the_first_whole_epoch_that_reaches_its_fraction(
     assert rung_epochs(epochs, fractions) == expected
 
 
+@pytest.mark.parametrize(
+    ("first_rung", "expected"),
+    [(1, {3: 0.25, 5: 0.5, 8: 0.75}), (3, {3: 0.25, 5: 0.5, 8: 0.75}), (4, {5: 0.5, 8: 0.75}), (8, {8: 0.75}), (9, {})],
+)
+def test_no_rung_lies_before_the_first_that_may_be(first_rung: int, expected: dict[int, float]) -> None:
+    assert rung_epochs(10, (0.25, 0.5, 0.75), first_rung) == expected
+
+
+def test_a_trial_is_not_compared_before_its_first_rung() -> None:
+    """Trials of several phases and of one meet at the rungs that both have."""
+    rungs = Rungs((0.25, 0.5), 0.5)
+    assert rungs.record(0, 2, 8, 0.9)
+    assert rungs.record(1, 2, 8, 0.1, first_rung=3)
+    assert not rungs.record(2, 2, 8, 0.2)
+    assert rungs.record(0, 4, 8, 0.9)
+    assert not rungs.record(1, 4, 8, 0.1, first_rung=3)
+
+
 @pytest.mark.parametrize("epochs", range(1, 31))
 def test_every_rung_lies_within_the_run(epochs: int) -> None:
     for epoch, fraction in rung_epochs(epochs, (0.05, 0.1, 0.25, 0.5, 0.75, 0.95)).items():

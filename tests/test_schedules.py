@@ -1,16 +1,27 @@
 """Every schedule as a pure function of the position, and each against its definition or torch's own."""
 
 import math
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
 import torch
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
-from cifar_tune.schedules import BaseSchedule, Constant, Cosine, OneCycle, Position, Schedule, Step, learning_rates
+from cifar_tune.schedules import (
+    BaseSchedule,
+    Constant,
+    Cosine,
+    OneCycle,
+    Plateau,
+    Position,
+    Schedule,
+    Step,
+    learning_rates,
+)
 
 MEMBERS: tuple[type[BaseSchedule], ...] = get_args(get_args(Schedule)[0])
 VARIATIONS: tuple[BaseSchedule, ...] = (
@@ -149,6 +160,54 @@ def test_step_halves_the_documents_rate_after_epoch_20() -> None:
     assert rates == [0.001] * 20 * 450 + [0.0005] * 5 * 450
 
 
+@pytest.mark.parametrize(("first_epoch", "shares"), [(0, [1, 1, 1, 0.5, 0.5]), (2, [1, 0.5, 0.5, 0.5, 0.25])])
+def test_step_counts_from_the_start_of_the_run_in_every_phase(first_epoch: int, shares: list[float]) -> None:
+    schedule = Step(every=3, gamma=0.5)
+    rates = learning_rates(schedule, 0.1, epochs=5, steps_per_epoch=2, first_epoch=first_epoch)
+    assert rates == pytest.approx([0.1 * share for share in shares for _ in range(2)])
+
+
+@every_schedule
+@pytest.mark.parametrize("first_epoch", [1, 7])
+def test_every_other_schedule_begins_anew_in_each_phase(schedule: BaseSchedule, first_epoch: int) -> None:
+    first = learning_rates(schedule, 0.1, epochs=4, steps_per_epoch=3)
+    later = learning_rates(schedule, 0.1, epochs=4, steps_per_epoch=3, first_epoch=first_epoch)
+    assert later == first or isinstance(schedule, Step)
+
+
+NOISE = random.Random(0)
+LOSSES: dict[str, list[float]] = {
+    "falling": [2 * 0.9**epoch for epoch in range(40)],
+    "flat": [1.5] * 40,
+    "rising": [1 + epoch / 10 for epoch in range(40)],
+    "random": [NOISE.random() for _ in range(40)],
+    "falling with noise": [2 * 0.95**epoch + NOISE.gauss(0, 0.1) for epoch in range(40)],
+    "falling by less than counts": [1 - 5e-5 * epoch for epoch in range(40)],
+    "falling by a little more than counts": [(1 - 1.1e-4) ** epoch for epoch in range(40)],
+    "in steps": [1 / (1 + epoch // 7) for epoch in range(40)],
+}
+
+
+@pytest.mark.parametrize("losses", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize(("gamma", "patience"), [(0.1, 3), (0.5, 0), (0.5, 1), (0.9, 2), (0.3, 10)])
+def test_plateau_is_torchs_epoch_by_epoch(losses: Sequence[float], gamma: float, patience: int) -> None:
+    """Torch never lowers a rate by less than 1e-8; from a rate of a million that is below all that is reached."""
+    schedule = Plateau(gamma=gamma, patience=patience)
+    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e6)
+    scheduler = ReduceLROnPlateau(optimizer, factor=gamma, patience=patience)
+    for epoch, loss in enumerate(losses):
+        for step in (0, 1):
+            at = Position(2 * epoch + step, 2 * len(losses), 2, val_losses=losses[:epoch])
+            expected = optimizer.param_groups[0]["lr"]
+            assert 1e6 * schedule.factor(at) == pytest.approx(expected, rel=1e-9, abs=1e-7)
+        optimizer.step()
+        scheduler.step(loss)
+
+
+def test_plateaus_plan_is_its_first_rate() -> None:
+    assert learning_rates(Plateau(patience=0), 0.3, epochs=30, steps_per_epoch=4) == [0.3] * 120
+
+
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 100])
 def test_cosine_is_torchs(num_steps: int) -> None:
     rates = learning_rates(Cosine(), 0.1, epochs=1, steps_per_epoch=num_steps)
@@ -168,6 +227,8 @@ def test_cosine_rises_in_a_line_and_then_falls_from_the_full_rate() -> None:
         {"name": "step", "every": 0},
         {"name": "step", "gamma": 1.0},
         {"name": "cosine", "warmup": 1.0},
+        {"name": "plateau", "gamma": 1.0},
+        {"name": "plateau", "patience": -1},
         {"name": "one-cycle", "initial_div": 0},
         {"name": "one-cycle", "final_div": -1},
         {"name": "one-cycle", "shape": "triangle"},

@@ -125,7 +125,7 @@ def test_a_shipped_space_says_its_command_source_cost_and_expected_result(path: 
 def test_every_sampled_field_of_a_shipped_space_can_be_set(path: Path) -> None:
     """Fixing a field to the baseline's value fixes every name that is about it, and draws stay valid.
 
-    Of several baselines the others may not bear the first one's variant.
+    Of several baselines the others may not bear the first one's variants.
     """
     baseline, *others = load_space(path).baselines
     flat = baseline.flatten()
@@ -276,7 +276,7 @@ def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
     [
         ({"optimizer/lrr": "1"}, r"^--set optimizer/lrr: the recipe has no such field; the nearest is optimizer/lr "),
         ({"optimizer/momentum": "0.5"}, r"^--set optimizer/momentum: the recipe has no such field; the nearest is "),
-        ({"zzzz": "1"}, r"^--set zzzz: .*; choose one of augment/crop_padding, .*, train_images\.$"),
+        ({"zzzz": "1"}, r"^--set zzzz: .*; choose one of augment/brightness, .*, train_images\.$"),
         ({"optimizer": "sgd"}, r"^--set optimizer: the recipe has no such field; the nearest is optimizer/"),
         ({"optimizer/name": "sdg"}, r"^optimizer/name=sdg is not valid; the nearest is sgd\.$"),
         ({"optimizer/lr": "fast"}, r"^optimizer/lr=fast is not valid: optimizer/lr: input should be a valid number"),
@@ -357,3 +357,18 @@ def test_a_distribution_contains_what_it_can_give(
 ) -> None:
     assert all(contains(distribution, value) for value in inside)
     assert not any(contains(distribution, value) for value in outside)
+
+
+def test_the_space_of_everything_starts_from_the_recipes_of_the_others() -> None:
+    """But for the data set, the image size and the weights, which fit all of them."""
+    spaces = Path(__file__).parent.parent / "search_spaces"
+    adapted = {"dataset": "cifar10", "model/image_size": 32}
+    names = ["resnet50_linear", "resnet50_two_phase", "resnet9", "resnet50_cifar100", "mini_resnet"]
+    own = [load_space(spaces / f"{name}.py").baselines[0].replace(adapted, skip_unknown=True) for name in names]
+    assert list(load_space(spaces / "all.py").baselines) == own
+
+
+def test_some_frozen_trials_of_the_space_of_everything_have_features_that_can_be_kept() -> None:
+    space = load_space(Path(__file__).parent.parent / "search_spaces" / "all.py")
+    frozen = [recipe for recipe in space.draw_recipes(100) if recipe.finetune.name in ("frozen", "two-phase")]
+    assert 0.2 < sum(recipe.has_fixed_features for recipe in frozen) / len(frozen) < 0.8

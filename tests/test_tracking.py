@@ -28,6 +28,7 @@ METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "se
 STATES_IN_MLFLOW: dict[State, str] = {  # design.md's table
     "running": "RUNNING",
     "completed": "FINISHED",
+    "stopped early": "FINISHED",
     "pruned": "FINISHED",
     "diverged": "FINISHED",
     "out of memory": "FINISHED",
@@ -115,7 +116,15 @@ class Room:
             assert run.info.status == STATES_IN_MLFLOW[trial.state]
             assert run.data.tags["cifar_tune.state"] == trial.state
             expected = [(int(epoch["epoch"]), epoch["val_accuracy"]) for epoch in trial.curve]
-            assert self.history(trial.number) == expected
+            if trial.is_over and trial.val_accuracy not in (None, *trial.accuracies[-1:]):
+                expected.append((trial.epochs, trial.val_accuracy))
+            assert self.history(trial.number) == sorted(expected)
+            assert run.data.metrics.get("val_accuracy") == self.score(trial)
+
+    def score(self, trial: Trial) -> float | None:
+        """What a run says of its trial: the score, or the last epoch's accuracy where there is none."""
+        last = trial.accuracies[-1] if trial.curve else None
+        return trial.val_accuracy if trial.is_over and trial.val_accuracy is not None else last
 
 
 @pytest.fixture
@@ -124,13 +133,17 @@ def room(store: Store, search: str, tiny: TrainingData) -> Room:
 
 
 def trial(
-    number: int = 0, state: State = "running", accuracies: Sequence[float] = (), error: str | None = None
+    number: int = 0,
+    state: State = "running",
+    accuracies: Sequence[float] = (),
+    error: str | None = None,
+    recipe: Recipe = RECIPE,
 ) -> Trial:
     curve = [
         {"epoch": i, "progress": i / 4, **dict.fromkeys(METRICS, 0.1 * i), "val_accuracy": accuracy}
         for i, accuracy in enumerate(accuracies, start=1)
     ]
-    return Trial("tiny", number, state, RECIPE, {}, number == 0, curve, {"num_parameters": 77_850}, error)
+    return Trial("tiny", number, state, recipe, {}, number == 0, curve, {"num_parameters": 77_850}, error)
 
 
 def test_a_search_is_one_parent_run_with_its_description_and_tags(room: Room) -> None:
@@ -185,6 +198,51 @@ def test_the_table_of_statuses_is_the_designs() -> None:
 def test_a_state_is_shown_as_a_status_and_a_tag(room: Room, state: State) -> None:
     room.update(room.tracker(), trial(0, state, (0.3,)))
     room.assert_shows(trial(0, state, (0.3,)))
+
+
+PATIENT = RECIPE.replace({"early_stopping/name": "patience", "early_stopping/patience": 2})
+SCORED: list[tuple[State, Recipe, tuple[float, ...], float]] = [
+    ("stopped early", PATIENT, (0.2, 0.6, 0.4, 0.5), 0.6),
+    ("completed", PATIENT, (0.2, 0.3, 0.6, 0.5), 0.6),
+    ("completed", PATIENT, (0.2, 0.3, 0.4, 0.5), 0.5),
+    ("pruned", PATIENT, (0.2, 0.6, 0.4), 0.6),
+    ("completed", RECIPE, (0.2, 0.6, 0.4, 0.5), 0.5),
+    ("diverged", RECIPE, (0.2, 0.6), 0.1),
+    ("diverged", RECIPE, (), 0.1),
+    ("out of memory", PATIENT, (0.2, 0.6), 0.1),
+]
+
+
+@pytest.mark.parametrize(("state", "recipe", "accuracies", "score"), SCORED)
+def test_a_finished_run_has_its_trials_score(
+    room: Room, state: State, recipe: Recipe, accuracies: tuple[float, ...], score: float
+) -> None:
+    ended = trial(0, state, accuracies, recipe=recipe)
+    assert ended.val_accuracy == score
+    steps = [trial(0, "running", accuracies[:n], recipe=recipe) for n in range(len(accuracies) + 1)]
+    room.update(room.tracker(), *steps, ended)
+    run = room.children()[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["val_accuracy"] == score
+    room.assert_shows(ended)
+
+
+def test_a_score_that_a_killed_process_wrote_before_the_status_is_mended(room: Room) -> None:
+    ended = trial(0, "stopped early", (0.2, 0.6, 0.4, 0.5), recipe=PATIENT)
+    room.update(room.tracker(), ended)
+    room.client.update_run(room.children()[0].info.run_id, status="RUNNING")
+    room.tracker().catch_up([ended])
+    run = room.children()[0]
+    assert (run.info.status, run.data.metrics["val_accuracy"]) == ("FINISHED", 0.6)
+
+
+@pytest.mark.parametrize("state", ["stopped early", "diverged"])
+def test_a_score_is_written_once_however_often_it_is_told(room: Room, state: State) -> None:
+    ended = trial(0, state, (0.2, 0.6, 0.4, 0.5), recipe=PATIENT)
+    tracker = room.tracker()
+    for _ in range(2):
+        room.update(tracker, ended)
+    room.assert_shows(ended)
 
 
 def test_an_error_is_a_tag_however_long(room: Room) -> None:

@@ -2,60 +2,92 @@
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import asdict
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import cut
+from runs import BASE, CPU, NO_AUGMENT, repeatable, same_tensors, train, variants, with_settings
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
 
 from cifar_tune import Recipe
-from cifar_tune.augment import sample
+from cifar_tune.augment import Scaling, sample
 from cifar_tune.checkpoint import load_state, save_state, save_weights
-from cifar_tune.images import Images, TrainingData
+from cifar_tune.images import TrainingData
+from cifar_tune.inputs import DeviceData
 from cifar_tune.recipe import Value
 from cifar_tune.schedules import learning_rates
-from cifar_tune.training import DeviceData, DivergenceError, EpochMetrics, Training
+from cifar_tune.training import DivergenceError, Training
 
-CPU = torch.device("cpu")
-NOT_REPEATABLE = {"seconds", "images_per_second"}
-BASE = Recipe(
-    dataset="shapes",
-    model={"name": "mini_resnet"},
-    optimizer={"name": "adam", "lr": 0.003},
-    schedule={"name": "cosine"},
-    epochs=3,
-    batch_size=32,
-)
 RESNET9 = BASE.replace({"model/name": "resnet9", "epochs": 2, "batch_size": 4, "schedule/name": "one-cycle"})
 
+# What a recipe is put together of; each choice is what it sets.
+CHOICES: dict[str, list[dict[str, Value]]] = {
+    "model": [{"model/name": name} for name in variants("model")],
+    "schedule": [
+        *({"schedule/name": name} for name in variants("schedule") if name != "one-cycle"),
+        *({"schedule/name": "one-cycle", "schedule/shape": shape} for shape in ("linear-exponential", "torch")),
+    ],
+    "optimizer": [{"optimizer/name": name} for name in variants("optimizer")],
+    "finetune": [{"finetune/name": name} for name in variants("finetune")],
+    "augment": [
+        NO_AUGMENT,
+        {"augment/flip": True, "augment/crop_padding": 4},
+        {
+            "augment/padding_mode": "zero",
+            "augment/brightness": 0.2,
+            "augment/contrast": 0.2,
+            "augment/saturation": 0.2,
+            "augment/hue": 0.1,
+            "augment/rotation": 15.0,
+            "augment/grayscale": 0.1,
+        },
+    ],
+    "scaling": [{"scaling": name} for name in get_args(Scaling)],
+    "grad_clip": [{"grad_clip/name": name} for name in variants("grad_clip")],
+}
+Pair = frozenset[tuple[str, int]]  # two groups, each with the number of one of its choices
 
-def variants(group: str) -> list[str]:
-    return [member.model_fields["name"].default for member in get_args(Recipe.model_fields[group].annotation)]
+
+def pairs(chosen: dict[str, int]) -> set[Pair]:
+    return {frozenset(pair) for pair in combinations(chosen.items(), 2)}
 
 
-COMBINATIONS = list(product(*(variants(group) for group in ("model", "schedule", "optimizer", "grad_clip"))))
+def all_pairs() -> set[Pair]:
+    return {
+        frozenset([(first, i), (second, j)])
+        for first, second in combinations(CHOICES, 2)
+        for i, j in product(range(len(CHOICES[first])), range(len(CHOICES[second])))
+    }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def covering() -> list[dict[str, int]]:
+    """Combinations in which every pair of choices occurs: from the first pair that is missing, greedily on."""
+    missing, found = all_pairs(), []
+    while missing:
+        chosen = dict(min(missing, key=sorted))
+        for group in sorted(CHOICES.keys() - chosen.keys()):
+            gains = [len(missing & pairs({**chosen, group: i})) for i in range(len(CHOICES[group]))]
+            chosen[group] = gains.index(max(gains))
+        missing -= pairs(chosen)
+        found.append(chosen)
+    return found
 
 
-def cut(data: TrainingData, num_train: int, num_val: int) -> TrainingData:
-    train = Images(data.train.images[:num_train], data.train.labels[:num_train])
-    val = Images(data.val.images[:num_val], data.val.labels[:num_val])
-    return TrainingData(data.dataset, data.digest, train, val)
+COMBINATIONS = covering()
+
+
+def combined(chosen: dict[str, int]) -> Recipe:
+    settings: dict[str, Value] = {"model/weights": "none", "batch_size": 4}
+    for group, i in chosen.items():
+        settings |= CHOICES[group][i]
+    # The second phase needs an epoch of its own.
+    return BASE.replace({**settings, "epochs": 2 if settings["finetune/name"] == "two-phase" else 1})
 
 
 @pytest.fixture(scope="module")
@@ -64,38 +96,14 @@ def data(tiny: TrainingData) -> DeviceData:
 
 
 @pytest.fixture(scope="module")
-def smallest(tiny: TrainingData) -> DeviceData:
-    """32 training and 16 validation images."""
-    return DeviceData.place(cut(tiny, 32, 16), CPU)
-
-
-@pytest.fixture(scope="module")
-def handful(tiny: TrainingData) -> DeviceData:
-    """6 training and 4 validation images, for the networks that a CPU takes its time for."""
-    return DeviceData.place(cut(tiny, 6, 4), CPU)
-
-
-def with_settings(settings: dict[str, Value]) -> Recipe:
-    return BASE.replace(settings)
-
-
-def repeatable(metrics: EpochMetrics) -> dict[str, Any]:
-    """Everything but the times."""
-    return {name: value for name, value in asdict(metrics).items() if name not in NOT_REPEATABLE}
-
-
-def train(recipe: Recipe, data: DeviceData) -> list[dict[str, Any]]:
-    return [repeatable(metrics) for metrics in Training(recipe, data).fit()]
-
-
-def same_tensors(first: nn.Module, second: nn.Module) -> bool:
-    ours, theirs = first.state_dict(), second.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+def four(tiny: TrainingData) -> DeviceData:
+    """4 training and 4 validation images: an epoch is a step."""
+    return DeviceData.place(cut(tiny, 4, 4), CPU)
 
 
 def scaled(training: Training, pixels: torch.Tensor) -> torch.Tensor:
     """The network's input, by the definition: pixels in [0, 1], minus the mean, over the deviation."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (training.mean, training.std))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (training.pixels.mean, training.pixels.std))
     return (pixels.float() / 255 - mean) / std
 
 
@@ -184,7 +192,7 @@ def test_a_loss_that_is_no_number_ends_the_run_at_its_step(data: DeviceData) -> 
 
 def test_a_run_that_diverges_later_names_the_step_of_the_whole_run(data: DeviceData) -> None:
     """The third epoch of three steps starts at step 6; its weights are spoilt before it."""
-    training = Training(with_settings({"augment/flip": False, "augment/crop_padding": 0}), data)
+    training = Training(with_settings(NO_AUGMENT), data)
     epochs = training.fit()
     next(epochs)
     next(epochs)
@@ -197,14 +205,14 @@ def test_a_run_that_diverges_later_names_the_step_of_the_whole_run(data: DeviceD
 
 
 def test_a_few_images_are_learnt_by_heart(smallest: DeviceData) -> None:
-    recipe = with_settings({"epochs": 15, "batch_size": 16, "augment/flip": False, "augment/crop_padding": 0})
+    recipe = with_settings({"epochs": 15, "batch_size": 16, **NO_AUGMENT})
     found = train(recipe, smallest)
     assert found[0]["train_loss"] > 1.8
     assert found[-1]["train_loss"] < 0.8
     assert found[-1]["train_accuracy"] > 0.8
 
 
-@pytest.mark.parametrize(("batch_size", "num_steps"), [(16, 2), (31, 2), (32, 1), (100, 1), (20, 2)])
+@pytest.mark.parametrize(("batch_size", "num_steps"), [(16, 2), (31, 1), (32, 1), (100, 1), (20, 2)])
 def test_the_last_batch_may_be_smaller(batch_size: int, num_steps: int, smallest: DeviceData) -> None:
     training = Training(with_settings({"batch_size": batch_size, "epochs": 1}), smallest)
     assert training.steps_per_epoch == num_steps
@@ -321,24 +329,23 @@ def test_the_data_sets_scaling_is_the_training_images_own(smallest: DeviceData) 
     torch.testing.assert_close(images.std(dim=(0, 2, 3), correction=0), torch.ones(3).double(), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize(("model", "schedule", "optimizer", "clip"), COMBINATIONS)
-def test_every_combination_trains_an_epoch(
-    model: str, schedule: str, optimizer: str, clip: str, handful: DeviceData
-) -> None:
-    recipe = with_settings(
-        {
-            "model/name": model,
-            "schedule/name": schedule,
-            "optimizer/name": optimizer,
-            "grad_clip/name": clip,
-            "epochs": 1,
-            "batch_size": 6,
-        }
-    )
-    (metrics,) = Training(recipe, handful).fit()
-    assert math.isfinite(metrics.train_loss)
-    assert math.isfinite(metrics.val_loss)
-    assert 0 <= metrics.val_accuracy <= 1
+@pytest.mark.parametrize("chosen", COMBINATIONS, ids=lambda chosen: "-".join(str(chosen[group]) for group in CHOICES))
+def test_every_two_choices_train_together(chosen: dict[str, int], four: DeviceData) -> None:
+    recipe = combined(chosen)
+    found = train(recipe, four)
+    assert len(found) == recipe.epochs
+    for metrics in found:
+        assert math.isfinite(metrics["train_loss"])
+        assert math.isfinite(metrics["val_loss"])
+        assert 0 <= metrics["val_accuracy"] <= 1
+
+
+def test_every_two_choices_are_tried_in_a_few_dozen_runs() -> None:
+    flat = [combined(chosen).flatten() for chosen in COMBINATIONS]
+    for first, second in combinations(CHOICES.values(), 2):
+        for one, other in product(first, second):
+            assert any((one | other).items() <= recipe.items() for recipe in flat)
+    assert len(COMBINATIONS) <= 32
 
 
 def test_saved_weights_give_the_same_logits_and_say_what_they_are(smallest: DeviceData, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ launch.py lets Ray Tune call it. Every change goes to the record first and then 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from cifar_tune.search.record import Record, State, Trial
@@ -30,8 +31,8 @@ class Driver:
         search = record.space.search
         self._rungs = Rungs(search.rungs, search.keep)
         for trial in record.trials():
-            for epoch in trial.curve:
-                self._judge(trial, epoch)
+            for num_epochs in range(1, trial.epochs + 1):
+                self._judge(replace(trial, state="running", curve=trial.curve[:num_epochs]))
 
     @property
     def is_over(self) -> bool:
@@ -49,9 +50,11 @@ class Driver:
             return True  # judged when it was new
         self.record.add_facts(number, facts)
         trial = self.record.add_epoch(number, metrics)
-        passes = self._judge(trial, metrics)
+        passes = self._judge(trial)
         if trial.epochs == trial.recipe.epochs:
             self.finish(number, "completed")
+        elif trial.recipe.stops(trial.accuracies):
+            self.finish(number, "stopped early")
         elif not passes and not trial.is_baseline:
             self.finish(number, "pruned")
         else:
@@ -77,8 +80,11 @@ class Driver:
         for observer in self._observers:
             observer.tick()
 
-    def _judge(self, trial: Trial, metrics: Mapping[str, float]) -> bool:
-        return self._rungs.record(trial.number, int(metrics["epoch"]), trial.recipe.epochs, metrics["val_accuracy"])
+    def _judge(self, trial: Trial) -> bool:
+        """By the score so far, which is what a report would say now."""
+        epochs, score = trial.recipe.epochs, trial.val_accuracy
+        assert score is not None
+        return self._rungs.record(trial.number, trial.epochs, epochs, score, first_rung=trial.recipe.first_rung)
 
     def _tell(self, trial: Trial) -> Trial:
         for observer in self._observers:

@@ -161,6 +161,11 @@ def _name(trial: RayTrial) -> str:
     return f"trial-{trial.config['number']:05d}"
 
 
+def _absolute(weights: str) -> str:
+    """A worker may run in another folder."""
+    return weights if weights in ("none", "imagenet") else str(Path(weights).expanduser().absolute())
+
+
 class _NotSaved:
     """Tune pickles what it is given, to restore itself later; these it never has to restore."""
 
@@ -188,6 +193,9 @@ class _Assigner(_NotSaved, Searcher):  # type: ignore[misc]
             "recipe": trial.recipe.model_dump(mode="json"),
             "folder": str(self._store.trial(trial.search, trial.number)),
             "num_epochs_recorded": trial.epochs,
+            "features": str(self._store.features),
+            "weights": _absolute(trial.recipe.model.weights),
+            "weights_digest": self._driver.record.weights.get(trial.recipe.model.weights),
             "num_threads": self._resources.cpus_per_trial,
             "use_gpu": self._resources.gpus_per_trial > 0,
         }

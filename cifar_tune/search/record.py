@@ -20,10 +20,13 @@ from cifar_tune.recipe import Recipe, nearest
 from cifar_tune.search.space import Space
 from cifar_tune.store import Store
 
-State = Literal["running", "completed", "pruned", "diverged", "out of memory", "failed", "interrupted"]
+State = Literal["running", "completed", "stopped early", "pruned", "diverged", "out of memory", "failed", "interrupted"]
+
+COMPLETE_STATES: tuple[State, ...] = ("completed", "stopped early")
 
 OPTUNA_STATES: dict[State, TrialState] = {
     "completed": TrialState.COMPLETE,
+    "stopped early": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "diverged": TrialState.COMPLETE,
     "out of memory": TrialState.COMPLETE,
@@ -61,11 +64,23 @@ class Trial:
         return sum(epoch["seconds"] for epoch in self.curve)
 
     @property
+    def accuracies(self) -> list[float]:
+        """The validation accuracy after each epoch."""
+        return [epoch["val_accuracy"] for epoch in self.curve]
+
+    @property
     def val_accuracy(self) -> float | None:
-        """The score: the last epoch's, chance where the run broke down, None where there is none."""
+        """The score: of the epoch that counts, chance where the run broke down, None where there is none."""
         if self.state in ("diverged", "out of memory"):
             return 1 / NUM_CLASSES[self.recipe.dataset]
-        return self.curve[-1]["val_accuracy"] if self.curve and self.state != "failed" else None
+        if not self.curve or self.state == "failed":
+            return None
+        return self.accuracies[self.recipe.early_stopping.counted(self.accuracies)]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was trained to the end that its recipe means it to have."""
+        return self.state in COMPLETE_STATES
 
     @property
     def is_over(self) -> bool:
@@ -107,14 +122,19 @@ class Record:
         """MLflow shows all there is."""
         self.study.set_user_attr("num_shown", self.num_started)
 
-    def check_data(self, digest: str) -> None:
-        """Remember what the search was begun with; a UserError for other images under the same name."""
-        if self.study.user_attrs.setdefault("data", digest) != digest:
+    def check_unchanged(self, what: Literal["data", "weights"], digest: str | dict[str, str]) -> None:
+        """Remember what the search was begun with; a UserError for other files under the same name."""
+        if self.study.user_attrs.get(what, digest) != digest:
             raise UserError(
-                f"The search {self.name} was begun with another copy of the data set, so its scores would not compare; "
-                f"use that --data-dir, or start another search with --name."
+                f"The search {self.name} was begun with other {what}, so its scores would not compare; "
+                f"bring back those files, or start another search with --name."
             )
-        self.study.set_user_attr("data", digest)
+        self.study.set_user_attr(what, digest)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The digests of the files that the search starts from, by `model/weights`."""
+        return dict(self.study.user_attrs.get("weights", {}))
 
     def remember_versions(self, versions: Mapping[str, str]) -> dict[str, str]:
         """The package versions that the search began with, which are these if it begins now."""
@@ -170,8 +190,11 @@ class Record:
         epoch = int(metrics["epoch"])
         trial = replace(trial, curve=[*trial.curve[: epoch - 1], dict(metrics)])
         optuna_trial.set_user_attr("curve", trial.curve)
-        # `Trial.report` ignores a step that it has; an epoch that was trained again counts.
-        self.study._storage.set_trial_intermediate_value(optuna_trial._trial_id, epoch, metrics["val_accuracy"])
+        score = trial.val_accuracy
+        assert score is not None
+        # `Trial.report` ignores a step that it has; an epoch that was trained again counts. Of a pruned trial Optuna
+        # takes the last of these values, which must be the score.
+        self.study._storage.set_trial_intermediate_value(optuna_trial._trial_id, epoch, score)
         self._live[number] = optuna_trial, trial
         return trial
 

@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 
-def rung_epochs(epochs: int, fractions: Sequence[float]) -> dict[int, float]:
+def rung_epochs(epochs: int, fractions: Sequence[float], first_rung: int = 1) -> dict[int, float]:
     """The epochs after which a trial of `epochs` is judged, with the rung of each; where two fall together, the later.
 
-    The last epoch is no rung: a trial that gets there is complete.
+    None lies before `first_rung`. The last epoch is no rung: a trial that gets there is complete.
     """
     rungs = {max(1, _ceil(fraction * epochs)): fraction for fraction in sorted(fractions)}
-    return {epoch: fraction for epoch, fraction in rungs.items() if epoch < epochs}
+    return {epoch: fraction for epoch, fraction in rungs.items() if first_rung <= epoch < epochs}
 
 
 class Rungs:
@@ -26,12 +26,12 @@ class Rungs:
         self._keep = keep
         self._seen: dict[float, dict[int, float]] = defaultdict(dict)
 
-    def record(self, trial: int, epoch: int, epochs: int, val_accuracy: float) -> bool:
+    def record(self, trial: int, epoch: int, epochs: int, val_accuracy: float, *, first_rung: int = 1) -> bool:
         """Take note of an epoch of a trial; whether the trial belongs to the best `keep` of its rung so far.
 
         Always true between rungs. The best of a rung always goes on, so the first one there does.
         """
-        fraction = rung_epochs(epochs, self._fractions).get(epoch)
+        fraction = rung_epochs(epochs, self._fractions, first_rung).get(epoch)
         if fraction is None:
             return True
         seen = self._seen[fraction]

@@ -110,9 +110,9 @@ class Space:
                     )
         return trials
 
-    def draw_recipes(self) -> list[Recipe]:
-        """Of random trials: what the branches of the space look like."""
-        return [self.sample(trial) for trial in self._draw(NUM_CHECKED_DRAWS)]
+    def draw_recipes(self, num_trials: int = NUM_CHECKED_DRAWS) -> list[Recipe]:
+        """Of random trials: what the branches of the space look like; a rare one may be missing."""
+        return [self.sample(trial) for trial in self._draw(num_trials)]
 
     def _check_draw(self, params: Mapping[str, Any], recipe: Recipe) -> None:
         flat, task = recipe.flatten(), self.baselines[0].flatten()
@@ -205,27 +205,21 @@ def _baselines(module: ModuleType, path: Path) -> list[Recipe]:
 
 
 def _fixed_values(settings: Mapping[str, str], recipes: Sequence[Recipe]) -> dict[str, Value]:
-    """The settings as values of their fields' types; each must be a field of some recipe of the space.
-
-    The variants among them come first, because they decide which fields there are.
-    """
-    variants = {name: value for name, value in settings.items() if name.endswith("/name")}
-    recipes = [_apply(recipe, variants) for recipe in recipes]
+    """The settings as values of their fields' types; each must be a field of some recipe of the space."""
+    flat = [_apply(recipe, settings).flatten() for recipe in recipes]
     fixed: dict[str, Value] = {}
-    for name, value in settings.items():
-        having = next((recipe for recipe in recipes if name in recipe.flatten()), None)
+    for name in settings:
+        having = next((fields for fields in flat if name in fields), None)
         if having is None:
-            known = sorted({name for recipe in recipes for name in recipe.flatten()})
+            known = sorted({name for fields in flat for name in fields})
             raise UserError(f"--set {name}: the recipe has no such field; {nearest(name, known)}.")
-        fixed[name] = having.replace({name: value}).flatten()[name]
+        fixed[name] = having[name]
     return fixed
 
 
 def _apply(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
     """The settings that this recipe has; one for another branch of the space passes it by."""
-    recipe = recipe.replace({name: value for name, value in settings.items() if name.endswith("/name")})
-    flat = recipe.flatten()
-    return recipe.replace({name: value for name, value in settings.items() if name in flat})
+    return recipe.replace(settings, skip_unknown=True) if settings else recipe
 
 
 def _where(error: BaseException, path: Path) -> str:

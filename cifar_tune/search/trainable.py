@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -16,9 +17,12 @@ import torch
 from ray import tune
 
 from cifar_tune.checkpoint import load_state, save_state, save_weights
+from cifar_tune.features import FeatureCache
 from cifar_tune.images import TrainingData
+from cifar_tune.inputs import DeviceData
 from cifar_tune.recipe import Recipe
-from cifar_tune.training import DeviceData, DivergenceError, EpochMetrics, Training
+from cifar_tune.training import DivergenceError, EpochMetrics, Training
+from cifar_tune.weights import Weights, find_weights, read_weights
 
 SECONDS_BETWEEN_STATES = 10.0  # what an interruption may cost, besides the epoch that runs
 
@@ -30,6 +34,9 @@ class Assignment(TypedDict):
     recipe: dict[str, Any]
     folder: str  # of the trial, in the store
     num_epochs_recorded: int
+    features: str  # the store's folder of cached features
+    weights: str  # `model/weights`, a path made absolute
+    weights_digest: str | None  # hex SHA-256 of the file, as the driver checked it
     num_threads: int
     use_gpu: bool
 
@@ -41,8 +48,10 @@ def train_trial(config: Assignment, data: TrainingData) -> None:
     facts: dict[str, Any] = {"num_threads": config["num_threads"], "device": device.type}
     try:
         facts["device"] = prepare(device)
-        training = Training(Recipe.model_validate(config["recipe"]), _place(data, device))
-        facts["num_parameters"] = training.num_parameters
+        recipe = Recipe.model_validate(config["recipe"])
+        cache = _feature_cache(Path(config["features"]))
+        training = Training(recipe, _place(data, device), _weights(config["weights"], config["weights_digest"]), cache)
+        facts |= {"num_parameters": training.num_parameters, **training.facts}
         for metrics in _epochs(training, Path(config["folder"]), config["num_epochs_recorded"]):
             tune.report({"metrics": asdict(metrics), "facts": facts})
     except DivergenceError as error:
@@ -65,7 +74,7 @@ def _epochs(training: Training, folder: Path, num_recorded: int) -> Iterator[Epo
     yield from training.history[max(0, num_recorded - 1) :]
     last_save = time.monotonic()
     for metrics in training.fit():
-        if training.epoch == training.recipe.epochs:
+        if training.is_over:
             save_weights(folder, training.model, weights_metadata(training))
         elif time.monotonic() - last_save > SECONDS_BETWEEN_STATES:
             save_state(folder, training.state_dict())
@@ -77,8 +86,8 @@ def weights_metadata(training: Training) -> dict[str, Any]:
     """What a reader of the weights needs: the recipe, how pixels become the network's input, the scores."""
     return {
         "recipe": training.recipe.model_dump(mode="json"),
-        "preprocessing": {"pixels": "RGB in [0, 1]", "mean": training.mean, "std": training.std},
-        "scores": asdict(training.history[-1]),
+        "preprocessing": {"pixels": "RGB in [0, 1]", "mean": training.pixels.mean, "std": training.pixels.std},
+        "scores": asdict(training.counted),
     }
 
 
@@ -102,6 +111,25 @@ def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# What a worker keeps between trials, which mostly share it.
+
+
+@lru_cache(maxsize=1)
+def _feature_cache(folder: Path) -> FeatureCache:
+    return FeatureCache(folder)
+
+
+@lru_cache(maxsize=2)
+def _weights(name: str, digest: str | None) -> Weights | None:
+    path = find_weights(name)
+    if path is None:
+        return None
+    weights = read_weights(path)
+    if digest not in (None, weights.digest):
+        raise RuntimeError(f"{path} is no longer the file that the search was begun with; bring that back.")
+    return weights
 
 
 _on_device: dict[tuple[str, int, torch.device], DeviceData] = {}
