@@ -1,0 +1,110 @@
+"""What keeping a frozen backbone's features saves: a head trial on them, beside the same trial without a cache.
+
+    uv run python analysis/features.py [--model resnet50] [--images 10000] [--epochs 10]
+
+Weights are random and images are the built-in data set's, which cost the same as any. All in one process on all cores:
+one plain forward pass of all images, the trial that fills the cache, a trial that finds it filled, and one epoch of the
+trial without a cache, from which the whole of it follows.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cifar_tune.datasets import load_training_data
+from cifar_tune.features import FeatureCache
+from cifar_tune.images import Images, TrainingData
+from cifar_tune.inputs import DeviceData, DeviceImages, autocast
+from cifar_tune.recipe import Recipe
+from cifar_tune.training import Training
+
+
+def main() -> None:
+    """Measure, and print each figure with its ratio."""
+    options = parse_options()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        data = DeviceData.place(make_data(options.images, Path(folder)), device)
+        recipe = make_recipe(options.model, options.epochs)
+        print(f"{options.model}, {len(data.train):,} + {len(data.val):,} images, {options.epochs} epochs, on {device}")
+        forward = seconds_of_forward(Training(recipe, data), data.train, data.val)
+        print(f"one forward pass of all images     {forward:8.2f} s")
+        filling = seconds_of_trial(recipe, data, FeatureCache(Path(folder) / "features"))
+        found = seconds_of_trial(recipe, data, FeatureCache(Path(folder) / "features"))
+        print(f"trial that fills the cache         {filling:8.2f} s")
+        print(f"trial that finds it filled         {found:8.2f} s")
+        print(f"filling costs {(filling - found) / forward:.2f} forward passes")
+        epoch = seconds_of_trial(make_recipe(options.model, 1), data, None)
+        print(f"one epoch without a cache          {epoch:8.2f} s")
+        print(f"without a cache the trial takes {options.epochs * epoch / found:,.0f} times as long")
+
+
+def parse_options() -> argparse.Namespace:
+    """How much to measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=10)
+    return parser.parse_args()
+
+
+def make_data(num_images: int, folder: Path) -> TrainingData:
+    """The built-in training images, repeated until there are enough, and a ninth as many for validation."""
+    data = load_training_data("shapes", train_images=None, data_dir=None, store=folder)
+    train, val = (np.arange(n) % len(data.train) for n in (num_images, num_images // 9))
+    return TrainingData(
+        data.dataset,
+        data.digest,
+        Images(data.train.images[train], data.train.labels[train]),
+        Images(data.train.images[val], data.train.labels[val]),
+    )
+
+
+def make_recipe(model: str, epochs: int) -> Recipe:
+    """Document 1's, with random weights."""
+    return Recipe(
+        dataset="shapes",
+        model={"name": model, "weights": "none"},
+        optimizer={"name": "adam", "lr": 0.001},
+        schedule={"name": "constant"},
+        finetune={"name": "frozen"},
+        augment={"flip": False, "crop_padding": 0},
+        epochs=epochs,
+        batch_size=128,
+    )
+
+
+@torch.no_grad()
+def seconds_of_forward(training: Training, *parts: DeviceImages) -> float:
+    """Of the backbone alone over all images, in evaluation mode."""
+    backbone = training.backbone.eval()
+    wait_for(training.data.device)
+    start = time.perf_counter()
+    for images in parts:
+        every = torch.arange(len(images), device=images.images.device)
+        for indices in every.split(training.recipe.model.evaluation_batch):
+            with autocast(training.recipe, images.images.device):
+                backbone(training.pixels.plain(images, indices))
+    wait_for(training.data.device)
+    return time.perf_counter() - start
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of_trial(recipe: Recipe, data: DeviceData, cache: FeatureCache | None) -> float:
+    """From the recipe to the last epoch's metrics."""
+    start = time.perf_counter()
+    list(Training(recipe, data, cache=cache).fit())
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
