@@ -1,5 +1,6 @@
 """What a search space is, before anything runs: its baseline, its ranges, its network and its learning rates."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -83,9 +84,9 @@ def _note_shape(shapes: dict[str, list[int]], name: str) -> Any:  # noqa: ANN401
 
 
 def _summary(module: nn.Module) -> str:
-    """The kinds of the module's leaves, in order, repetitions counted: `Conv2d, BatchNorm2d, ReLU`."""
-    leaves = [type(leaf).__name__ for leaf in module.modules() if not list(leaf.children())]
-    return ", ".join(leaf for leaf in leaves if leaf != "Identity")
+    """The kinds of the module's leaves, counted, in the order in which they first come: `2 Conv2d, BatchNorm2d`."""
+    leaves = Counter(type(leaf).__name__ for leaf in module.modules() if not list(leaf.children()))
+    return ", ".join(f"{count} {kind}" if count > 1 else kind for kind, count in leaves.items() if kind != "Identity")
 
 
 def planned_rates(recipe: Recipe) -> list[float]:

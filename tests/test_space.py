@@ -123,14 +123,11 @@ def test_a_shipped_space_says_its_command_source_cost_and_expected_result(path: 
 
 @every_shipped_space
 def test_every_sampled_field_of_a_shipped_space_can_be_set(path: Path) -> None:
-    """Fixing a field to the baseline's value fixes every name that is about it, and draws stay valid.
-
-    Of several baselines the others may not bear the first one's variants.
-    """
-    baseline, *others = load_space(path).baselines
+    """Fixing a field to the baseline's value fixes every name that is about it, and draws stay valid."""
+    baseline = load_space(path).baselines[0]
     flat = baseline.flatten()
     sampled = {field_of(name) for name in load_space(path).ranges()} & set(flat)
-    for name in sorted(name for name in sampled if not (others and name.endswith("/name"))):
+    for name in sorted(sampled):
         space = load_space(path, {name: str(flat[name])})
         assert space.baselines[0] == baseline
         assert name not in {field_of(left) for left in space.ranges()}
@@ -372,3 +369,12 @@ def test_some_frozen_trials_of_the_space_of_everything_have_features_that_can_be
     space = load_space(Path(__file__).parent.parent / "search_spaces" / "all.py")
     frozen = [recipe for recipe in space.draw_recipes(100) if recipe.finetune.name in ("frozen", "two-phase")]
     assert 0.2 < sum(recipe.has_fixed_features for recipe in frozen) / len(frozen) < 0.8
+
+
+@pytest.mark.parametrize("model", ["resnet9", "mini_resnet", "resnet50"])
+def test_of_several_baselines_those_of_the_variant_that_is_set_stay(model: str) -> None:
+    path = Path(__file__).parent.parent / "search_spaces" / "all.py"
+    own = [baseline for baseline in load_space(path).baselines if baseline.model.name == model]
+    space = load_space(path, {"model/name": model})
+    assert list(space.baselines) == own
+    assert {recipe.model.name for recipe in space.draw_recipes()} == {model}

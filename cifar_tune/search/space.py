@@ -149,7 +149,8 @@ def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
     if not isinstance(search, Search):
         raise UserError(f"{path}: SEARCH must be a Search, not {type(search).__name__}.")
     unset = Space(path, source, tuple(baselines), search, {}, {}, function)
-    fixed = _fixed_values(settings, [*baselines, *unset.draw_recipes()] if settings else [])
+    fixed = _fixed_values(settings, _of_variants([*baselines, *unset.draw_recipes()], settings) if settings else [])
+    baselines = _of_variants(baselines, settings)
     baselines = list(dict.fromkeys(_apply(baseline, settings) for baseline in baselines))  # some may now be one
     space = Space(path, source, tuple(baselines), search, settings, fixed, function)
     space.check()
@@ -202,6 +203,13 @@ def _baselines(module: ModuleType, path: Path) -> list[Recipe]:
         if not isinstance(recipe, Recipe):
             raise UserError(f"{path}: a baseline must be a Recipe, not {type(recipe).__name__}.")
     return list(found)
+
+
+def _of_variants(recipes: list[Recipe], settings: Mapping[str, str]) -> list[Recipe]:
+    """The recipes that have the variants that are set; all of them where none has, and each is to be changed."""
+    variants = {name: value for name, value in settings.items() if name.endswith("/name")}
+    having = [recipe for recipe in recipes if variants.items() <= recipe.flatten().items()]
+    return having or recipes
 
 
 def _fixed_values(settings: Mapping[str, str], recipes: Sequence[Recipe]) -> dict[str, Value]:
