@@ -9,7 +9,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,15 @@ class FeatureCache:
         return known
 
     def _load_or_compute(self, path: Path, compute: Callable[[], Tensor]) -> Tensor:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        """A folder that cannot be used, or a full disk, costs the next worker time and no trial."""
+        with ExitStack() as held:
+            with suppress(OSError):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(path.with_suffix(".lock")))
             features = _read(path)
             if features is None:
                 features = compute()
-                with suppress(OSError, SafetensorError):  # a full disk costs the next worker time, and no trial
+                with suppress(OSError, SafetensorError):
                     self._write(path, features)
         return features
 

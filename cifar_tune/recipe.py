@@ -185,12 +185,17 @@ def explain(error: ValidationError) -> str:
     """
     found = error.errors()
     first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
-    variants = {variant for group in Recipe.model_fields for variant in _variants(group)}
-    place = "/".join(str(part) for part in first["loc"] if part not in variants)
+    place = "/".join(_without_variant([str(part) for part in first["loc"]]))
     if first["type"] == "extra_forbidden":
         return f"{place} is no field; {nearest(place, _field_names())}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message[0].lower()}{message[1:]}" if place else message
+
+
+def _without_variant(place: list[str]) -> list[str]:
+    """Pydantic names the variant too: `optimizer/adam/lr`."""
+    has_variant = len(place) > 1 and place[0] in Recipe.model_fields and place[1] in _variants(place[0])
+    return [place[0], *place[2:]] if has_variant else place
 
 
 def _field_names() -> list[str]:

@@ -155,6 +155,7 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
     told = [
         cells[column][0] for column in ("search", "model", "schedule", "optimizer", "dataset") if column in constant
     ]
+    told += [state for state in cells["state"][:1] if "state" in constant and state != "completed"]
     told += [f"{images} training images" for images in cells["train_images"][:1] if images != NOTHING]
     repeated = [f"{column}/name" for column in ("model", "schedule", "optimizer")]  # the columns before say it
     hidden = {*constant, *repeated} - {"val_accuracy"}
@@ -204,7 +205,8 @@ def headline(trials: Sequence[Trial]) -> str:
     """The best trial, its gain and what it was gained over, in a sentence; unconfirmed as any single run is."""
     best, baseline = best_trial(trials), baseline_accuracy(trials)
     if best is None:
-        return "No trial has completed."
+        states = [f"{count} {state}" for state, count in Counter(trial.state for trial in trials).items()]
+        return f"No trial has completed: {', '.join(states)}." if states else "No trial has completed."
     said = f"Best of {len(trials)} trials: trial {best.number} with {100 * (best.val_accuracy or 0):.2f} %"
     gain = gain_in_points(best, baseline)
     if gain is None:
@@ -245,15 +247,19 @@ def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Ta
     if trial.error:
         parts.append(Text(trial.error, style="red"))
     baseline = load_space(space).baselines[0] if space.exists() else trials[0].recipe
-    return [*parts, Text(f"To run it alone, in one process:\n  {_command(trial, baseline, space)}")]
+    hint = "To run it alone, in one process, with the --data-dir that the search had:"
+    return [*parts, Text(f"{hint}\n  {_command(trial, baseline, space)}")]
 
 
 def _command(trial: Trial, baseline: Recipe, space: Path) -> str:
-    """The space file's baseline with every field set in which the trial differs."""
+    """The space file's baseline with every field set in which the trial differs, and all of a variant that does."""
     base = baseline.flatten()
     if trial.recipe.epochs != baseline.epochs:
         base.pop("finetune/head_epochs", None)  # which changes with them unless it is said
-    settings = [f"{name}={value}" for name, value in trial.recipe.flatten().items() if base.get(name, ...) != value]
+    flat = trial.recipe.flatten()
+    switched = {name.partition("/")[0] for name in flat if name.endswith("/name") and base.get(name) != flat[name]}
+    base = {name: value for name, value in base.items() if name.partition("/")[0] not in switched}
+    settings = [f"{name}={value}" for name, value in flat.items() if base.get(name, ...) != value]
     return as_typed("run", str(space), "--debug", *(f"--set={setting}" for setting in settings))
 
 

@@ -116,14 +116,14 @@ class OneCycle(BaseSchedule):
 
 
 class Plateau(BaseSchedule):
-    """Times `gamma` whenever the validation loss has not fallen for more than `patience` epochs (document 4).
+    """Times `reduction` whenever the validation loss has not fallen for more than `patience` epochs (document 4).
 
     The state machine of torch's ReduceLROnPlateau with its defaults, without its smallest step (1e-8), replayed from
     the losses so far: a plan of it knows only the first rate.
     """
 
     name: Literal["plateau"] = "plateau"
-    gamma: Share = 0.1
+    reduction: Share = 0.1
     patience: int = Field(3, ge=0)
 
     def factor(self, at: Position) -> float:
@@ -133,7 +133,7 @@ class Plateau(BaseSchedule):
             falls = loss < lowest * (1 - PLATEAU_THRESHOLD)
             lowest, num_bad = (loss, 0) if falls else (lowest, num_bad + 1)
             if num_bad > self.patience:
-                factor, num_bad = factor * self.gamma, 0
+                factor, num_bad = factor * self.reduction, 0
         return factor
 
 

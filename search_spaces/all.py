@@ -54,7 +54,7 @@ BASELINES = [
         dataset="cifar10",
         model={"name": "resnet50", "weights": "imagenet", "head": "512", "dropout": 0.5},
         optimizer={"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4},
-        schedule={"name": "plateau", "gamma": 0.1, "patience": 3},
+        schedule={"name": "plateau", "reduction": 0.1, "patience": 3},
         finetune={"name": "full"},
         early_stopping={"name": "patience", "patience": 7},
         augment={
@@ -165,7 +165,7 @@ def _schedule(trial: Trial) -> dict[str, Any]:
     if name == "step":
         return {"name": name, "every": trial.suggest_int("schedule/every", 2, 20), "gamma": 0.5}
     if name == "plateau":
-        return {"name": name, "gamma": 0.1, "patience": trial.suggest_int("schedule/patience", 1, 5)}
+        return {"name": name, "reduction": 0.1, "patience": trial.suggest_int("schedule/patience", 1, 5)}
     return {"name": name}
 
 

@@ -385,3 +385,5 @@ def test_features_that_cannot_be_written_cost_no_trial(smallest: DeviceData, tmp
     (tmp_path / "room.lock").mkdir()  # where a lock file should be
     assert len(list(Training(PLAIN, smallest, cache=FeatureCache(tmp_path)).fit())) == PLAIN.epochs
     assert files(tmp_path) == []
+    (tmp_path / "file").touch()  # where a folder should be
+    assert len(list(Training(PLAIN, smallest, cache=FeatureCache(tmp_path / "file")).fit())) == PLAIN.epochs

@@ -223,7 +223,7 @@ def test_step_counts_the_epochs_of_the_whole_run(handful: DeviceData) -> None:
 
 def test_plateau_begins_anew_with_the_second_phase(handful: DeviceData) -> None:
     """At a rate of almost nothing the loss is flat."""
-    settings: dict[str, Value] = {"schedule/name": "plateau", "schedule/patience": 0, "schedule/gamma": 0.5}
+    settings: dict[str, Value] = {"schedule/name": "plateau", "schedule/patience": 0, "schedule/reduction": 0.5}
     rates: dict[str, Value] = {"optimizer/lr": 1e-12, "finetune/lr": 1e-13, "epochs": 6, **NO_AUGMENT}
     found = train(TWO_PHASE.replace({**settings, **rates}), handful)
     shares = [metrics["lr"] / rate for metrics, rate in zip(found, [1e-12] * 3 + [1e-13] * 3, strict=True)]

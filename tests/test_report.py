@@ -446,7 +446,7 @@ def test_cells_are_written_as_people_write_them(name: str, value: Value, text: s
     ("trials", "said"),
     [
         ([], "No trial has completed."),
-        ([trial(0, None, "failed"), trial(1, 0.9, "pruned")], "No trial has completed."),
+        ([trial(0, None, "failed"), trial(1, 0.9, "pruned")], "No trial has completed: 1 failed, 1 pruned."),
         (
             [trial(0, None, "failed"), trial(1, 0.6)],
             "Best of 2 trials: trial 1 with 60.00 %; the baseline has not completed, so there is no gain to state.",

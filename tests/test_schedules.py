@@ -192,7 +192,7 @@ LOSSES: dict[str, list[float]] = {
 @pytest.mark.parametrize(("gamma", "patience"), [(0.1, 3), (0.5, 0), (0.5, 1), (0.9, 2), (0.3, 10)])
 def test_plateau_is_torchs_epoch_by_epoch(losses: Sequence[float], gamma: float, patience: int) -> None:
     """Torch never lowers a rate by less than 1e-8; from a rate of a million that is below all that is reached."""
-    schedule = Plateau(gamma=gamma, patience=patience)
+    schedule = Plateau(reduction=gamma, patience=patience)
     optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e6)
     scheduler = ReduceLROnPlateau(optimizer, factor=gamma, patience=patience)
     for epoch, loss in enumerate(losses):
@@ -227,7 +227,7 @@ def test_cosine_rises_in_a_line_and_then_falls_from_the_full_rate() -> None:
         {"name": "step", "every": 0},
         {"name": "step", "gamma": 1.0},
         {"name": "cosine", "warmup": 1.0},
-        {"name": "plateau", "gamma": 1.0},
+        {"name": "plateau", "reduction": 1.0},
         {"name": "plateau", "patience": -1},
         {"name": "one-cycle", "initial_div": 0},
         {"name": "one-cycle", "final_div": -1},

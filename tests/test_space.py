@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import optuna
 import pytest
@@ -9,6 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from cifar_tune.errors import UserError
 from cifar_tune.recipe import Value, field_of
+from cifar_tune.schedules import Schedule
 from cifar_tune.search.space import Search, Space, contains, format_range, load_space
 
 SHIPPED = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.py"))
@@ -378,3 +380,9 @@ def test_of_several_baselines_those_of_the_variant_that_is_set_stay(model: str) 
     space = load_space(path, {"model/name": model})
     assert list(space.baselines) == own
     assert {recipe.model.name for recipe in space.draw_recipes()} == {model}
+
+
+@pytest.mark.parametrize("name", [member.model_fields["name"].default for member in get_args(get_args(Schedule)[0])])
+def test_every_schedule_can_be_set_in_a_space_that_samples_schedules(name: str) -> None:
+    path = Path(__file__).parent.parent / "search_spaces" / "mini_resnet.py"
+    assert load_space(path, {"schedule/name": name}).baselines[0].schedule.name == name
