@@ -6,6 +6,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, Protocol
 
@@ -23,22 +24,21 @@ VIEWS_SEED = 9_000  # the views of an image are the same in every trial, whateve
 
 @dataclass(frozen=True)
 class DeviceImages:
-    """Images as they lie on the training device: uint8 (N, 32, 32, 3), labels int64 (N,).
-
-    `digest` is the hex SHA-256 of the pixels.
-    """
+    """Images as they lie on the training device: uint8 (N, 32, 32, 3), labels int64 (N,)."""
 
     images: Tensor
     labels: Tensor
-    digest: str
 
     @classmethod
     def place(cls, images: Images, device: torch.device) -> "DeviceImages":
         """Channels last, so that one pixel is three neighbouring bytes and a crop is a gather."""
         pixels = np.ascontiguousarray(images.images.transpose(0, 2, 3, 1))
-        labels = torch.from_numpy(np.array(images.labels))
-        digest = hashlib.sha256(pixels.data).hexdigest()
-        return cls(torch.from_numpy(pixels).to(device), labels.to(device), digest)
+        return cls(torch.from_numpy(pixels).to(device), torch.from_numpy(np.array(images.labels)).to(device))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of the pixels, computed when features are first kept under it."""
+        return hashlib.sha256(self.images.cpu().numpy().data).hexdigest()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -121,6 +121,7 @@ class Features:
         cache: FeatureCache | None,
     ) -> None:
         self._recipe = recipe
+        self._is_fixed, self._num_views = recipe.has_fixed_features, recipe.num_views
         self._train = data.train
         self._pixels = pixels
         self._backbone = backbone
@@ -134,10 +135,9 @@ class Features:
 
     def train(self, indices: Tensor, epoch: int) -> Tensor:
         """Of fixed images from the cache, the next view in each epoch; of newly augmented ones computed now."""
-        if not self._recipe.has_fixed_features:
+        if not self._is_fixed:
             return self._compute(self._pixels.train(indices, epoch))
-        views = range(self._recipe.num_views or 1)
-        return self._of(self._train, indices, views[epoch % len(views)], self._recipe.num_views)
+        return self._of(self._train, indices, epoch % (self._num_views or 1), self._num_views)
 
     def plain(self, images: DeviceImages, indices: Tensor) -> Tensor:
         """Of images as they are evaluated."""

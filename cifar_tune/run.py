@@ -226,14 +226,13 @@ def debug_baseline(space: Space, store: Store, options: RunOptions, console: Con
     from cifar_tune.features import FeatureCache
     from cifar_tune.inputs import DeviceData
     from cifar_tune.training import Training
-    from cifar_tune.weights import find_weights, read_weights
+    from cifar_tune.weights import open_weights
 
     recipe = space.baselines[0]
-    path = find_weights(recipe.model.weights)
+    weights = open_weights(recipe.model.weights)
     data = _load_data(recipe, store, options)
     device = torch.device("cuda" if torch.cuda.is_available() and options.gpus_per_trial != 0 else "cpu")
-    weights, cache = read_weights(path) if path else None, FeatureCache(store.features)
-    training = Training(recipe, DeviceData.place(data, device), weights, cache)
+    training = Training(recipe, DeviceData.place(data, device), weights, FeatureCache(store.features))
     console.print(f"{recipe.model.name}, {training.num_parameters:,} parameters, on {device}", highlight=False)
     for name, fact in training.facts.items():
         console.print(f"{name}: {fact}", highlight=False, markup=False)

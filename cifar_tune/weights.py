@@ -132,6 +132,12 @@ def _download(published: Published, path: Path) -> None:
 # Reading
 
 
+def open_weights(name: str) -> Weights | None:
+    """What a recipe's `model/weights` means, found and read; None where it is `none`."""
+    path = find_weights(name)
+    return None if path is None else read_weights(path)
+
+
 def read_weights(path: Path) -> Weights:
     """The tensors of a .safetensors file, or of a plain state_dict that torch.save wrote."""
     try:
@@ -198,8 +204,8 @@ def check_weights(recipes: Iterable[Recipe]) -> tuple[dict[str, str], list[str]]
     Returns the SHA-256 of the files by `model/weights`, and a sentence for every head that is replaced.
     """
     networks = {_tensor_options(recipe): recipe for recipe in recipes if recipe.model.weights != "none"}
-    paths = {name: find_weights(name) for name in {recipe.model.weights for recipe in networks.values()}}
-    files = {name: read_weights(path) for name, path in paths.items() if path is not None}
+    opened = {name: open_weights(name) for name in {recipe.model.weights for recipe in networks.values()}}
+    files = {name: weights for name, weights in opened.items() if weights is not None}
     notes = set()
     for recipe in networks.values():
         with torch.device("meta"):

@@ -14,6 +14,7 @@ Expected: 90 to 91 % is published for ResNet9; accuracy beside seconds shows who
 from typing import Any
 
 from cifar_tune import Recipe, Search, Trial
+from cifar_tune.augment import Augment
 
 NO_AUGMENT = {"flip": False, "crop_padding": 0}
 BASELINES = [
@@ -119,13 +120,12 @@ def _model(trial: Trial, name: str) -> dict[str, Any]:
     }
 
 
-def _finetune(trial: Trial, epochs: int, augment: dict[str, Any]) -> dict[str, Any]:
+def _finetune(trial: Trial, epochs: int, augment: Augment) -> dict[str, Any]:
     """The head gets half of the epochs of two phases; a frozen backbone sees fixed views, or new ones every epoch."""
     name = trial.suggest_categorical("finetune/name", ["frozen", "two-phase", "full"])
     if name == "full":
         return {"name": name}
-    is_augmented = any(value for option, value in augment.items() if option != "padding_mode")
-    views = trial.suggest_categorical("finetune/views", [None, 4]) if is_augmented else None
+    views = None if augment.changes_nothing else trial.suggest_categorical("finetune/views", [None, 4])
     if name == "frozen":
         return {"name": name, "views": views}
     return {
@@ -184,19 +184,19 @@ def _early_stopping(trial: Trial) -> dict[str, Any]:
     return {"name": name, "patience": trial.suggest_int("early_stopping/patience", 3, 10)}
 
 
-def _augment(trial: Trial) -> dict[str, Any]:
+def _augment(trial: Trial) -> Augment:
     """In a few strengths, off among them, what the documents do to their images."""
-    return {
-        "flip": trial.suggest_categorical("augment/flip", [False, True]),
-        "crop_padding": trial.suggest_int("augment/crop_padding", 0, 4, step=2),
-        "padding_mode": trial.suggest_categorical("augment/padding_mode", ["reflect", "zero"]),
-        "brightness": trial.suggest_categorical("augment/brightness", [0.0, 0.2, 0.4]),
-        "contrast": trial.suggest_categorical("augment/contrast", [0.0, 0.2, 0.4]),
-        "saturation": trial.suggest_categorical("augment/saturation", [0.0, 0.2, 0.4]),
-        "hue": trial.suggest_categorical("augment/hue", [0.0, 0.1]),
-        "rotation": trial.suggest_categorical("augment/rotation", [0.0, 15.0]),
-        "grayscale": trial.suggest_categorical("augment/grayscale", [0.0, 0.1]),
-    }
+    return Augment(
+        flip=trial.suggest_categorical("augment/flip", [False, True]),
+        crop_padding=trial.suggest_int("augment/crop_padding", 0, 4, step=2),
+        padding_mode=trial.suggest_categorical("augment/padding_mode", ["reflect", "zero"]),
+        brightness=trial.suggest_categorical("augment/brightness", [0.0, 0.2, 0.4]),
+        contrast=trial.suggest_categorical("augment/contrast", [0.0, 0.2, 0.4]),
+        saturation=trial.suggest_categorical("augment/saturation", [0.0, 0.2, 0.4]),
+        hue=trial.suggest_categorical("augment/hue", [0.0, 0.1]),
+        rotation=trial.suggest_categorical("augment/rotation", [0.0, 15.0]),
+        grayscale=trial.suggest_categorical("augment/grayscale", [0.0, 0.1]),
+    )
 
 
 SEARCH = Search(num_trials=100, rungs=(0.25, 0.5, 0.75), keep=0.5)

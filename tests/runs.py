@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from cifar_tune import Recipe
+from cifar_tune.checkpoint import load_state
 from cifar_tune.features import FeatureCache
 from cifar_tune.inputs import DeviceData
 from cifar_tune.recipe import Value
@@ -50,6 +52,16 @@ def first_epochs(training: Training, num_epochs: int) -> Iterator[EpochMetrics]:
     """So many, and the run is left as it is then."""
     for _, metrics in zip(range(num_epochs), training.fit(), strict=False):
         yield metrics
+
+
+def resumed(recipe: Recipe, data: DeviceData, folder: Path) -> Training:
+    """A new run that goes on from the folder's state; what torch's own generator was at before does not matter."""
+    torch.manual_seed(123)
+    training = Training(recipe, data)
+    state = load_state(folder)
+    assert state is not None
+    training.load_state_dict(state)
+    return training
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from runs import (
     changed,
     first_epochs,
     repeatable,
+    resumed,
     same_tensors,
     snapshot,
     train,
@@ -21,7 +22,7 @@ from runs import (
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from cifar_tune import Recipe
-from cifar_tune.checkpoint import load_state, save_state, save_weights
+from cifar_tune.checkpoint import save_state, save_weights
 from cifar_tune.finetune import Phase
 from cifar_tune.inputs import DeviceData
 from cifar_tune.recipe import Value
@@ -254,14 +255,10 @@ def test_a_run_resumed_after_any_epoch_is_the_uninterrupted_one(
     for epoch, _ in enumerate(stopped.fit(), start=1):
         save_state(tmp_path / str(epoch), stopped.state_dict())
     for epoch in range(1, len(expected)):
-        torch.manual_seed(123)
-        resumed = Training(recipe, handful)
-        state = load_state(tmp_path / str(epoch))
-        assert state is not None
-        resumed.load_state_dict(state)
-        assert [repeatable(metrics) for metrics in resumed.fit()] == expected[epoch:]
-        assert same_tensors(resumed.model, whole.model)
-        assert resumed.counted.epoch == whole.counted.epoch
+        again = resumed(recipe, handful, tmp_path / str(epoch))
+        assert [repeatable(metrics) for metrics in again.fit()] == expected[epoch:]
+        assert same_tensors(again.model, whole.model)
+        assert again.counted.epoch == whole.counted.epoch
 
 
 # Starting weights

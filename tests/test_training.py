@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import cut
-from runs import BASE, CPU, NO_AUGMENT, repeatable, same_tensors, train, variants, with_settings
+from runs import BASE, CPU, NO_AUGMENT, repeatable, resumed, same_tensors, train, variants, with_settings
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -138,16 +138,12 @@ def test_a_resumed_run_gives_the_epochs_that_an_uninterrupted_one_gives(
     stopped = Training(recipe, handful)
     next(stopped.fit())
     save_state(tmp_path, stopped.state_dict())
-    torch.manual_seed(123)
-    resumed = Training(recipe, handful)
-    state = load_state(tmp_path)
-    assert state is not None
-    resumed.load_state_dict(state)
-    assert resumed.epoch == 1
-    rest = [repeatable(metrics) for metrics in resumed.fit()]
+    again = resumed(recipe, handful, tmp_path)
+    assert again.epoch == 1
+    rest = [repeatable(metrics) for metrics in again.fit()]
     assert rest == expected[1:]
-    assert [repeatable(metrics) for metrics in resumed.history] == expected
-    assert same_tensors(resumed.model, whole.model)
+    assert [repeatable(metrics) for metrics in again.history] == expected
+    assert same_tensors(again.model, whole.model)
 
 
 def test_a_folder_without_a_state_has_none(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from cifar_tune.images import TrainingData
 from cifar_tune.inputs import DeviceData
 from cifar_tune.recipe import Recipe
 from cifar_tune.training import DivergenceError, EpochMetrics, Training
-from cifar_tune.weights import Weights, find_weights, read_weights
+from cifar_tune.weights import Weights, open_weights
 
 SECONDS_BETWEEN_STATES = 10.0  # what an interruption may cost, besides the epoch that runs
 
@@ -123,12 +123,9 @@ def _feature_cache(folder: Path) -> FeatureCache:
 
 @lru_cache(maxsize=2)
 def _weights(name: str, digest: str | None) -> Weights | None:
-    path = find_weights(name)
-    if path is None:
-        return None
-    weights = read_weights(path)
-    if digest not in (None, weights.digest):
-        raise RuntimeError(f"{path} is no longer the file that the search was begun with; bring that back.")
+    weights = open_weights(name)
+    if weights is not None and digest not in (None, weights.digest):
+        raise RuntimeError(f"{name} is no longer the file that the search was begun with; bring that back.")
     return weights
 
 
