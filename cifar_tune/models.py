@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from cifar_tune.images import IMAGE_SIZE
-from cifar_tune.options import UNFINISHED, Options, Share
+from cifar_tune.options import UNFINISHED, Options, Positive, Share
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,12 +65,21 @@ class Architecture(Options):
         return self.model_dump(exclude={*self.head_options, "weights"})
 
 
+def scaled(channels: int, width: float) -> int:
+    """A whole number of channels, one at least."""
+    return max(1, round(channels * width))
+
+
 class ResNet9(Architecture):
-    """The nine-layer network of document 3; 6.57 M parameters. Source: David Page's DAWNBench entry."""
+    """The nine-layer network of document 3; 6.57 M parameters. Source: David Page's DAWNBench entry.
+
+    `width` multiplies the channels of every convolution.
+    """
 
     head_options = frozenset({"dropout"})
 
     name: Literal["resnet9"] = "resnet9"
+    width: Positive = 1.0
     dropout: Share = 0.2
 
     def build(self, num_classes: int) -> nn.Sequential:
@@ -79,24 +88,29 @@ class ResNet9(Architecture):
 
         from cifar_tune.layers import conv_block, double_conv
 
+        width = scaled(64, self.width)
         return nn.Sequential(
             OrderedDict(
-                conv1=conv_block(3, 64),
-                conv2=conv_block(64, 128, pool=True),
-                res1=double_conv(128),
-                conv3=conv_block(128, 256, pool=True),
-                conv4=conv_block(256, 512, pool=True),
-                res2=double_conv(512),
+                conv1=conv_block(3, width),
+                conv2=conv_block(width, 2 * width, pool=True),
+                res1=double_conv(2 * width),
+                conv3=conv_block(2 * width, 4 * width, pool=True),
+                conv4=conv_block(4 * width, 8 * width, pool=True),
+                res2=double_conv(8 * width),
                 pool=nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
-                classifier=nn.Sequential(nn.Dropout(self.dropout), nn.Linear(512, num_classes)),
+                classifier=nn.Sequential(nn.Dropout(self.dropout), nn.Linear(8 * width, num_classes)),
             )
         )
 
 
 class MiniResNet(Architecture):
-    """The scaled-down residual network of document 5: three stages of two basic blocks."""
+    """The scaled-down residual network of document 5: three stages of two basic blocks.
+
+    `width` multiplies the channels of every convolution.
+    """
 
     name: Literal["mini_resnet"] = "mini_resnet"
+    width: Positive = 1.0
 
     def build(self, num_classes: int) -> nn.Sequential:
         """The layers of the document's list, in its order."""
@@ -104,19 +118,20 @@ class MiniResNet(Architecture):
 
         from cifar_tune.layers import basic_block, conv_block
 
+        width = scaled(16, self.width)
         return nn.Sequential(
             OrderedDict(
-                conv1=conv_block(3, 16),
-                res1=basic_block(16),
-                res2=basic_block(16),
-                down1=conv_block(16, 32, stride=2),
-                res3=basic_block(32),
-                res4=basic_block(32),
-                down2=conv_block(32, 64, stride=2),
-                res5=basic_block(64),
-                res6=basic_block(64),
+                conv1=conv_block(3, width),
+                res1=basic_block(width),
+                res2=basic_block(width),
+                down1=conv_block(width, 2 * width, stride=2),
+                res3=basic_block(2 * width),
+                res4=basic_block(2 * width),
+                down2=conv_block(2 * width, 4 * width, stride=2),
+                res5=basic_block(4 * width),
+                res6=basic_block(4 * width),
                 pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-                classifier=nn.Linear(64, num_classes),
+                classifier=nn.Linear(4 * width, num_classes),
             )
         )
 

@@ -149,6 +149,16 @@ def test_resnet9_has_6_57_million_parameters() -> None:
     assert round(expected / 1e6, 2) == 6.57
 
 
+@pytest.mark.parametrize("member", [ResNet9, MiniResNet])
+def test_half_the_width_is_a_quarter_of_the_convolutions_parameters(member: type[ResNet9] | type[MiniResNet]) -> None:
+    """But for the first one, whose three input channels stay."""
+    half, whole = (
+        [p.numel() for p in member(width=width).build(10).parameters() if p.dim() == 4] for width in (0.5, 1)
+    )
+    assert [4 * n for n in half[1:]] == whole[1:]
+    assert 2 * half[0] == whole[0]
+
+
 def test_resnet9_pools_the_highest_activation_before_its_classifier() -> None:
     network = ResNet9(dropout=0.3).build(10).eval()
     x = torch.randn(2, 512, 4, 4)

@@ -42,6 +42,7 @@ def test_a_recipe_flattens_to_one_name_per_field() -> None:
         "model/name": "resnet9",
         "model/dropout": 0.1,
         "model/weights": "none",
+        "model/width": 1.0,
         "optimizer/name": "adam",
         "optimizer/lr": 0.01,
         "optimizer/weight_decay": 1e-4,
@@ -83,6 +84,7 @@ def test_an_option_may_be_sampled_under_its_own_name_or_its_variants() -> None:
     assert carried == {
         "model/resnet9/dropout": 0.1,
         "model/resnet9/weights": "none",
+        "model/resnet9/width": 1.0,
         "optimizer/adam/lr": 0.01,
         "optimizer/adam/weight_decay": 1e-4,
         "optimizer/adam/beta1": 0.9,
@@ -255,8 +257,8 @@ def test_a_recipe_cannot_be_changed() -> None:
         ({"augment": {"crop_padding": 17}}, "augment/crop_padding: input should be less than or equal to 16"),
         ({"grad_clip": {"name": "value", "limit": 0}}, "grad_clip/limit: input should be greater than 0"),
         (
-            {"model": {"name": "resnet9", "width": 2}},
-            "model/width is no field; the nearest is model/weights or model/head or model/dropout",
+            {"model": {"name": "resnet9", "heads": 2}},
+            "model/heads is no field; the nearest is model/head or model/weights or model/name",
         ),
     ],
     ids=str,

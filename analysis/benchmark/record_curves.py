@@ -1,0 +1,151 @@
+"""Records learning curves of random recipes on CIFAR-10: the tables that searchers are compared on.
+
+    uv run python analysis/benchmark/record_curves.py --data-dir DIR
+
+For each space in spaces/ it trains configurations 0, 1, 2, ... to their planned end, without any pruning, and appends
+them to curves/SPACE/part-NN.parquet, which may be committed as they grow: a run that was stopped goes on where it was.
+Configuration 0 is the baseline, each other one a function of its number; every fifth is trained with a second seed.
+
+One row is one training: `config`, `seed`, a column for each sampled value (null where the recipe has none), and two
+lists over the epochs: `val_accuracy` (a fraction of 2,000 images; shorter than planned where the training diverged) and
+`seconds`, of processor time on one core, which a busy machine does not change.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+import pandas as pd
+import torch
+
+from cifar_tune.datasets import load_training_data
+from cifar_tune.images import Images
+from cifar_tune.inputs import DeviceData
+from cifar_tune.recipe import Recipe
+from cifar_tune.search.space import Space, load_space
+from cifar_tune.store import open_store
+from cifar_tune.training import DivergenceError, Training
+
+HERE = Path(__file__).parent
+CURVES = HERE / "curves"
+NUM_TRAIN = {"resnet9": 4_000, "mini_resnet": 3_000}
+NUM_VAL = 2_000
+PART = 20  # configurations in a file
+SECOND_SEED_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Part:
+    """Configurations `number * PART` and on of a space, in a file of their own that one process writes."""
+
+    space: str
+    number: int
+
+    @property
+    def path(self) -> Path:
+        return CURVES / self.space / f"part-{self.number:02d}.parquet"
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """The configurations and seeds that belong in the file."""
+        for config in range(self.number * PART, (self.number + 1) * PART):
+            for seed in range(2 if config % SECOND_SEED_EVERY == 0 else 1):
+                yield config, seed
+
+
+def main() -> None:
+    """Record the parts of all spaces in turn, two at a time on two cores."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--store", type=Path, default=Path("cifar_tune_store"), help="whose cache is used")
+    parser.add_argument("--num-configs", type=int, default=240, help="of each space")
+    parser.add_argument("--num-workers", type=int, default=2)
+    options = parser.parse_args()
+    parts = [Part(space, number) for number in range(-(-options.num_configs // PART)) for space in NUM_TRAIN]
+    record = partial(record_part, data_dir=options.data_dir, store=options.store)
+    with ProcessPoolExecutor(options.num_workers, get_context("spawn")) as pool:
+        for part, num_runs in zip(parts, pool.map(record, parts), strict=True):
+            print(f"{part.path}: {num_runs} trainings", flush=True)
+
+
+def record_part(part: Part, data_dir: Path | None, store: Path) -> int:
+    """Train what the file lacks; how many trainings it has."""
+    torch.set_num_threads(1)
+    rows = pd.read_parquet(part.path).to_dict("records") if part.path.exists() else []
+    done = {(row["config"], row["seed"]) for row in rows}
+    for config, seed in part.runs():
+        if (config, seed) not in done:
+            rows.append(train(part.space, config, seed, data_dir, store))
+            write(rows, part.path)
+    return len(rows)
+
+
+def train(name: str, config: int, seed: int, data_dir: Path | None, store: Path) -> dict[str, Any]:
+    """One row of the table."""
+    params, recipe = draw(open_space(name), config)
+    training = Training(recipe.model_copy(update={"seed": seed}), small_data(NUM_TRAIN[name], data_dir, store))
+    accuracies, seconds = [], []
+    start = time.process_time()
+    try:
+        for metrics in training.fit():
+            accuracies.append(metrics.val_accuracy)
+            seconds.append(time.process_time() - start)
+            start = time.process_time()
+    except DivergenceError:
+        pass  # the short curve says so
+    return {"config": config, "seed": seed, **params, "val_accuracy": accuracies, "seconds": seconds}
+
+
+def draw(space: Space, config: int) -> tuple[dict[str, Any], Recipe]:
+    """A configuration of the space, its sampled values and its recipe: the baseline, or random ones by its number."""
+    if config == 0:
+        return space.baseline_trial(space.baselines[0]).params, space.baselines[0]
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=config)).ask()
+    recipe = space.sample(trial)
+    return trial.params, recipe
+
+
+@cache
+def open_space(name: str) -> Space:
+    """Of the folder beside this file."""
+    return load_space(HERE / "spaces" / f"{name}.py")
+
+
+@cache
+def small_data(num_train: int, data_dir: Path | None, store: Path) -> DeviceData:
+    """The first images of the stratified training and validation parts, at half their size."""
+    data = load_training_data("cifar10", train_images=None, data_dir=data_dir, store=open_store(store).root)
+    train, val = first(data.train, num_train), first(data.val, NUM_VAL)
+    return DeviceData.place(replace(data, train=train, val=val), torch.device("cpu"))
+
+
+def first(images: Images, num_images: int) -> Images:
+    """Each pixel the mean of four."""
+    return Images(halve(images.images[:num_images]), images.labels[:num_images])
+
+
+def halve(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(N, 3, H, W) to (N, 3, H/2, W/2)."""
+    n, channels, height, width = images.shape
+    blocks = images.reshape(n, channels, height // 2, 2, width // 2, 2)
+    return blocks.mean(axis=(3, 5)).round().astype(np.uint8)
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    pd.DataFrame(rows).to_parquet(unfinished, index=False)
+    unfinished.replace(path)
+
+
+if __name__ == "__main__":
+    main()
