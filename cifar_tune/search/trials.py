@@ -1,5 +1,6 @@
-"""The two stand-ins for an Optuna trial that a space file is asked with: for its baseline, and under `--set`."""
+"""The stand-ins for an Optuna trial that a space is asked with: for its baseline, to draw recipes, under `--set`."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,13 +10,13 @@ from optuna.trial import BaseTrial
 
 from cifar_tune.errors import UserError
 from cifar_tune.recipe import Recipe, Value, field_of, nearest
+from cifar_tune.search.encoding import from_unit, is_ordered, to_unit
 
 
-class BaselineTrial:
-    """Answers a space's questions with what a baseline has there, and notes what was asked."""
+class StandIn:
+    """Answers a space's questions and notes them; what it answers is `choose`'s."""
 
-    def __init__(self, baseline: Recipe) -> None:
-        self._values = baseline.sampled_names()
+    def __init__(self) -> None:
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
 
@@ -30,13 +31,71 @@ class BaselineTrial:
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:  # noqa: ANN401 - as Optuna's own
         return self._answer(name, CategoricalDistribution(choices))
 
+    def choose(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
+        """The value of a name that is asked for."""
+        raise NotImplementedError
+
     def _answer(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
+        if name not in self.params:
+            self.params[name] = self.choose(name, distribution)
+            self.distributions[name] = distribution
+        return self.params[name]
+
+
+class BaselineTrial(StandIn):
+    """Answers with what a baseline has there."""
+
+    def __init__(self, baseline: Recipe) -> None:
+        super().__init__()
+        self._values = baseline.sampled_names()
+
+    def choose(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
+        """The baseline's value, inside the range or not; a UserError for a name that it does not have."""
         if name not in self._values:
             hint = nearest(name, self._values)
             raise UserError(f"space(trial) samples {name!r}, which the baseline does not have; {hint}.")
-        self.distributions[name] = distribution
-        self.params[name] = self._values[name]
-        return self.params[name]
+        return self._values[name]
+
+
+class RandomTrial(StandIn):
+    """Answers at random, as Optuna's own random sampler does."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__()
+        self._rng = rng
+
+    def choose(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
+        """Any value, all equally likely."""
+        if isinstance(distribution, CategoricalDistribution):
+            return self._rng.choice(distribution.choices)
+        if isinstance(distribution, IntDistribution) and not distribution.log:
+            return self._rng.randrange(distribution.low, distribution.high + 1, distribution.step)
+        return from_unit(distribution, self._rng.random())
+
+
+class NeighbourTrial(RandomTrial):
+    """Answers near another recipe's values: each is changed with probability `share`, a number by about `distance`.
+
+    `distance` is a share of the range. What the other recipe does not have is random.
+    """
+
+    def __init__(self, rng: random.Random, params: Mapping[str, Any], share: float, distance: float) -> None:
+        super().__init__(rng)
+        self._near = params
+        self._share = share
+        self._distance = distance
+
+    def choose(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
+        """The other's value, or one near it."""
+        if name not in self._near:
+            return super().choose(name, distribution)
+        value = self._near[name]
+        if self._rng.random() > self._share:
+            return value
+        if not is_ordered(distribution):
+            return super().choose(name, distribution)
+        unit = self._rng.gauss(to_unit(distribution, value), self._distance)
+        return from_unit(distribution, min(max(unit, 0.0), 1.0))
 
 
 class WithSettings:
