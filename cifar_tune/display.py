@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cifar_tune.cost import seconds_remaining
+from cifar_tune.recipe import Recipe
 from cifar_tune.report import ORDER, baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.search.record import Trial
 
@@ -21,16 +23,28 @@ SECONDS_BETWEEN_LINES = 60.0  # of a search in which nothing ends, where there i
 
 
 class Display:
-    """Follows a search to `num_trials` trials, `num_workers` at a time. An Observer, and a context."""
+    """Follows a search to `num_trials` trials, `num_workers` at a time. An Observer, and a context.
+
+    `expected_epochs` is the scheduler's; the trials to come are taken to be like the `drawn` recipes, or those seen.
+    """
 
     def __init__(
-        self, title: str, trials: Sequence[Trial], num_trials: int, num_workers: int, console: Console
+        self,
+        title: str,
+        trials: Sequence[Trial],
+        num_trials: int,
+        num_workers: int,
+        console: Console,
+        expected_epochs: Callable[[Recipe], float],
+        drawn: Sequence[Recipe] = (),
     ) -> None:
         self._title = title
         self._trials = {trial.number: trial for trial in trials}
         self._num_trials = max(num_trials, len(trials))
         self._num_workers = num_workers
         self._console = console
+        self._expected_epochs = expected_epochs
+        self._drawn = drawn
         self._start = self._last = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
@@ -111,18 +125,10 @@ class Display:
         return sum(trial.epochs for trial in self._trials.values())
 
     def _remaining(self) -> str:
-        """Epochs that are left, as the trials that ended used them, times what an epoch takes here."""
-        epochs = [epoch["seconds"] for trial in self._trials.values() for epoch in trial.curve]
-        if not epochs:
-            return "remaining time not known yet"
-        over = [trial for trial in self._trials.values() if trial.is_over]
-        running = [trial for trial in self._trials.values() if not trial.is_over]
-        planned = [trial.recipe.epochs for trial in self._trials.values()]
-        per_trial = sum(t.epochs for t in over) / len(over) if over else sum(planned) / len(planned)
-        left = per_trial * (self._num_trials - len(self._trials))
-        left += sum(max(1.0, per_trial - trial.epochs) for trial in running)
-        seconds = left * sum(epochs) / len(epochs) / self._num_workers
-        return f"about {format_seconds(seconds)} remaining"
+        seconds = seconds_remaining(
+            list(self._trials.values()), self._num_trials, self._num_workers, self._expected_epochs, self._drawn
+        )
+        return "remaining time not known yet" if seconds is None else f"about {format_seconds(seconds)} remaining"
 
 
 def format_seconds(seconds: float) -> str:

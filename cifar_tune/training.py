@@ -55,6 +55,11 @@ class DivergenceError(ArithmeticError):
         self.step = step
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Torch has an exception of its own for a GPU; for the CPU only a sentence."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 class Training:
     """One run of a Recipe: its network, optimizer and random state, which can be saved between epochs and resumed.
 
@@ -192,6 +197,19 @@ class Training:
             if not np.isfinite(loss):
                 raise DivergenceError(step)
         return sum(losses) / len(train), sum(hits) / len(train)
+
+    def rehearse(self, phase: Phase, num_images: int, num_steps: int) -> list[float]:
+        """The mean losses of the first steps of a phase, each on the first `num_images` training images.
+
+        For whoever wants to know whether and how fast a recipe trains: what `fit` would give afterwards is no run.
+        """
+        if phase != self.phase:
+            self._enter(phase)
+        self._set_modes()
+        indices = torch.arange(num_images, device=self.data.device)
+        first = phase.first_epoch * self.steps_per_epoch
+        losses = [self._step(first + i, indices)[0] for i in range(num_steps)]
+        return [loss / num_images for loss in torch.stack(losses).tolist()]
 
     def _batches(self, order: Tensor) -> list[Tensor]:
         """Full batches, and what is left; one image that is left goes with the last of them."""

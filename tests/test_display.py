@@ -30,6 +30,16 @@ def trial(number: int, state: State = "completed", accuracies: Sequence[float] =
     return Trial("tiny", number, state, RECIPE, {}, is_baseline=number == 0, curve=curve)
 
 
+def whole(recipe: Recipe) -> float:
+    """A scheduler that stops nobody."""
+    return recipe.epochs
+
+
+def half(recipe: Recipe) -> float:
+    """One that stops the average trial half-way."""
+    return recipe.epochs / 2
+
+
 def on_pipe(width: int = 80) -> Console:
     return Console(file=StringIO(), width=width)
 
@@ -46,7 +56,7 @@ def printed(console: Console) -> str:
 def lines(*trials: Trial, num_trials: int = 4, num_workers: int = 1) -> list[str]:
     """What a pipe is told of these updates."""
     console = on_pipe()
-    with Display("tiny: shapes", [], num_trials, num_workers, console) as display:
+    with Display("tiny: shapes", [], num_trials, num_workers, console, whole) as display:
         for each in trials:
             display.update(each)
             display.tick()
@@ -56,7 +66,7 @@ def lines(*trials: Trial, num_trials: int = 4, num_workers: int = 1) -> list[str
 def panel(*trials: Trial, num_trials: int = 4, width: int = 80) -> str:
     """What a terminal shows after these updates."""
     console = on_terminal(width)
-    with Display("tiny: shapes", [], num_trials, 1, console) as display:
+    with Display("tiny: shapes", [], num_trials, 1, console, whole) as display:
         for each in trials:
             display.update(each)
         time.sleep(SECONDS_BETWEEN_FRAMES * 1.2)
@@ -109,7 +119,21 @@ def test_two_workers_need_half_the_time() -> None:
 
 def test_trials_that_end_early_shorten_the_remaining_time() -> None:
     said = lines(trial(0), trial(1, "pruned", (0.1, 0.1)), num_trials=4)
-    assert [seconds_remaining(line) for line in said] == [120, 60]
+    assert [seconds_remaining(line) for line in said] == [120, 67], "of what the scheduler expects, somewhat less"
+
+
+def test_a_scheduler_shortens_the_remaining_time() -> None:
+    console = on_pipe()
+    with Display("tiny", [], 4, 1, console, half) as display:
+        display.update(trial(0))
+    assert seconds_remaining(printed(console)) == 60
+
+
+def test_the_trials_to_come_are_like_those_that_were_drawn() -> None:
+    console = on_pipe()
+    with Display("tiny", [], 4, 1, console, whole, [RECIPE.replace({"epochs": 8})]) as display:
+        display.update(trial(0))
+    assert seconds_remaining(printed(console)) == 240
 
 
 def test_a_trial_without_epochs_leaves_the_remaining_time_open() -> None:
@@ -118,7 +142,7 @@ def test_a_trial_without_epochs_leaves_the_remaining_time_open() -> None:
 
 def test_what_is_printed_is_no_markup() -> None:
     console = on_pipe()
-    with Display("[red]tiny", [], 1, 1, console) as display:
+    with Display("[red]tiny", [], 1, 1, console, whole) as display:
         display.update(trial(0))
     assert "[1 of 1 trials: 1 completed" in printed(console)
 
@@ -155,7 +179,7 @@ def test_a_terminal_says_that_nothing_has_completed() -> None:
 def test_a_terminal_keeps_the_panel_to_itself() -> None:
     """A line per trial would push the panel up; the leaderboard at the end says it all."""
     console = on_terminal()
-    with Display("tiny", [], 2, 1, console) as display:
+    with Display("tiny", [], 2, 1, console, whole) as display:
         display.update(trial(0))
     assert "completed at" not in printed(console)
 
@@ -169,7 +193,7 @@ def test_a_terminal_keeps_the_panel_to_itself() -> None:
     ids=["pipe, 0", "pipe, 100", "terminal, 0", "terminal, 100", "narrow terminal, 1"],
 )
 def test_a_search_without_trials_is_displayed(console: Console, num_trials: int) -> None:
-    with Display("tiny", [], num_trials, 1, console) as display:
+    with Display("tiny", [], num_trials, 1, console, whole) as display:
         time.sleep(SECONDS_BETWEEN_FRAMES * 1.2)
         display.tick()
     if console.is_terminal:
@@ -187,7 +211,7 @@ def test_every_state_is_displayed(accuracies: Sequence[float]) -> None:
 
 def test_a_resumed_search_counts_what_was_done_before() -> None:
     console = on_pipe()
-    with Display("tiny", [trial(0), trial(1, "interrupted", (0.2,))], 3, 1, console) as display:
+    with Display("tiny", [trial(0), trial(1, "interrupted", (0.2,))], 3, 1, console, whole) as display:
         display.update(trial(1, "running", (0.2,)))
         display.update(replace(trial(1), search="tiny"))
     assert "2 of 3 trials: 2 completed" in printed(console)
