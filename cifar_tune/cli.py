@@ -61,12 +61,18 @@ def run(
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="The most trials to run at a time.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampler; the trials' own is a field of the recipe.")] = 0,
     address: Annotated[str | None, typer.Option(help="A Ray cluster to use: HOST:PORT or auto.")] = None,
+    extends: Annotated[
+        str | None, typer.Option("--extend", metavar="OLD", help="Learn from an older search of another space.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Check the space here and price the search; start nothing.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Train the baseline in this process, without Ray.")] = False,
 ) -> None:
     """Search a space; the same command again resumes, and reports when the search is complete."""
     from rich.console import Console
 
-    from cifar_tune.run import RunOptions, debug_baseline, run_search
+    from cifar_tune.run import RunOptions, debug_baseline, plan_search, run_search
     from cifar_tune.search.space import load_space
     from cifar_tune.store import check_name
 
@@ -81,9 +87,15 @@ def run(
         max_concurrent=max_concurrent,
         seed=seed,
         address=address,
+        extends=extends,
         store=store,
     )
-    if debug:
+    if plan and debug:
+        raise UserError("--plan starts nothing and --debug trains the baseline; leave one of them out.")
+    if plan:
+        _refuse_with_plan(options, name)
+        plan_search(loaded, _store(store), options, console)
+    elif debug:
         _refuse_with_debug(options, name)
         debug_baseline(loaded, _store(store), options, console)
     else:
@@ -123,7 +135,7 @@ def report(
 ) -> None:
     """The leaderboard: every trial with its gain over the published recipe."""
     from cifar_tune.report import format_report, output_console, render
-    from cifar_tune.search.record import read_record
+    from cifar_tune.search.record import read_extensions, read_record
     from cifar_tune.store import Store, absolute
 
     opened = Store(absolute(store or DEFAULT_STORE))  # a report makes no folder
@@ -135,7 +147,7 @@ def report(
     elif kind == "table":
         with _output(output) as file:
             console = output_console(file)
-            for part in render(found, console.width):
+            for part in render(found, console.width, read_extensions(opened, found)):
                 console.print(part, highlight=False)
     else:
         with _output(output) as file:
@@ -218,10 +230,26 @@ def _refuse_with_debug(options: "RunOptions", name: str | None) -> None:
         "--max-concurrent": options.max_concurrent,
         "--seed": options.seed or None,
         "--address": options.address,
+        "--extend": options.extends,
     }
+    _refuse("--debug trains the baseline in this process", given)
+
+
+def _refuse_with_plan(options: "RunOptions", name: str | None) -> None:
+    """What a search has that is only planned, and a cluster's machines, which are not this one."""
+    given = {
+        "--name": name,
+        "--seed": options.seed or None,
+        "--address": options.address,
+        "--extend": options.extends,
+    }
+    _refuse("--plan prices a whole new search on this machine", given)
+
+
+def _refuse(why: str, given: Mapping[str, object]) -> None:
     for flag, value in given.items():
         if value is not None:
-            raise UserError(f"--debug trains the baseline in this process and takes no {flag}; leave it out.")
+            raise UserError(f"{why} and takes no {flag}; leave it out.")
 
 
 def _seconds(text: str) -> float:

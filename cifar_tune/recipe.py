@@ -178,31 +178,31 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"the nearest is {' or '.join(close)}" if close else f"choose one of {', '.join(choices)}"
 
 
-def explain(error: ValidationError) -> str:
-    """What pydantic refused, in one clause: `optimizer/lr: input should be greater than 0`.
+def explain(error: ValidationError, model: type[Options] = Recipe) -> str:
+    """What pydantic refused in a `model`, in one clause: `optimizer/lr: input should be greater than 0`.
 
     Of several things an unknown field comes first, because a misspelt name also makes the right one seem missing.
     """
     found = error.errors()
     first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
-    place = "/".join(_without_variant([str(part) for part in first["loc"]]))
+    place = "/".join(_without_variant([str(part) for part in first["loc"]], model))
     if first["type"] == "extra_forbidden":
-        return f"{place} is no field; {nearest(place, _field_names())}"
+        return f"{place} is no field; {nearest(place, _field_names(model))}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message[0].lower()}{message[1:]}" if place else message
 
 
-def _without_variant(place: list[str]) -> list[str]:
+def _without_variant(place: list[str], model: type[Options]) -> list[str]:
     """Pydantic names the variant too: `optimizer/adam/lr`."""
-    has_variant = len(place) > 1 and place[0] in Recipe.model_fields and place[1] in _variants(place[0])
+    has_variant = len(place) > 1 and place[0] in model.model_fields and place[1] in _variants(place[0], model)
     return [place[0], *place[2:]] if has_variant else place
 
 
-def _field_names() -> list[str]:
+def _field_names(model: type[Options]) -> list[str]:
     """Of all variants together."""
     names: list[str] = []
-    for group, field in Recipe.model_fields.items():
-        classes: list[Any] = list(_variants(group).values()) or [field.annotation]
+    for group, field in model.model_fields.items():
+        classes: list[Any] = list(_variants(group, model).values()) or [field.annotation]
         options = {option: None for each in classes for option in getattr(each, "model_fields", {})}
         names += [f"{group}/{option}" for option in options] or [group]
     return names
@@ -221,9 +221,9 @@ def _readings(value: Value) -> list[Value]:
     return [value, None] if isinstance(value, str) and value.lower() in {"none", "null"} else [value]
 
 
-def _variants(group: str) -> dict[str, type[Options]]:
+def _variants(group: str, model: type[Options] = Recipe) -> dict[str, type[Options]]:
     """The classes of a union field by their `name`; none for a plain field."""
-    field = Recipe.model_fields[group]
+    field = model.model_fields[group]
     members = get_args(field.annotation) if field.discriminator else ()
     return {member.model_fields["name"].default: member for member in members}
 

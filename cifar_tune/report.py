@@ -17,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_tune.provenance import as_typed
+from cifar_tune.pruning import RungFindings, num_top, pruning_by_rung
 from cifar_tune.recipe import Recipe, field_of
-from cifar_tune.search.record import COMPLETE_STATES, State, Trial
+from cifar_tune.search.record import COMPLETE_STATES, Extension, State, Trial
+from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
 
 Format = Literal["table", "csv", "json", "markdown"]
@@ -47,11 +49,16 @@ COLUMNS = [
     "gain",
     "epochs",
     "seconds",
+    "let_through",
     "num_parameters",
 ]
 NOTHING = "-"
 TASK = ["dataset", "train_images"]  # what scores must share to be compared
-HEADERS = {"val_accuracy": "val\naccuracy", "num_parameters": "para-\nmeters"}  # two lines, where a terminal is narrow
+HEADERS = {  # two lines, where a terminal is narrow
+    "val_accuracy": "val\naccuracy",
+    "let_through": "let through\nat epoch",
+    "num_parameters": "para-\nmeters",
+}
 
 
 def baseline_accuracy(trials: Iterable[Trial]) -> float | None:
@@ -112,6 +119,7 @@ def _row(trial: Trial, baseline: float | None) -> dict[str, Any]:
         "gain": gain_in_points(trial, baseline),
         "epochs": trial.epochs,
         "seconds": trial.seconds,
+        "let_through": trial.facts.get(LET_THROUGH),
         "num_parameters": trial.facts.get("num_parameters"),
         **{name: value for name, value in trial.params.items() if name not in COLUMNS},  # epochs: how many it trained
     }
@@ -194,14 +202,21 @@ def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
         return f"{value:.4f}"
     if name == "gain":
         return f"{value:+.2f}"
-    if name in ("num_parameters", "rank", "trial", "epochs", "train_images"):
+    if name in ("num_parameters", "rank", "trial", "epochs", "let_through", "train_images"):
         return f"{int(value):,}"
     if name == "seconds":
         return f"{value:.1f}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def headline(trials: Sequence[Trial]) -> str:
+def headline(trials: Sequence[Trial], extension: Extension | None = None) -> str:
+    """What came of a search, and what it was seeded with."""
+    if extension is None:
+        return _outcome(trials)
+    return f"{_outcome(trials)} It was seeded with {extension}."
+
+
+def _outcome(trials: Sequence[Trial]) -> str:
     """The best trial, its gain and what it was gained over, in a sentence; unconfirmed as any single run is."""
     best, baseline = best_trial(trials), baseline_accuracy(trials)
     if best is None:
@@ -221,12 +236,59 @@ def output_console(file: TextIO) -> Console:
     return Console(file=file, width=None if file.isatty() else 160)
 
 
-def render(searches: Mapping[str, Sequence[Trial]], width: int) -> list[Table | Text]:
-    """For a terminal of `width` characters: a table for each task, and each search's headline."""
+def render(
+    searches: Mapping[str, Sequence[Trial]], width: int, extensions: Mapping[str, Extension] = {}
+) -> list[Table | Text]:
+    """For a terminal of `width` characters: a table for each task; each search's headline, and what pruning did."""
     frame = leaderboard(searches)
     title = next(iter(searches)) if len(searches) == 1 else "leaderboard"
     tables = [as_table(task, title, width) for _, task in frame.groupby(TASK, dropna=False)]
-    return [*tables, *(Text(f"\n{name}: {headline(trials)}") for name, trials in searches.items())]
+    parts: list[Table | Text] = [*tables]
+    for name, trials in searches.items():
+        parts += [Text(f"\n{name}: {headline(trials, extensions.get(name))}"), *describe_pruning(trials)]
+    return parts
+
+
+def describe_pruning(trials: Sequence[Trial]) -> list[Table | Text]:
+    """What stopping trials early saved and risked: a sentence, and a table of the rungs; nothing where none was."""
+    rungs = pruning_by_rung(trials)
+    num_stopped = sum(rung.num_stopped for rung in rungs)
+    if not num_stopped:
+        return []
+    saved = f"{sum(rung.epochs_saved for rung in rungs):,} of {sum(trial.recipe.epochs for trial in trials):,} epochs"
+    seconds = f"about {sum(rung.seconds_saved for rung in rungs):,.0f} s by each trial's own mean epoch"
+    return [
+        Text(f"\nPruning stopped {num_stopped} of {len(trials)} trials and saved up to {saved}, {seconds}."),
+        _pruning_table(rungs, num_top(trials)),
+    ]
+
+
+def _pruning_table(rungs: Sequence[RungFindings], top: int) -> Table:
+    """A row for each rung of each group of schedules; `top` is how many trials count as the best."""
+    table = Table(caption=_pruning_caption(top), caption_justify="left", box=None, pad_edge=False)
+    for header in ("rung", "stopped", "epochs\nsaved", "seconds\nsaved", "rank\ncorrelation", "missed", "schedules"):
+        table.add_column(header, justify="left" if header == "schedules" else "right", header_style="bold")
+    for rung in rungs:
+        correlation = NOTHING if rung.rank_correlation is None else f"{rung.rank_correlation:.2f}"
+        missed = NOTHING if rung.estimated_missed is None else f"about {rung.estimated_missed:.1f}"
+        table.add_row(
+            f"{rung.fraction:g}",
+            str(rung.num_stopped),
+            f"{rung.epochs_saved:,}",
+            f"{rung.seconds_saved:,.0f}",
+            f"{correlation} (n={rung.num_ranked})",
+            f"{missed} (n={rung.num_let_through})",
+            ", ".join(rung.schedules) + (" (phase 2)" if rung.num_phases > 1 else ""),
+        )
+    return table
+
+
+def _pruning_caption(top: int) -> str:
+    best = "as the best" if top == 1 else f"among the best {top}"
+    return (
+        "rank correlation: between the scores at the rung and at the end, of the n complete trials that went on there; "
+        f"missed: an estimate of how many of the stopped would have ended {best}, from the n that were let through"
+    )
 
 
 def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Table | Text]:
@@ -238,7 +300,7 @@ def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Ta
     role = "baseline, " if trial.is_baseline else ""
     parts: list[Table | Text] = [
         Text(f"{trial.search} trial {trial.number}: {role}{trial.state}, {score}{against}", style="bold"),
-        Text(f"{trial.epochs} of {trial.recipe.epochs} epochs in {trial.seconds:.1f} s"),
+        Text(f"{trial.epochs} of {trial.recipe.epochs} epochs in {trial.seconds:.1f} s{_since_when(trial)}"),
         _pairs("recipe", trial.recipe.flatten(), {field_of(name) for name in trial.params}),
         _pairs("facts", {**trial.facts, "mlflow_run_id": trial.mlflow_run_id}, set()),
     ]
@@ -249,6 +311,11 @@ def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Ta
     baseline = load_space(space).baselines[0] if space.exists() else trials[0].recipe
     hint = "To run it alone, in one process, with the --data-dir that the search had:"
     return [*parts, Text(f"{hint}\n  {_command(trial, baseline, space)}")]
+
+
+def _since_when(trial: Trial) -> str:
+    """Of a trial that its scheduler would have stopped."""
+    return f", let through at epoch {trial.facts[LET_THROUGH]}" if LET_THROUGH in trial.facts else ""
 
 
 def _command(trial: Trial, baseline: Recipe, space: Path) -> str:

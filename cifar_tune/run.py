@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from cifar_tune.datasets import load_training_data
 from cifar_tune.display import Display
+from cifar_tune.errors import UserError
 from cifar_tune.images import TrainingData
 from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
 from cifar_tune.recipe import Recipe
 from cifar_tune.report import as_table, baseline_accuracy, best_trial, headline, leaderboard, output_console
 from cifar_tune.search.driver import Driver
+from cifar_tune.search.extend import check_extends, extend
 from cifar_tune.search.ray_environment import configure_ray
 from cifar_tune.search.record import Record, State, Trial, delete_record, open_record
+from cifar_tune.search.resources import plan_resources, this_machine
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
 from cifar_tune.store import STATE, WEIGHTS, Store
 
@@ -32,7 +36,10 @@ NUM_ROWS_SHOWN = 10
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how much: the flags of `run` that do not change what a trial gives. `time_budget` is in seconds."""
+    """Where and how much: the flags of `run` that do not change what a trial gives.
+
+    `time_budget` is in seconds, `extends` the name of an older search.
+    """
 
     num_trials: int | None = None
     time_budget: float | None = None
@@ -42,6 +49,7 @@ class RunOptions:
     max_concurrent: int | None = None
     seed: int = 0
     address: str | None = None
+    extends: str | None = None
     store: Path | None = None  # as the user gave it, for the commands that are told
 
 
@@ -76,7 +84,11 @@ class BestWeights:
 def run_search(space: Space, store: Store, name: str, options: RunOptions, console: Console) -> int:
     """Start, resume or continue the search, or report on it if it is complete; the exit code."""
     num_trials = options.num_trials or space.search.num_trials
+    if options.extends == name:
+        raise UserError(f"--extend {name}: a search cannot extend itself; give the new one another --name.")
     with store.running(name), _opened(space, store, name, options.seed) as record:
+        if options.extends:
+            check_extends(record, store, options.extends)
         _warn_of_changed_versions(record, console)
         if record.num_left(num_trials) == 0 and record.is_shown:
             console.print(f"{name} is complete; continue it with --num-trials above {record.num_started}.")
@@ -87,6 +99,9 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
             record.check_unchanged("weights", _check_weights(space, console))
             data = _load_data(space.baselines[0], store, options)
             record.check_unchanged("data", data.digest)
+            if options.extends:
+                extension = extend(record, store, options.extends)
+                console.print(f"{extension} fit the new space; the search learns from them.", highlight=False)
             return _search(record, store, data, num_trials, options, console)
         except KeyboardInterrupt:  # before or after the loop, which ends by itself
             return _tell_pause("Interrupted", console, EXIT_INTERRUPTED)
@@ -170,9 +185,10 @@ def _run_trials(
     tracker: Callable[[], "Tracker"],
     console: Console,
 ) -> None:
-    from cifar_tune.search.launch import plan_resources, run_trials
+    from cifar_tune.search.launch import live_nodes, run_trials
 
     resources = plan_resources(
+        live_nodes(),
         record.num_left(num_trials),
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=options.gpus_per_trial,
@@ -180,7 +196,10 @@ def _run_trials(
     )
     trials = record.trials()
     title = f"{record.name}: {data.dataset}, {len(data.train):,} training and {len(data.val):,} validation images"
-    with Display(title, trials, num_trials, resources.max_concurrent, console) as display:
+    expected_epochs, drawn = record.space.search.scheduler.expected_epochs, record.space.draw_recipes()
+    workers = resources.max_concurrent
+    with Display(title, trials, num_trials, workers, console, expected_epochs, drawn) as display:
+        tracker().catch_up(trials)
         driver = Driver(record, num_trials, [tracker(), BestWeights(store, trials), display])
         run_trials(driver, store, data, resources, options.time_budget)
 
@@ -209,7 +228,7 @@ def _conclude(record: Record, store: Store, options: RunOptions) -> None:
     trials = record.trials()
     out = output_console(sys.stdout)
     out.print(as_table(leaderboard({record.name: trials}), record.name, out.width, limit=NUM_ROWS_SHOWN))
-    out.print(f"\n{headline(trials)}", highlight=False)
+    out.print(f"\n{headline(trials, record.extension)}", highlight=False)
     best = best_trial(trials)
     if best is not None:
         weights = store.trial(record.name, best.number) / WEIGHTS
@@ -243,3 +262,36 @@ def debug_baseline(space: Space, store: Store, options: RunOptions, console: Con
             f"{m.seconds:.1f} s  {m.images_per_second:,.0f} images/s",
             highlight=False,
         )
+
+
+def plan_search(space: Space, store: Store, options: RunOptions, console: Console) -> None:
+    """Check the space on this machine and print what its search will cost; without Ray and without a record."""
+    import torch
+
+    from cifar_tune.plan import make_plan, render
+
+    num_trials = options.num_trials or space.search.num_trials
+    resources = plan_resources(
+        [this_machine(torch.cuda.device_count())],
+        num_trials,
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=options.gpus_per_trial,
+        max_concurrent=options.max_concurrent,
+    )
+    _check_weights(space, console)
+    data = _load_data(space.baselines[0], store, options)
+    with _progress(console) as say:
+        plan = make_plan(space, data, num_trials, resources, say)
+    out = output_console(sys.stdout)
+    for part in render(plan, space, data, options.time_budget):
+        out.print(part, highlight=False, soft_wrap=isinstance(part, Text))
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str], None]]:
+    """Says what is done now: a line that changes on a terminal, a line each elsewhere."""
+    if not console.is_terminal:
+        yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
+        return
+    with console.status("Starting ...") as status:
+        yield lambda line: status.update(Text(line))

@@ -7,7 +7,7 @@ at a position; a schedule that also moves the momentum (SGD) or beta1 (Adam, Ada
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -32,7 +32,14 @@ class Position:
 
 
 class BaseSchedule(Options):
-    """What the training loop asks of every schedule."""
+    """What the training loop asks of every schedule, and a search's scheduler.
+
+    `rungs` are the fractions of a schedule after which its runs may be judged; only runs of schedules with the same
+    rungs are compared.
+    """
+
+    # The rate is still, or again and again, what it is at the end: early scores are of the kind that the last one is.
+    rungs: ClassVar[tuple[float, ...]] = (0.25, 0.5)
 
     def factor(self, at: Position) -> float:
         """The share of the optimizer's `lr` that step `at.step` uses."""
@@ -69,6 +76,8 @@ class Cosine(BaseSchedule):
     """Half a cosine from the full rate towards 0, after a linear rise over the first `warmup` of the run."""
 
     name: Literal["cosine"] = "cosine"
+    # The rate is still two thirds of the full one at the first, so scores there say less, and a fifth at the second.
+    rungs: ClassVar[tuple[float, ...]] = (0.4, 0.7)
     warmup: Share = 0.0
 
     def factor(self, at: Position) -> float:
@@ -88,6 +97,8 @@ class OneCycle(BaseSchedule):
     """
 
     name: Literal["one-cycle"] = "one-cycle"
+    # Not before the rate has risen, which takes up to half of the run and hides what a run will come to.
+    rungs: ClassVar[tuple[float, ...]] = (0.5, 0.75)
     shape: Literal["linear-exponential", "torch"] = "linear-exponential"
     initial_div: Positive = 25.0
     final_div: Positive = 1e4

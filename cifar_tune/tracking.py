@@ -120,7 +120,7 @@ class Tracker:
         """Bring MLflow to what the record says, after a process that died between the two."""
         for trial in trials:
             shown = self._shown.get(trial.number)
-            if trial.is_over and (shown is None or shown.status != STATUSES[trial.state]):
+            if trial.state != "running" and (shown is None or shown.status != STATUSES[trial.state]):
                 self.update(trial)
 
     def update(self, trial: Trial) -> None:

@@ -1,5 +1,7 @@
-"""What the tests know of a command that was run; the fixture `call` of conftest.py runs one."""
+"""What the tests know of a command that is run; the fixtures `call` and `start` of conftest.py run one."""
 
+import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,3 +16,11 @@ class Answer:
 
 
 Call = Callable[..., Answer]
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.3)

@@ -1,16 +1,20 @@
 """What the tests share: one store whose cache holds the built-in data set, and tiny cuts of that data."""
 
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import Answer, Call
+from commands import Answer, Call, Start
 
 from cifar_tune.cli import main
 from cifar_tune.datasets import load_training_data
 from cifar_tune.images import Images, TrainingData
+from cifar_tune.store import open_store
 
 if TYPE_CHECKING:
     from cifar_tune.inputs import DeviceData
@@ -21,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests that take minutes first, so that they do not all fall to one process at the end."""
-    items.sort(key=lambda item: item.path.name != "test_search.py")
+    items.sort(key=lambda item: item.path.name not in ("test_search.py", "test_states.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +47,38 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
         return Answer(left.value.code if isinstance(left.value.code, int) else 0, printed.out, printed.err)
 
     return called
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a command in a process group of its own, which is gone after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_command(*arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cifar_tune.cli", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start_command
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Optuna's tables; making them anew for every test would take most of the time."""
+    import optuna
+
+    store = open_store(tmp_path_factory.mktemp("empty"))
+    optuna.storages.RDBStorage(store.optuna_url).remove_session()
+    return (store.root / "optuna.db").read_bytes()
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,16 @@ BAD_RUNS = {
     "store is a file": ("good.py --store file", "The store file cannot be written", "--store"),
     "nonsense as a time": ("good.py --time-budget soon", "--time-budget soon: write a time such as 90s, 30m"),
     "no time": ("good.py --time-budget 0s", "--time-budget 0s: write a time"),
+    "a plan to be debugged": ("good.py --plan --debug", "--plan starts nothing and --debug trains the baseline"),
+    "a plan with a name": ("good.py --plan --name other", "--plan prices a whole new search", "takes no --name"),
+    "a plan with a seed": ("good.py --plan --seed 3", "takes no --seed"),
+    "a plan on a cluster": ("good.py --plan --address auto", "on this machine and takes no --address"),
+    "a plan with more cores than there are": (
+        "good.py --plan --cpus-per-trial 9999",
+        "--cpus-per-trial 9999: there are",
+    ),
+    "a plan without its data": ("cifar.py --plan --data-dir nowhere", "data folder nowhere does not exist"),
+    "a plan that extends": ("good.py --plan --extend known", "takes no --extend"),
     "a name that is a path": ("good.py --name a/b", "'a/b' cannot name a search", "--name"),
     "a file whose stem is no name": ("'a space.py'", "'a space' cannot name a search", "--name"),
 }
@@ -296,6 +306,19 @@ def test_a_debug_run_prints_its_epochs_on_stderr_and_leaves_no_study(
     assert searches(folder / "cifar_tune_store") == []
 
 
+def test_a_plan_is_told_on_stdout_and_leaves_no_study(
+    folder: Path, call: Call, data_in: Callable[[Path], None]
+) -> None:
+    data_in(folder / "cifar_tune_store")
+    answer = call("run", "good.py", "--plan", "--gpus-per-trial", "0")
+    assert answer.code == 0
+    assert answer.stdout.startswith("good.py: 2 trials, ")
+    assert "if every trial runs to its end" in answer.stdout
+    assert "Trying recipe 1 of 3" in answer.stderr
+    assert studies(folder / "cifar_tune_store") == []
+    assert searches(folder / "cifar_tune_store") == []
+
+
 def test_a_complete_search_is_reported_and_not_run_again(store: Store, call: Call) -> None:
     answer = call("run", "good.py", "--name", "known")
     assert answer.code == 0
@@ -369,7 +392,7 @@ def test_a_search_is_deleted_after_asking(store: Store, call: Call, monkeypatch:
 
 OPTIONS = {
     "run": "--name --num-trials --time-budget --set --data-dir --store --cpus-per-trial --gpus-per-trial "
-    "--max-concurrent --seed --address --debug",
+    "--max-concurrent --seed --address --plan --debug",
     "describe": "--json --set",
     "report": "--format --output --trial --store",
     "ui": "--store --host --port",

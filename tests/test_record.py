@@ -1,16 +1,17 @@
 """The record of a search: a real Optuna study in SQLite, driven by hand-made epochs instead of Ray."""
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from records import RISING, accuracies, driver_of, metrics, train, train_by_rate, written
 
 from cifar_tune.errors import UserError
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.record import OPTUNA_STATES, Record, State, Trial, delete_record, open_record, read_record
-from cifar_tune.search.space import Space, load_space
 from cifar_tune.store import Store, open_store
 
 SPACE = """
@@ -25,21 +26,12 @@ def space(trial):
     lr = trial.suggest_float("optimizer/lr", 1e-3, 1.0, log=True)
     return BASELINE.replace({"optimizer/lr": lr, "batch_size": trial.suggest_categorical("batch_size", [16, 32])})
 
-SEARCH = Search(num_trials=4, rungs=(0.5,), keep=0.5)
+SEARCH = Search(num_trials=4, scheduler={"name": "asha", "rungs": (0.5,), "let_through": 0})
 """
 TWO_BASELINES = 'BASELINES = [BASELINE, BASELINE.replace({"optimizer/lr": 0.3, "batch_size": 16})]\n'
 PATIENT = SPACE.replace("epochs=4", 'epochs=8, early_stopping={"name": "patience", "patience": 2}')
-RISING = (0.2, 0.3, 0.4, 0.5)
 
 Open = Callable[..., Record]
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Optuna's tables; making them anew for every test would take most of the time."""
-    store = open_store(tmp_path_factory.mktemp("empty"))
-    optuna.storages.RDBStorage(store.optuna_url).remove_session()
-    return (store.root / "optuna.db").read_bytes()
 
 
 @pytest.fixture
@@ -59,45 +51,8 @@ def reopen(store: Store, tmp_path: Path) -> Open:
     return opened
 
 
-def written(folder: Path, text: str, settings: dict[str, str] | None = None) -> Space:
-    path = folder / "tiny.py"
-    path.write_text(text, encoding="utf-8")
-    return load_space(path, settings)
-
-
-def metrics(epoch: int, val_accuracy: float) -> dict[str, float]:
-    return {
-        "epoch": epoch,
-        "progress": epoch / 4,
-        "train_loss": 2.0 / epoch,
-        "train_accuracy": val_accuracy / 2,
-        "val_loss": 1.5 / epoch,
-        "val_accuracy": val_accuracy,
-        "lr": 0.1,
-        "seconds": 0.5,
-        "images_per_second": 100.0,
-    }
-
-
-def train(driver: Driver, accuracies: Sequence[float]) -> int:
-    """Start the next trial and give it these epochs, as far as the driver lets it go on."""
-    trial = driver.next_trial()
-    for epoch, accuracy in enumerate(accuracies, start=trial.epochs + 1):
-        if not driver.add_epoch(trial.number, metrics(epoch, accuracy), {"num_parameters": 7}):
-            break
-    return trial.number
-
-
-def driver_of(record: Record, num_trials: int = 20) -> Driver:
-    return Driver(record, num_trials, [])
-
-
 def in_optuna(store: Store, number: int) -> optuna.trial.FrozenTrial:
     return optuna.load_study(study_name="tiny", storage=store.optuna_url).trials[number]
-
-
-def accuracies(trial: Trial) -> list[float]:
-    return [epoch["val_accuracy"] for epoch in trial.curve]
 
 
 def seen(store: Store) -> list[Trial]:
@@ -143,7 +98,7 @@ def test_a_completed_trial_scores_its_last_epoch(store: Store, reopen: Open) -> 
     number = train(driver_of(reopen()), [0.2, 0.7, 0.4, 0.5])
     (trial,) = seen(store)
     assert (trial.state, trial.epochs, trial.val_accuracy, trial.seconds) == ("completed", 4, 0.5, 2.0)
-    assert trial.facts == {"num_parameters": 7}
+    assert trial.facts == {"num_parameters": 7, "rungs": {"2": 0.5}}
     assert in_optuna(store, number).state == TrialState.COMPLETE
     assert in_optuna(store, number).value == 0.5
 
@@ -208,8 +163,9 @@ def test_rungs_are_rebuilt_from_the_best_epochs_too(store: Store, reopen: Open) 
 
 
 def test_no_rung_lies_before_two_epochs_of_the_second_phase(store: Store, reopen: Open) -> None:
-    """The rung at half of 4 epochs is passed over, as the head alone is trained for one."""
+    """The rung at a quarter of the second phase's 3 epochs is passed over."""
     two_phase = SPACE.replace("epochs=4", 'epochs=4, finetune={"name": "two-phase", "head_epochs": 1}')
+    two_phase = two_phase.replace("(0.5,)", "(0.25,)")
     driver = driver_of(reopen(two_phase))
     train(driver, RISING)
     train(driver, [0.1, 0.1, 0.1, 0.1])
@@ -276,6 +232,20 @@ def test_a_trial_of_a_killed_process_comes_first_too(store: Store, reopen: Open)
     assert [(trial.state, accuracies(trial)) for trial in seen(store)] == [("completed", [0.25, *RISING[1:]])]
 
 
+@pytest.mark.parametrize("written_before_it_was_killed", ["running", "completed"])
+def test_a_trial_of_a_killed_process_is_interrupted_as_soon_as_the_search_is_opened(
+    store: Store, reopen: Open, written_before_it_was_killed: State
+) -> None:
+    driver = driver_of(reopen())
+    number = driver.next_trial().number
+    driver.add_epoch(number, metrics(1, 0.25), {})
+    driver.record._change(number, state=written_before_it_was_killed)
+    with store.running("tiny"):
+        reopen()
+        assert [(trial.state, accuracies(trial)) for trial in seen(store)] == [("interrupted", [0.25])]
+    assert in_optuna(store, number).state == TrialState.RUNNING
+
+
 def test_a_trial_killed_while_it_was_sampled_keeps_what_it_has(reopen: Open) -> None:
     record = reopen()
     record.start_trial()
@@ -323,6 +293,20 @@ def test_trials_that_are_left_are_the_interrupted_and_the_new(reopen: Open) -> N
     assert resumed.num_left(10) == 9
     train(driver_of(resumed, num_trials=4), RISING)
     assert reopen().num_left(2) == 0
+
+
+@pytest.mark.parametrize("best", [0.01, 0.5])
+def test_a_search_that_is_continued_to_more_trials_goes_on_with_what_its_sampler_learnt(
+    reopen: Open, best: float
+) -> None:
+    first = driver_of(reopen(), num_trials=16)
+    for _ in range(16):
+        train_by_rate(first, best)
+    assert first.is_over
+    more = driver_of(reopen(), num_trials=24)
+    rates = [train_by_rate(more, best) for _ in range(more.num_left)]
+    assert len(rates) == 8
+    assert best / 3 < statistics.median(rates) < 3 * best
 
 
 @pytest.mark.parametrize(
@@ -421,6 +405,48 @@ def test_an_interrupted_trial_is_judged_against_those_before_the_interruption(st
     driver.interrupt()
     assert train(driver_of(reopen()), [0.2, 0.3, 0.4]) == number
     assert seen(store)[number].state == "pruned"
+
+
+LENIENT = SPACE.replace('"let_through": 0', '"let_through": 0.99')
+
+
+def test_a_trial_that_is_let_through_is_trained_on_and_its_record_says_since_when(store: Store, reopen: Open) -> None:
+    driver = driver_of(reopen(LENIENT))
+    train(driver, RISING)
+    number = driver.next_trial().number
+    for epoch in (1, 2, 3):
+        assert driver.add_epoch(number, metrics(epoch, 0.1), {})
+    assert seen(store)[number].facts["let_through_at_epoch"] == 2
+
+    resumed = driver_of(reopen(LENIENT))
+    assert resumed.next_trial().number == number
+    for epoch in (2, 3):
+        assert resumed.add_epoch(number, metrics(epoch, 0.1), {})
+    assert not resumed.add_epoch(number, metrics(4, 0.1), {})
+    trial = seen(store)[number]
+    assert (trial.state, trial.epochs, trial.facts["let_through_at_epoch"]) == ("completed", 4, 2)
+
+
+def test_a_trial_that_is_stopped_says_at_which_rung(store: Store, reopen: Open) -> None:
+    driver = driver_of(reopen())
+    train(driver, RISING)
+    number = train(driver, [0.1, 0.1])
+    assert seen(store)[number].facts["stopped_at_rung"] == 0.5
+
+
+def test_a_rung_that_was_passed_before_an_interruption_stays_passed(store: Store, reopen: Open) -> None:
+    """Though better trials came to it in between, and the resumed trial reports its last epoch again."""
+    driver = driver_of(reopen())
+    train(driver, RISING)
+    number = driver.next_trial().number
+    for epoch in (1, 2):
+        assert driver.add_epoch(number, metrics(epoch, 0.5), {})
+    for _ in range(3):
+        train(driver, [0.9] * 4)
+
+    resumed = driver_of(reopen())
+    assert resumed.next_trial().number == number
+    assert resumed.add_epoch(number, metrics(2, 0.5), {})
 
 
 class RecordReader:

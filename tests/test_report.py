@@ -294,6 +294,7 @@ def test_a_json_row_has_the_columns_the_searched_values_the_recipe_and_the_run()
         "gain": pytest.approx(10),
         "epochs": 4,
         "seconds": 2.0,
+        "let_through": None,
         "num_parameters": 77_850,
         "optimizer/name": "sgd",
         "optimizer/sgd/lr": 0.2,
@@ -313,6 +314,7 @@ def test_what_is_missing_is_null() -> None:
     assert {name for name, value in failed.items() if value is None} == {
         "val_accuracy",
         "gain",
+        "let_through",
         "num_parameters",
         "train_images",
         "mlflow_run_id",
@@ -489,6 +491,11 @@ def test_one_trial_whole_has_its_result_recipe_curve_facts_and_error() -> None:
     assert re.search(r"optimizer/lr +0\.1 +searched", text)
     assert re.search(r"optimizer/momentum +0\.9 *\n", text)
     assert len(re.findall(r"^ +\d +2 +1\.5 +0\.62 +0\.5", text, re.MULTILINE)) == 4
+
+
+def test_one_trial_says_at_which_epoch_it_was_let_through() -> None:
+    text = printed(describe_trial([trial(0, facts={"let_through_at_epoch": 2})], 0, Path("space.py")))
+    assert "4 of 4 epochs in 2.0 s, let through at epoch 2\n" in text
 
 
 @every_search

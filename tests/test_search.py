@@ -5,17 +5,13 @@ import ipaddress
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
 import psutil
 import pytest
-from commands import Call
+from commands import Call, Start, wait_until
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -43,7 +39,7 @@ def space(trial):
     return GOOD.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-9, 1e38, log=True)})
 
 
-SEARCH = Search(num_trials=4, rungs=(0.5,), keep=0.5)
+SEARCH = Search(num_trials=4, scheduler={"name": "asha", "rungs": (0.5,), "let_through": 0})
 """
 
 STATES = {  # of the report, in Optuna and in MLflow
@@ -53,8 +49,6 @@ STATES = {  # of the report, in Optuna and in MLflow
     "diverged": ("COMPLETE", "FINISHED"),
     "failed": ("FAIL", "FAILED"),
 }
-
-Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -78,28 +72,6 @@ def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "cifar_tune.cli", *map(str, arguments)]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start a command in a process group of its own, which is gone after the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start_command(*arguments: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        started.append(process)
-        return process
-
-    yield start_command
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
 def num_epochs(store: Store, name: str = "tiny") -> int:
     """Epochs in the record so far."""
     try:
@@ -114,13 +86,6 @@ def num_trials(store: Store, name: str = "tiny") -> int:
         return len(read_record(store, [name])[name])
     except (UserError, SQLAlchemyError):  # not made yet, or half made
         return 0
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.3)
 
 
 def shown_states(store: Store, name: str = "tiny") -> dict[int, tuple[str, str]]:
@@ -153,41 +118,6 @@ def assert_records_agree(store: Store, num_trials: int, name: str = "tiny") -> N
 
 def metric_steps(store: Store, run_id: str) -> list[int]:
     return [metric.step for metric in MlflowClient(store.mlflow_url).get_metric_history(run_id, "val_accuracy")]
-
-
-def test_a_search_ends_with_one_truth_everywhere_and_a_larger_one_continues_it_until_its_time_is_up(
-    space: Path, store: Store, call: Call
-) -> None:
-    in_the_way = store.trial("tiny", 2)
-    in_the_way.parent.mkdir(parents=True)
-    in_the_way.write_text("no folder: the weights cannot be saved")
-    first = call("run", space, "--store", store.root)
-    assert first.code == 0, first.stderr
-    assert_records_agree(store, 4)
-    trials = read_record(store, ["tiny"])["tiny"]
-    assert [trial.is_baseline for trial in trials] == [True, True, True, False]
-    assert [trial.state for trial in trials[:3]] == ["completed", "diverged", "failed"]
-    assert trials[0].recipe.optimizer.lr == 0.1
-    assert "FileExistsError" in call("report", "tiny", "--store", store.root, "--trial", 2).stdout
-    weights = list(store.search("tiny").rglob("*.safetensors"))
-    assert len(weights) == 1
-    assert str(weights[0]) in first.stdout
-    assert not list(store.search("tiny").rglob("state.pt"))
-
-    larger = call("run", space, "--store", store.root, "--num-trials", 1000, "--time-budget", "3s")
-    assert larger.code == 0, larger.stderr
-    assert "The time budget is used up. To go on from here: cifar-tune run" in " ".join(larger.stderr.split())
-    more = read_record(store)["tiny"]
-    assert 4 < len(more) < 1000
-    assert [trial.recipe for trial in more[:4]] == [trial.recipe for trial in trials]
-    assert "running" not in {trial.state for trial in more}
-    assert "RUNNING" not in {status for status, _ in shown_states(store).values()}
-
-    deleted = call("delete", "tiny", "--store", store.root, "--yes")
-    assert deleted.code == 0, deleted.stderr
-    assert not store.search("tiny").exists()
-    assert shown_states(store) == {}
-    assert call("report", "tiny", "--store", store.root).code == 2
 
 
 def test_a_search_goes_on_after_ctrl_c_and_a_killed_worker_and_to_more_trials(

@@ -305,6 +305,12 @@ def test_what_a_killed_process_left_is_mended(room: Room) -> None:
     room.assert_shows(*ended)
 
 
+def test_what_a_killed_process_left_running_runs_no_more(room: Room) -> None:
+    room.update(room.tracker(), trial(0, "running", (0.2,)))
+    room.tracker().catch_up([trial(0, "interrupted", (0.2, 0.3))])
+    room.assert_shows(trial(0, "interrupted", (0.2, 0.3)))
+
+
 def test_a_trial_of_many_epochs_is_mended_too(room: Room) -> None:
     """1,400 metrics: more than MLflow's REST interface takes at a time."""
     long = trial(0, "completed", [n / 1000 for n in range(200)])

@@ -3,8 +3,11 @@
 space.py           a search-space file, loaded and checked
 trials.py          what a space file is asked with, in place of an Optuna trial
 record.py          the Optuna study that is the record of a search
-rungs.py           which trials are stopped early
+schedulers.py      which trials are stopped early
+extend.py          what a search takes over from an older one
 driver.py          the rule of a search, without Ray: what comes next, what goes on, how it ended
+ends.py            recipes at the ends of every range, for `run --plan`
+resources.py       how trials are shared out over cores and GPUs
 launch.py          Ray Tune: places trials on workers and carries their reports to the driver
 ray_environment.py Ray's switches
 trainable.py       what a Ray worker runs

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from cifar_tune.search.record import Record, State, Trial
-from cifar_tune.search.rungs import Rungs
 
 
 class Observer(Protocol):
@@ -22,17 +21,16 @@ class Observer(Protocol):
 
 
 class Driver:
-    """Drives one search to `num_trials` trials; rungs are rebuilt from what the record holds."""
+    """Drives one search to `num_trials` trials; its judge is rebuilt from what the record holds."""
 
     def __init__(self, record: Record, num_trials: int, observers: Sequence[Observer]) -> None:
         self.record = record
         self.num_left = record.num_left(num_trials)  # trials still to be started or resumed
         self._observers = observers
-        search = record.space.search
-        self._rungs = Rungs(search.rungs, search.keep)
-        for trial in record.trials():
+        self._judge = record.space.search.scheduler.start(record.seed, record.forecast)
+        for trial in [*record.prior_trials(), *record.trials()]:
             for num_epochs in range(1, trial.epochs + 1):
-                self._judge(replace(trial, state="running", curve=trial.curve[:num_epochs]))
+                self._judge.judge(replace(trial, state="running", curve=trial.curve[:num_epochs]))
 
     @property
     def is_over(self) -> bool:
@@ -50,15 +48,15 @@ class Driver:
             return True  # judged when it was new
         self.record.add_facts(number, facts)
         trial = self.record.add_epoch(number, metrics)
-        passes = self._judge(trial)
+        judgement = self._judge.judge(trial)
         if trial.epochs == trial.recipe.epochs:
             self.finish(number, "completed")
         elif trial.recipe.stops(trial.accuracies):
             self.finish(number, "stopped early")
-        elif not passes and not trial.is_baseline:
-            self.finish(number, "pruned")
+        elif not judgement.goes_on:
+            self.finish(number, "pruned", facts=judgement.facts)
         else:
-            self._tell(trial)
+            self._tell(self.record.add_facts(number, judgement.facts))
             return True
         return False
 
@@ -79,12 +77,6 @@ class Driver:
         """Let the observers refresh."""
         for observer in self._observers:
             observer.tick()
-
-    def _judge(self, trial: Trial) -> bool:
-        """By the score so far, which is what a report would say now."""
-        epochs, score = trial.recipe.epochs, trial.val_accuracy
-        assert score is not None
-        return self._rungs.record(trial.number, trial.epochs, epochs, score, first_rung=trial.recipe.first_rung)
 
     def _tell(self, trial: Trial) -> Trial:
         for observer in self._observers:

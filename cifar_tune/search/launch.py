@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from ray.tune.search import Searcher
 from cifar_tune.errors import UserError
 from cifar_tune.images import TrainingData
 from cifar_tune.search.driver import Driver
+from cifar_tune.search.resources import Resources
 from cifar_tune.store import Store
 
 if TYPE_CHECKING:
@@ -50,15 +50,6 @@ class Interrupted(SearchStopped):
     """Ctrl-C, or a SIGTERM."""
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What one trial gets, and how many run at a time. On a CPU a trial's threads are its cores."""
-
-    cpus_per_trial: int
-    gpus_per_trial: float
-    max_concurrent: int
-
-
 @contextmanager
 def ray_cluster(address: str | None) -> Iterator[None]:
     """A Ray for the time of the block: one on this machine alone, or the cluster at `address`."""
@@ -76,35 +67,9 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def plan_resources(
-    num_trials: int, *, cpus_per_trial: int | None, gpus_per_trial: float | None, max_concurrent: int | None
-) -> Resources:
-    """One trial per GPU where there are any, else one per core; the one trial that is left gets all cores.
-
-    A UserError where more is asked for than there is.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = int(max(node.get("CPU", 0) for node in nodes))  # a trial has to fit on one node
-    gpus = max(node.get("GPU", 0.0) for node in nodes)
-    if gpus_per_trial is None:
-        gpus_per_trial = 1.0 if gpus else 0.0
-    if gpus_per_trial > gpus:
-        raise UserError(f"--gpus-per-trial {gpus_per_trial:g}: there are {gpus:g} GPUs here; ask for no more.")
-    if cpus_per_trial is not None and cpus_per_trial > cpus:
-        raise UserError(f"--cpus-per-trial {cpus_per_trial}: there are {cpus} cores here; ask for no more.")
-    if cpus_per_trial is None:
-        cpus_per_trial = cpus if num_trials == 1 else 1
-    room = sum(_room(node, cpus_per_trial, gpus_per_trial) for node in nodes)
-    return Resources(cpus_per_trial, gpus_per_trial, min(room, max_concurrent or room, num_trials))
-
-
-def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
-    """How many trials fit on a node; a share of a GPU lies on one GPU."""
-    by_cpus = int(node.get("CPU", 0)) // cpus
-    if not gpus:
-        return by_cpus
-    there = int(node.get("GPU", 0))
-    return min(by_cpus, there * int(1 / gpus) if gpus < 1 else int(there // gpus))
+def live_nodes() -> list[dict[str, float]]:
+    """What each node of the cluster has: `{"CPU": 16, "GPU": 1}`."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def run_trials(

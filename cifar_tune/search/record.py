@@ -6,22 +6,24 @@ A trial's state, recipe and learning curve are user attributes of its Optuna tri
 
 import difflib
 import uuid
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tune.errors import UserError
 from cifar_tune.images import NUM_CLASSES
 from cifar_tune.recipe import Recipe, nearest
+from cifar_tune.search.forecast import Forecast
+from cifar_tune.search.samplers import build_sampler
 from cifar_tune.search.space import Space
 from cifar_tune.store import Store
 
 State = Literal["running", "completed", "stopped early", "pruned", "diverged", "out of memory", "failed", "interrupted"]
 
+PRIOR = "extended_from"  # the user attribute of another search's result in this study: whose it is
 COMPLETE_STATES: tuple[State, ...] = ("completed", "stopped early")
 
 OPTUNA_STATES: dict[State, TrialState] = {
@@ -88,21 +90,41 @@ class Trial:
         return self.state in OPTUNA_STATES
 
 
+@dataclass(frozen=True)
+class Extension:
+    """What a search was given of an older one to learn from: so many of its results as fit the new space."""
+
+    search: str
+    num_fitting: int
+    num_results: int
+
+    def __str__(self) -> str:
+        return f"{self.num_fitting} of {self.num_results} results of {self.search}"
+
+
 class Record:
     """One search's study, open for reading and writing; `open_record` opens it."""
 
-    def __init__(self, study: optuna.Study, space: Space) -> None:
+    def __init__(self, study: optuna.Study, space: Space, forecast: Forecast) -> None:
         self.study = study
         self.space = space
+        self.forecast = forecast
         self.name = study.study_name
         self.id = str(study.user_attrs["id"])
-        self._live: dict[int, tuple[optuna.Trial, Trial]] = {}
-        self._interrupted = [t.number for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+        self.seed = int(study.user_attrs["identity"]["seed"])
+        self._live: dict[int, Trial] = {}
+        self._asked: dict[int, optuna.Trial] = {}  # the same trials, as Optuna's sampler gave them
+        left_open = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+        self._interrupted = [t.number for t in left_open]
+        for trial in left_open:
+            if trial.user_attrs.get("state", "interrupted") != "interrupted":  # its process was killed
+                study._storage.set_trial_user_attr(trial._trial_id, "state", "interrupted")
 
     @property
     def num_started(self) -> int:
         """Trials that were ever started, interrupted ones too."""
-        return sum(t.state != TrialState.WAITING for t in self.study.get_trials(deepcopy=False))
+        found = self.study.get_trials(deepcopy=False)
+        return sum(t.state != TrialState.WAITING and PRIOR not in t.user_attrs for t in found)
 
     @property
     def num_live(self) -> int:
@@ -146,6 +168,20 @@ class Record:
         """All trials that were started, by number."""
         return read_trials(self.study)
 
+    def prior_trials(self) -> list[Trial]:
+        """The results of another search that this one was given to learn from; they are no trials of it."""
+        found = self.study.get_trials(deepcopy=False)
+        return [_as_trial(self.name, t, is_baseline=False) for t in found if PRIOR in t.user_attrs]
+
+    @property
+    def extension(self) -> Extension | None:
+        """What the search was seeded with."""
+        return _extension(self.study)
+
+    def set_extension(self, extension: Extension) -> None:
+        """Every result that fits is there."""
+        self.study.set_user_attr("extension", asdict(extension))
+
     def start_trial(self) -> Trial:
         """The next trial: an interrupted one, or a new one that the sampler (for a baseline, the space file) gives."""
         if self._interrupted:
@@ -158,7 +194,7 @@ class Record:
         except UserError:  # or the same values would stop the search again each time it is resumed
             self.study.tell(optuna_trial, state=TrialState.FAIL)
             raise
-        self._live[trial.number] = optuna_trial, trial
+        self._live[trial.number], self._asked[trial.number] = trial, optuna_trial
         return trial
 
     def _sample(self, optuna_trial: optuna.Trial) -> Trial:
@@ -168,84 +204,70 @@ class Record:
         is_baseline = number < len(baselines)
         if is_baseline and recipe != baselines[number]:
             raise RuntimeError(f"Trial {number} must be a baseline, but is {recipe}.")
-        attributes = optuna_trial.user_attrs
-        if "recipe" not in attributes:
+        if "recipe" not in optuna_trial.user_attrs:
             optuna_trial.set_user_attr("recipe", recipe.model_dump(mode="json"))
         optuna_trial.set_user_attr("state", "running")
-        return Trial(
-            search=self.name,
-            number=number,
-            state="running",
-            recipe=recipe,
-            params=optuna_trial.params,
-            is_baseline=is_baseline,
-            curve=attributes.get("curve", ()),
-            facts=attributes.get("facts", {}),
-            mlflow_run_id=attributes.get("mlflow_run_id"),
-        )
+        return _as_trial(self.name, optuna_trial, is_baseline)
 
     def add_epoch(self, number: int, metrics: Mapping[str, float]) -> Trial:
         """Write an epoch of a running trial; one that was recorded before an interruption is replaced."""
-        optuna_trial, trial = self._live[number]
         epoch = int(metrics["epoch"])
-        trial = replace(trial, curve=[*trial.curve[: epoch - 1], dict(metrics)])
-        optuna_trial.set_user_attr("curve", trial.curve)
+        trial = self._change(number, curve=[*self._live[number].curve[: epoch - 1], dict(metrics)])
         score = trial.val_accuracy
         assert score is not None
         # `Trial.report` ignores a step that it has; an epoch that was trained again counts. Of a pruned trial Optuna
         # takes the last of these values, which must be the score.
-        self.study._storage.set_trial_intermediate_value(optuna_trial._trial_id, epoch, score)
-        self._live[number] = optuna_trial, trial
+        self.study._storage.set_trial_intermediate_value(self._asked[number]._trial_id, epoch, score)
         return trial
 
     def has_later_epoch(self, number: int, metrics: Mapping[str, float]) -> bool:
         """Whether this epoch is recorded already, with this score, and later ones too: a resumed trial repeats it."""
-        curve = self._live[number][1].curve
+        curve = self._live[number].curve
         epoch = int(metrics["epoch"])
         return epoch < len(curve) and curve[epoch - 1]["val_accuracy"] == metrics["val_accuracy"]
 
     def add_facts(self, number: int, facts: Mapping[str, Any]) -> Trial:
         """Write what the worker says of the run itself."""
-        optuna_trial, trial = self._live[number]
-        if {**trial.facts, **facts} == trial.facts:
-            return trial
-        trial = replace(trial, facts={**trial.facts, **facts})
-        optuna_trial.set_user_attr("facts", dict(trial.facts))
-        self._live[number] = optuna_trial, trial
-        return trial
+        return self._change(number, facts={**self._live[number].facts, **facts})
 
     def set_mlflow_run(self, number: int, run_id: str) -> None:
         """Remember the MLflow run that shows the trial."""
-        optuna_trial, trial = self._live[number]
-        optuna_trial.set_user_attr("mlflow_run_id", run_id)
-        self._live[number] = optuna_trial, replace(trial, mlflow_run_id=run_id)
+        self._change(number, mlflow_run_id=run_id)
 
     def finish_trial(self, number: int, state: State, error: str | None = None) -> Trial:
         """Close a trial as what it was; Optuna is told its score, and of a pruned one the last epoch's."""
-        optuna_trial, trial = self._live[number]
-        trial = replace(trial, state=state, error=error)
-        optuna_trial.set_user_attr("state", state)
-        if error:
-            optuna_trial.set_user_attr("error", error)
+        trial = self._change(number, error=error, state=state)
         optuna_state = OPTUNA_STATES[state]
         score = trial.val_accuracy if optuna_state == TrialState.COMPLETE else None
-        self.study.tell(optuna_trial, score, state=optuna_state)
-        del self._live[number]
+        self.study.tell(self._asked[number], score, state=optuna_state)
+        del self._live[number], self._asked[number]
         return trial
 
     def interrupt_all(self) -> list[Trial]:
         """Mark what still runs as interrupted: it stays RUNNING in Optuna and goes on when the search is resumed."""
-        stopped = []
-        for optuna_trial, trial in self._live.values():
-            optuna_trial.set_user_attr("state", "interrupted")
-            stopped.append(replace(trial, state="interrupted"))
+        stopped = [self._change(number, state="interrupted") for number in self._live]
         self._live.clear()
+        self._asked.clear()
         return stopped
+
+    def _change(self, number: int, **fields: Any) -> Trial:  # noqa: ANN401 - of any field
+        """Change fields of a running trial, and its user attributes of the same names."""
+        trial = self._live[number]
+        for name, value in fields.items():
+            if value != getattr(trial, name):
+                self._asked[number].set_user_attr(name, value)
+        self._live[number] = replace(trial, **fields)
+        return self._live[number]
 
 
 def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
     """Open a search's record, or start one; a UserError where the name stands for another search already."""
-    study = optuna.create_study(storage=store.optuna_url, study_name=name, direction="maximize", load_if_exists=True)
+    return open_record_in(store.optuna_url, name, space, seed)
+
+
+def open_record_in(storage: str | optuna.storages.BaseStorage, name: str, space: Space, seed: int) -> Record:
+    """The same in any storage of Optuna's: a simulation keeps its studies in memory."""
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     identity = {"space": space.source, "settings": dict(space.settings), "seed": seed}
     known = study.user_attrs.get("identity")
     if known is None:
@@ -259,8 +281,9 @@ def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
         )
     for baseline in space.baselines:
         study.enqueue_trial(space.baseline_trial(baseline).params, skip_if_exists=True)
-    study.sampler = _sampler(seed + len(study.get_trials(deepcopy=False)))
-    return Record(study, space)
+    forecast = Forecast(study, space, seed)
+    study.sampler = build_sampler(space, forecast, seed + len(study.get_trials(deepcopy=False)))
+    return Record(study, space, forecast)
 
 
 def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial]]:
@@ -288,25 +311,43 @@ def delete_record(store: Store, name: str) -> None:
     optuna.delete_study(study_name=name, storage=store.optuna_url)
 
 
+def read_extensions(store: Store, names: Iterable[str]) -> dict[str, Extension]:
+    """What those of the named searches that began with another's results began with."""
+    storage = optuna.storages.RDBStorage(store.optuna_url)
+    found = {name: _extension(optuna.load_study(study_name=name, storage=storage)) for name in names}
+    return {name: extension for name, extension in found.items() if extension}
+
+
 def read_trials(study: optuna.Study) -> list[Trial]:
     """The trials that were started, by number."""
     num_baselines = study.user_attrs.get("num_baselines", 1)
+    found = [trial for trial in study.get_trials(deepcopy=False) if PRIOR not in trial.user_attrs]
     return [
-        Trial(
-            search=study.study_name,
-            number=frozen.number,
-            state=frozen.user_attrs["state"],
-            recipe=Recipe.model_validate(frozen.user_attrs["recipe"]),
-            params=frozen.params,
-            is_baseline=frozen.number < num_baselines,
-            curve=frozen.user_attrs.get("curve", ()),
-            facts=frozen.user_attrs.get("facts", {}),
-            error=frozen.user_attrs.get("error"),
-            mlflow_run_id=frozen.user_attrs.get("mlflow_run_id"),
-        )
-        for frozen in study.get_trials(deepcopy=False)
-        if "recipe" in frozen.user_attrs and "state" in frozen.user_attrs
+        _as_trial(study.study_name, trial, trial.number < num_baselines)
+        for trial in found
+        if "recipe" in trial.user_attrs and "state" in trial.user_attrs
     ]
+
+
+def _as_trial(search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool) -> Trial:
+    attributes = trial.user_attrs
+    return Trial(
+        search=search,
+        number=trial.number,
+        state=attributes["state"],
+        recipe=Recipe.model_validate(attributes["recipe"]),
+        params=trial.params,
+        is_baseline=is_baseline,
+        curve=attributes.get("curve", ()),
+        facts=attributes.get("facts", {}),
+        error=attributes.get("error"),
+        mlflow_run_id=attributes.get("mlflow_run_id"),
+    )
+
+
+def _extension(study: optuna.Study) -> Extension | None:
+    known = study.user_attrs.get("extension")
+    return Extension(**known) if known else None
 
 
 def _as_seen(store: Store, trial: Trial) -> Trial:
@@ -318,13 +359,6 @@ def _as_seen(store: Store, trial: Trial) -> Trial:
 
 def _reopen(study: optuna.Study, number: int) -> optuna.Trial:
     return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
-
-
-def _sampler(seed: int) -> optuna.samplers.BaseSampler:
-    """TPE over each branch of a conditional space by itself (`group`), the parameters of a branch together."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
 def _difference(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:

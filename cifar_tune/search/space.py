@@ -10,16 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from cifar_tune.errors import UserError
-from cifar_tune.options import Count, Options, Share
+from cifar_tune.options import Count, Options
 from cifar_tune.recipe import Recipe, Value, explain, nearest
+from cifar_tune.search.schedulers import Asha, Scheduler
 from cifar_tune.search.trials import BaselineTrial, WithSettings
 
 TASK_FIELDS = ("dataset", "train_images", "seed")  # what makes the trials of one search comparable
@@ -27,15 +28,16 @@ NUM_CHECKED_DRAWS = 20
 NUM_RANGE_DRAWS = 200
 
 
-class Search(Options):
-    """How to search a space: the budget, and which trials are stopped early.
+SamplerName = Literal["forecast", "tpe", "random", "gp", "cmaes", "qmc"]
+UNCONDITIONAL: tuple[SamplerName, ...] = ("gp", "cmaes", "qmc")  # Optuna's know only what every trial has
 
-    At each rung, a fraction of the planned schedule, only the best `keep` of the trials seen there so far goes on.
-    """
+
+class Search(Options):
+    """How to search a space: the budget, where new recipes come from, and which trials are stopped early."""
 
     num_trials: Count = 20
-    rungs: tuple[Share, ...] = (0.25, 0.5)
-    keep: float = Field(0.5, gt=0, le=1)
+    sampler: SamplerName = "tpe"
+    scheduler: Scheduler = Asha()
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,26 @@ class Space:
 
     def check(self) -> None:
         """Raise a UserError for what would otherwise go wrong in the middle of a search."""
-        self._draw(NUM_CHECKED_DRAWS)
-        for baseline in self.baselines:
-            self.baseline_trial(baseline)
+        drawn = self._draw(NUM_CHECKED_DRAWS)
+        baselines = [self.baseline_trial(baseline) for baseline in self.baselines]
+        self._check_sampler([*(t.distributions for t in baselines), *(t.distributions for t in drawn)])
+
+    def _check_sampler(self, trials: Sequence[Mapping[str, BaseDistribution]]) -> None:
+        """Raise a UserError where the sampler would leave values of this space to chance."""
+        sampler = self.search.sampler
+        ranges = {name: distribution for trial in trials for name, distribution in trial.items()}
+        conditional = [name for name in ranges if not all(name in trial for trial in trials)]
+        choices = [name for name, found in ranges.items() if isinstance(found, CategoricalDistribution)]
+        if sampler in UNCONDITIONAL and conditional:
+            raise UserError(
+                f"{self.path}: the sampler {sampler} cannot search a conditional space, and not every recipe has "
+                f"{conditional[0]}; choose forecast, tpe or random, or fix what it depends on with --set."
+            )
+        if sampler == "cmaes" and choices:
+            raise UserError(
+                f"{self.path}: the sampler cmaes searches numbers alone, and {choices[0]} is a choice; "
+                f"choose another sampler, or fix it with --set."
+            )
 
     def baseline_trial(self, baseline: Recipe) -> BaselineTrial:
         """The trial whose values give the baseline; a UserError where a value is out of range or comes out changed."""
@@ -241,7 +260,7 @@ def _where(error: BaseException, path: Path) -> str:
 
 def _what(error: BaseException) -> str:
     if isinstance(error, ValidationError):
-        return explain(error)
+        return explain(error, Search if error.title == Search.__name__ else Recipe)
     if isinstance(error, UserError):
         return str(error).rstrip(".")
     message = error.msg if isinstance(error, SyntaxError) else str(error)

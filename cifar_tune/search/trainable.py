@@ -21,7 +21,7 @@ from cifar_tune.features import FeatureCache
 from cifar_tune.images import TrainingData
 from cifar_tune.inputs import DeviceData
 from cifar_tune.recipe import Recipe
-from cifar_tune.training import DivergenceError, EpochMetrics, Training
+from cifar_tune.training import DivergenceError, EpochMetrics, Training, is_out_of_memory
 from cifar_tune.weights import Weights, open_weights
 
 SECONDS_BETWEEN_STATES = 10.0  # what an interruption may cost, besides the epoch that runs
@@ -99,11 +99,6 @@ def prepare(device: torch.device) -> str:
         raise RuntimeError("Ray gave this trial a GPU that torch cannot use; run with --gpus-per-trial 0.")
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.get_device_name(device)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Torch has an exception of its own for a GPU; for the CPU only a sentence."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -1,0 +1,173 @@
+"""What trials will end at, from what they and others have shown."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from searches import NUMBERS, opened, score, search, written
+
+from cifar_tune.search.driver import Driver
+from cifar_tune.search.forecast import MAX_POINTS, Forecast, floored, level_epochs
+from cifar_tune.search.record import Record, Trial
+
+
+def begun(record: Record, num_epochs: int) -> int:
+    """A trial that has trained so far."""
+    trial = record.start_trial()
+    for epoch in range(1, num_epochs + 1):
+        accuracy = score(trial.params) * (0.5 + epoch / 32)
+        record.add_epoch(trial.number, {"epoch": epoch, "val_accuracy": accuracy, "seconds": 1.0})
+    return trial.number
+
+
+def read(record: Record) -> Forecast:
+    record.forecast.read()
+    return record.forecast
+
+
+def test_nothing_is_known_of_a_search_without_trials(tmp_path: Path) -> None:
+    forecast = read(opened(written(tmp_path, NUMBERS, "random")))
+    assert forecast.numbers == []
+    found = forecast.predict([{"optimizer/lr": 1e-3, "label_smoothing": 0.1}])
+    assert found.sd > 0.05
+
+
+def test_a_running_trial_is_forecast_from_how_far_it_is(tmp_path: Path) -> None:
+    """The end lies at 1/0.625 times the score after a quarter; that is what others have shown."""
+    record = opened(written(tmp_path, NUMBERS, "random"))
+    search(record, 20)
+    number = begun(record, 4)
+    forecast = read(record)
+    end = score(forecast.params(number))
+    found = forecast.predict_trials()
+    row = forecast.numbers.index(number)
+    assert found.mean[row] == pytest.approx(end, abs=0.05)
+    new = forecast.predict([forecast.params(number)])
+    assert found.sd[row] < new.sd[0] + 1e-9
+
+
+def test_a_recipe_that_was_not_tried_is_forecast_from_its_neighbours(tmp_path: Path) -> None:
+    record = opened(written(tmp_path, NUMBERS, "random"))
+    search(record, 40)
+    recipes = [{"optimizer/lr": lr, "label_smoothing": 0.1} for lr in (1e-4, 1e-3, 1e-2, 5e-2)]
+    found = read(record).predict(recipes)
+    assert found.mean == pytest.approx([score(recipe) for recipe in recipes], abs=0.04)
+
+
+def test_a_completed_trial_ends_where_it_ended(tmp_path: Path) -> None:
+    record = opened(written(tmp_path, NUMBERS, "random"))
+    scores = search(record, 12)
+    found = read(record).predict_trials()
+    assert found.mean == pytest.approx(np.maximum(scores, found.mean.min()))
+    assert found.sd == pytest.approx(np.zeros(12))
+
+
+def test_a_trial_that_waits_for_its_first_score_leaves_less_to_find_out_near_it(tmp_path: Path) -> None:
+    record = opened(written(tmp_path, NUMBERS, "random"))
+    search(record, 8)
+    recipe = {"optimizer/lr": 2e-5, "label_smoothing": 0.45}
+    before = read(record).predict([recipe]).sd
+    record.study.enqueue_trial(recipe)
+    assert dict(record.start_trial().params) == recipe
+    assert read(record).predict([recipe]).sd < before
+
+
+def test_what_broke_down_was_at_chance_everywhere(tmp_path: Path) -> None:
+    record = opened(written(tmp_path, NUMBERS, "random"))
+    search(record, 8)
+    record.finish_trial(record.start_trial().number, "diverged")
+    assert read(record).scores[-1] == pytest.approx([0.1, 0.1, 0.1])
+
+
+def test_a_crash_says_nothing(tmp_path: Path) -> None:
+    record = opened(written(tmp_path, NUMBERS, "random"))
+    record.finish_trial(record.start_trial().number, "failed", "error")
+    assert read(record).numbers == []
+
+
+def test_a_forecast_of_a_resumed_search_is_that_of_the_search(tmp_path: Path) -> None:
+    record = opened(written(tmp_path, NUMBERS, "random"))
+    search(record, 10)
+    other = Forecast(record.study, record.space, 0)
+    other.read()
+    forecast = read(record)
+    assert forecast.numbers == other.numbers
+    np.testing.assert_array_equal(forecast.predict_trials().mean, other.predict_trials().mean)
+
+
+def test_thousands_of_trials_are_thinned_and_the_best_stay(tmp_path: Path) -> None:
+    forecast = opened(written(tmp_path, NUMBERS, "random")).forecast
+    scores = np.random.default_rng(0).random(1000)
+    rows = forecast._thinned(np.arange(1000), scores)
+    assert len(rows) == len(set(rows.tolist())) == MAX_POINTS
+    assert set(np.argsort(-scores)[: MAX_POINTS // 2]) <= set(rows.tolist())
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"epochs": 16}, [1, 4]),
+        ({"epochs": 20}, [2, 5]),
+        ({"epochs": 8}, [1, 2]),
+        ({"epochs": 1}, [1, 1]),
+        ({"epochs": 20, "finetune/name": "two-phase", "finetune/head_epochs": 10}, [12, 13]),
+    ],
+    ids=str,
+)
+def test_a_level_is_after_the_epoch_that_reaches_its_fraction(
+    tmp_path: Path, settings: dict[str, int | str], expected: list[int]
+) -> None:
+    recipe = written(tmp_path, NUMBERS, "random").baselines[0]
+    assert level_epochs(recipe.replace(settings)) == expected
+
+
+def test_a_breakdown_is_cut_off_at_twice_as_far_below_the_median_as_the_best_is_above() -> None:
+    scores = np.array([[0.1, np.nan], [0.5, 0.5], [0.5, 0.6], [0.6, np.nan]])
+    np.testing.assert_allclose(floored(scores), [[0.3, np.nan], [0.5, 0.5], [0.5, 0.6], [0.6, np.nan]])
+
+
+STOPPING = NUMBERS.replace('sampler="SAMPLER"', 'sampler="SAMPLER", scheduler={"name": "forecast", "let_through": 0}')
+
+
+def drive(driver: Driver, slow: float = 0.0) -> Trial:
+    """Run the next trial, whose early scores are as much too low as it is slow."""
+    trial = driver.next_trial()
+    for epoch in range(1, 17):
+        accuracy = score(trial.params) * (0.5 + epoch / 32) - slow * (1 - epoch / 16)
+        if not driver.add_epoch(trial.number, {"epoch": epoch, "val_accuracy": accuracy, "seconds": 1.0}, {}):
+            break
+    return driver.record.trials()[trial.number]
+
+
+def test_a_trial_that_promises_little_is_stopped_at_the_first_level(tmp_path: Path) -> None:
+    record = opened(written(tmp_path, STOPPING, "random"))
+    trials = [drive(Driver(record, 40, [])) for _ in range(40)]
+    later = trials[20:]
+    assert {trial.epochs for trial in later} <= {1, 4, 16}
+    worst, best = (sorted(later, key=lambda trial: score(trial.params))[i] for i in (0, -1))
+    assert (worst.state, worst.epochs) == ("pruned", 1)
+    assert best.epochs > 1
+
+
+def test_what_starts_slowly_for_a_known_reason_goes_on(tmp_path: Path) -> None:
+    """Much smoothing makes a trial begin low and end as high: what others showed is held against its score."""
+    text = STOPPING.replace('"let_through": 0', '"let_through": 0, "keep": 0.5')
+    record = opened(written(tmp_path, text, "random"))
+    drive(Driver(record, 10**6, []))  # the baseline
+    for number in range(60):
+        rate, smoothing = 10 ** (-4 + number % 3), 0.5 * (number % 2)
+        record.study.enqueue_trial({"optimizer/lr": rate, "label_smoothing": smoothing})
+        drive(Driver(record, 10**6, []), slow=0.6 * smoothing)
+    best = [t for t in record.trials()[30:] if t.params == {"optimizer/lr": 1e-2, "label_smoothing": 0.5}]
+    worst = [t for t in record.trials()[30:] if t.params == {"optimizer/lr": 1e-4, "label_smoothing": 0.0}]
+    assert best[0].accuracies[0] < worst[0].accuracies[0]
+    print([(t.number, t.epochs) for t in best], [(t.number, t.epochs) for t in worst])
+    assert all(trial.epochs > 1 for trial in best)
+    assert all(trial.state == "pruned" for trial in worst)
+
+
+def test_a_search_that_is_resumed_judges_nothing_twice(tmp_path: Path) -> None:
+    record = opened(written(tmp_path, STOPPING, "random"))
+    states = [drive(Driver(record, 20, [])).state for _ in range(20)]
+    Driver(record, 20, [])
+    assert [trial.state for trial in record.trials()] == states
