@@ -15,6 +15,7 @@ from rich.console import Console
 from cifar_tune.datasets import load_training_data
 from cifar_tune.display import Display
 from cifar_tune.images import Images, TrainingData
+from cifar_tune.recipe import Recipe
 from cifar_tune.run import BestWeights
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.ray_environment import configure_ray
@@ -39,7 +40,7 @@ def space(trial):
     })
 
 
-SEARCH = Search(rungs=())
+SEARCH = Search(scheduler={"name": "none"})
 """
 
 
@@ -61,7 +62,8 @@ class Stopwatch:
 def main() -> None:
     """Run the benchmark and print its one figure with what it is made of."""
     configure_ray(local=True)
-    from cifar_tune.search.launch import Resources, ray_cluster, run_trials
+    from cifar_tune.search.launch import ray_cluster, run_trials
+    from cifar_tune.search.resources import Resources
     from cifar_tune.tracking import Tracker
 
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +76,7 @@ def main() -> None:
         total = NUM_TRIALS + NUM_WORKERS
         with (
             ray_cluster(None),
-            Display("overhead", [], total, NUM_WORKERS, Console(stderr=True, quiet=True)) as display,
+            Display("overhead", [], total, NUM_WORKERS, Console(stderr=True, quiet=True), _whole) as display,
         ):
             tracker = Tracker(store, record.name, data, "", {}, record)
             driver = Driver(record, total, [tracker, BestWeights(store, []), display, stopwatch])
@@ -85,6 +87,10 @@ def main() -> None:
     slot = wall * NUM_WORKERS / NUM_TRIALS
     print(f"{NUM_TRIALS} trials on {NUM_WORKERS} warm workers: {wall:.1f} s of wall time, {slot:.3f} s a trial,")
     print(f"of which training {own:.3f} s; overhead {slot - own:.3f} s a trial")
+
+
+def _whole(recipe: Recipe) -> float:
+    return recipe.epochs
 
 
 def _first(images: Images, count: int) -> Images:

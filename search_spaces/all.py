@@ -199,4 +199,4 @@ def _augment(trial: Trial) -> Augment:
     )
 
 
-SEARCH = Search(num_trials=100, rungs=(0.25, 0.5, 0.75), keep=0.5)
+SEARCH = Search(num_trials=100)

@@ -62,4 +62,4 @@ def _schedule(trial: Trial, name: str) -> dict[str, object]:
     return {"name": name}
 
 
-SEARCH = Search(num_trials=24, rungs=(0.2, 0.5), keep=0.5)
+SEARCH = Search(num_trials=24)

@@ -37,4 +37,4 @@ def space(trial: Trial) -> Recipe:
     )
 
 
-SEARCH = Search(num_trials=8, rungs=(0.4,), keep=0.5)
+SEARCH = Search(num_trials=8)

@@ -55,4 +55,4 @@ def space(trial: Trial) -> Recipe:
     )
 
 
-SEARCH = Search(num_trials=16, rungs=(0.1, 0.3), keep=0.5)
+SEARCH = Search(num_trials=16)

@@ -39,4 +39,4 @@ def space(trial: Trial) -> Recipe:
     )
 
 
-SEARCH = Search(num_trials=40, rungs=(0.3, 0.6), keep=0.5)
+SEARCH = Search(num_trials=40)

@@ -43,4 +43,4 @@ def space(trial: Trial) -> Recipe:
     )
 
 
-SEARCH = Search(num_trials=24, rungs=(0.6, 0.8), keep=0.5)
+SEARCH = Search(num_trials=24)

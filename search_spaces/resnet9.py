@@ -49,4 +49,4 @@ def space(trial: Trial) -> Recipe:
     )
 
 
-SEARCH = Search(num_trials=32, rungs=(0.25, 0.5), keep=0.5)
+SEARCH = Search(num_trials=32)

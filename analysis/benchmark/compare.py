@@ -1,0 +1,192 @@
+"""Our searcher and scheduler against random search and stock Ray Tune, on the surrogates of the recorded tables.
+
+    uv run python analysis/benchmark/compare.py                 # every case that results/ lacks, then the tables
+    uv run python analysis/benchmark/compare.py --seeds 0       # the tables of what is there
+
+A case is a space, a family of surrogates, a baseline (the document's, or the median of the space), a number of workers
+and a method. It is searched with 30 seeds until the best trial lies in the top 1 % of the space, and at least
+MIN_TRAININGS long. What is told: the epochs until the best completed trial lies in the top 5 % and the top 1 %, as
+interquartile means over the seeds with 95 % bootstrap intervals, and the regret along the way.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, astuple, dataclass
+from functools import cache
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from simulation import COMPARATORS, MethodName, make_method, simulate, with_baseline
+from surrogates import SPACES, Array, Family, Surrogate, open_space, random_params
+
+from cifar_tune.search.space import Search
+
+RESULTS = Path(__file__).parent / "results"
+METHODS: tuple[MethodName, ...] = ("ours", *COMPARATORS)
+WORKERS = (4, 1, 16)
+MIN_TRAININGS, MAX_TRAININGS = 40, 200  # of whole trainings' epochs
+NUM_BOOTSTRAPS = 2_000
+
+Baseline = Literal["document", "median"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of the comparison."""
+
+    space: str
+    family: Family
+    baseline: Baseline
+    num_workers: int
+    method: MethodName
+
+    @property
+    def path(self) -> Path:
+        return RESULTS / f"{'-'.join(map(str, astuple(self))).replace(' ', '')}.parquet"
+
+
+def cases() -> Iterator[Case]:
+    """All with 4 workers; with 1 and 16 those with the document's baseline."""
+    for workers, space, method in product(WORKERS, SPACES, METHODS):
+        yield Case(space, "gp", "document", workers, method)
+        yield Case(space, "trees", "document", workers, method)
+        if workers == WORKERS[0]:
+            yield Case(space, "gp", "median", workers, method)
+            yield Case(space, "trees", "median", workers, method)
+
+
+def run(case: Case, num_seeds: int) -> Case:
+    """Search with every seed and write what was found."""
+    surrogate = surrogate_of(case.space, case.family)
+    space = with_baseline(open_space(case.space), baseline_params(surrogate, case.baseline), Search())
+    rows = []
+    for seed in range(num_seeds):
+        method = make_method(case.method, space, seed)
+        found = simulate(
+            method,
+            surrogate,
+            case.num_workers,
+            MAX_TRAININGS * surrogate.epochs,
+            seed,
+            until=surrogate.threshold(0.01),
+            at_least=MIN_TRAININGS * surrogate.epochs,
+        )
+        rows += [{**asdict(case), "seed": seed, **asdict(completion)} for completion in found]
+    RESULTS.mkdir(exist_ok=True)
+    pd.DataFrame(rows).to_parquet(case.path, index=False)
+    return case
+
+
+@cache
+def surrogate_of(space: str, family: Family) -> Surrogate:
+    """Fitted once in a process."""
+    return Surrogate(space, family)
+
+
+def baseline_params(surrogate: Surrogate, baseline: Baseline) -> dict[str, Any]:
+    """The document's values, or those of a random recipe that half of the space is better than."""
+    if baseline == "document":
+        return dict(surrogate.table.params[0])
+    candidates = random_params(surrogate.table.space.path.stem)[:2_000]
+    values = surrogate.value(candidates)
+    return candidates[int(np.argmin(np.abs(values - np.median(surrogate.values))))]
+
+
+def epochs_until(found: pd.DataFrame, value: float) -> Array:
+    """For each seed the epochs until the best trial was worth `value`; infinite where that did not come to be."""
+    reached = found[found["value"] >= value].groupby("seed")["num_epochs"].min()
+    return reached.reindex(sorted(found["seed"].unique()), fill_value=np.inf).to_numpy(float)
+
+
+def interquartile_mean(values: Array) -> float:
+    """Of the middle half."""
+    ranked, cut = np.sort(values), len(values) // 4
+    return float(ranked[cut : len(ranked) - cut].mean())
+
+
+def interval(values: Array) -> tuple[float, float]:
+    """A 95 % bootstrap interval of the interquartile mean."""
+    rng = np.random.default_rng(0)
+    means = [interquartile_mean(rng.choice(values, len(values))) for _ in range(NUM_BOOTSTRAPS)]
+    low, high = np.percentile(np.nan_to_num(means, posinf=1e12), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def summarise(case: Case) -> dict[str, Any]:
+    """One row of the table."""
+    surrogate, found = surrogate_of(case.space, case.family), pd.read_parquet(case.path)
+    row: dict[str, Any] = {**asdict(case), "seeds": found["seed"].nunique()}
+    for share in (0.05, 0.01):
+        epochs = epochs_until(found, surrogate.threshold(share))
+        low, high = interval(epochs)
+        row[f"top {100 * share:.0f} %"] = interquartile_mean(epochs)
+        row[f"from {100 * share:.0f} %"], row[f"to {100 * share:.0f} %"] = low, high
+    row["reached"] = float(np.isfinite(epochs).mean())
+    best = surrogate.values[-1]
+    for trainings in (10, 20, 40):
+        so_far = found[found["num_epochs"] <= trainings * surrogate.epochs].groupby("seed")["value"].last()
+        row[f"regret after {trainings}"] = 100 * float((best - so_far).mean())
+    return row
+
+
+def main() -> None:
+    """Run what is missing, print the tables, draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--num-workers", type=int, default=2, help="processes of this script")
+    options = parser.parse_args()
+    missing = [case for case in cases() if not case.path.exists()] if options.seeds else []
+    with ProcessPoolExecutor(options.num_workers, get_context("spawn")) as pool:
+        for case in pool.map(run, missing, [options.seeds] * len(missing)):
+            print(case.path.stem, flush=True)
+    there = [case for case in cases() if case.path.exists()]
+    for space, family, baseline in sorted({(case.space, case.family, case.baseline) for case in there}):
+        surrogate = surrogate_of(space, family)
+        (value,) = surrogate.value([baseline_params(surrogate, baseline)])
+        print(
+            f"{space}, {family}: the {baseline} baseline is better than {100 * (1 - surrogate.quantile(value)):.1f} %"
+        )
+    table = pd.DataFrame([summarise(case) for case in there])
+    print(table.to_string(index=False, float_format=lambda number: f"{number:.1f}"))
+    draw(there, RESULTS / "regret.png")
+
+
+def draw(there: Sequence[Case], path: Path) -> None:
+    """Mean regret against epochs for 4 workers, a panel for each space, surrogate and baseline."""
+    panels = list(dict.fromkeys((c.space, c.family, c.baseline) for c in there if c.num_workers == 4))
+    figure, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(4 * -(-len(panels) // 2), 7), squeeze=False)
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        surrogate = surrogate_of(panel[0], panel[1])
+        grid = np.arange(1, MIN_TRAININGS * surrogate.epochs)
+        for method in METHODS:
+            case = Case(*panel, 4, method)
+            if case in there:
+                means, low, high = regret(case, surrogate, grid)
+                (line,) = axis.plot(grid / surrogate.epochs, means, label=method)
+                axis.fill_between(grid / surrogate.epochs, low, high, color=line.get_color(), alpha=0.15)
+        axis.set(title=", ".join(panel), yscale="log", xlabel="whole trainings' epochs", ylabel="regret, points")
+    axes.flat[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def regret(case: Case, surrogate: Surrogate, grid: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
+    """At numbers of epochs: the mean over the seeds, and its 95 % bootstrap interval; NaN before a trial completes."""
+    found = pd.read_parquet(case.path).pivot_table(index="num_epochs", columns="seed", values="value")
+    values = found.ffill().reindex(grid, method="ffill").to_numpy()
+    points = 100 * (surrogate.values[-1] - values)
+    rng = np.random.default_rng(0)
+    drawn = [points[:, rng.integers(points.shape[1], size=points.shape[1])].mean(axis=1) for _ in range(200)]
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    return points.mean(axis=1), low, high
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""What a recipe of a recorded space would have given: learning curves for any point of it, from its table.
+
+Two families of models, so that no searcher is favoured by the kind of model it is judged by: Gaussian processes and
+extremely randomised trees, both of scikit-learn. A curve is its mean over the table plus the first principal
+components, whose weights the models predict; the difference between two seeds of one recipe is the noise that is added.
+
+    uv run python analysis/benchmark/surrogates.py      # their cross-validated errors
+"""
+
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from scipy.stats import spearmanr
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.model_selection import GroupKFold
+
+from cifar_tune.search.encoding import Array, Encoding
+from cifar_tune.search.space import Space, load_space
+from cifar_tune.search.trials import RandomTrial
+
+HERE = Path(__file__).parent
+CURVES = HERE / "curves"
+SPACES = ("resnet9", "mini_resnet")
+NUM_COMPONENTS = 6
+NUM_SAMPLED = 20_000  # random recipes that say what is good in a space
+CHANCE = 0.1
+
+Family = Literal["gp", "trees"]
+
+warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound: a value that does not matter
+
+
+@dataclass(frozen=True)
+class Table:
+    """The recorded trainings of a space: `params` of each, accuracies (n, epochs), seconds per epoch (n,)."""
+
+    space: Space
+    params: Sequence[Mapping[str, Any]]
+    accuracies: Array
+    seconds: Array
+    configs: npt.NDArray[np.int64]
+
+    @property
+    def epochs(self) -> int:
+        return self.accuracies.shape[1]
+
+    def points(self) -> Array:
+        """The sampled values, encoded."""
+        return encoding(self.space.path.stem).encode(self.params)
+
+    def noise(self) -> Array:
+        """(pairs, epochs): what a second seed changed, as the deviation of one seed from their common mean."""
+        pairs = [rows for rows in pd.Series(self.configs).groupby(self.configs).indices.values() if len(rows) == 2]
+        return np.array([(self.accuracies[a] - self.accuracies[b]) / np.sqrt(2) for a, b in pairs])
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one training gives, and what its recipe is worth: the final accuracy without the noise of a seed."""
+
+    accuracies: Array
+    seconds: float  # per epoch
+    value: float
+
+
+class Surrogate:
+    """Curves for any recipe of a space."""
+
+    def __init__(self, name: str, family: Family) -> None:
+        self.table = read_table(name)
+        self.encoding = encoding(name)
+        points = self.table.points()
+        self._curves = CurveModel(family).fit(points, self.table.accuracies)
+        self._seconds = make_model("trees", points.shape[1]).fit(points, np.log(self.table.seconds))
+        self._noise = self.table.noise()
+        self.values = np.sort(self.value(random_params(name)))
+
+    @property
+    def epochs(self) -> int:
+        return self.table.epochs
+
+    def value(self, params: Sequence[Mapping[str, Any]]) -> Array:
+        """The final accuracies of recipes, without noise."""
+        return self._curves.predict(self.encoding.encode(params))[:, -1]
+
+    def train(self, params: Mapping[str, Any], rng: np.random.Generator) -> Curve:
+        """One training with a seed of its own."""
+        point = self.encoding.encode([params])
+        curve = self._curves.predict(point)[0]
+        noise = rng.choice(self._noise) * rng.choice((-1, 1))
+        seconds = float(np.exp(self._seconds.predict(point))[0])
+        return Curve(np.clip(curve + noise, 0.01, 0.99), seconds, float(curve[-1]))
+
+    def quantile(self, value: float) -> float:
+        """The share of the space that is better."""
+        return 1 - float(np.searchsorted(self.values, value, side="right")) / len(self.values)
+
+    def threshold(self, share: float) -> float:
+        """The value above which the best `share` of the space lies."""
+        return float(np.quantile(self.values, 1 - share))
+
+
+class CurveModel:
+    """Points to curves, by the principal components of the curves."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+
+    def fit(self, points: Array, curves: Array) -> "CurveModel":
+        self._mean = curves.mean(axis=0)
+        self._components = np.linalg.svd(curves - self._mean, full_matrices=False)[2][:NUM_COMPONENTS]
+        weights = (curves - self._mean) @ self._components.T
+        if self._family == "trees":
+            self._models = [make_model("trees", points.shape[1]).fit(points, weights)]
+        else:
+            self._models = [make_model("gp", points.shape[1]).fit(points, column) for column in weights.T]
+        return self
+
+    def predict(self, points: Array) -> Array:
+        """(n, epochs)."""
+        weights = np.column_stack([model.predict(points) for model in self._models])
+        return np.clip(self._mean + weights @ self._components, 0.01, 0.99)
+
+
+class Trees(ExtraTreesRegressor):  # type: ignore[misc]
+    """Whose answer for one point takes a millisecond: scikit-learn's own starts threads for it."""
+
+    def predict(self, x: Array) -> Array:
+        """The mean of the trees'."""
+        points = x.astype(np.float32)
+        found = np.mean([tree.tree_.predict(points) for tree in self.estimators_], axis=0)
+        return np.asarray(found.reshape(len(x), -1) if self.n_outputs_ > 1 else found.ravel())
+
+
+def make_model(family: Family, num_columns: int) -> Any:  # noqa: ANN401 - scikit-learn has no types
+    """A model that is not fitted yet."""
+    if family == "trees":
+        return Trees(100, min_samples_leaf=2, max_features=0.7, random_state=0)
+    kernel = ConstantKernel() * Matern(np.ones(num_columns), (0.1, 20), nu=2.5) + WhiteKernel(0.1, (1e-3, 2))
+    return GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
+
+
+@cache
+def open_space(name: str) -> Space:
+    """Of the folder beside this file."""
+    return load_space(HERE / "spaces" / f"{name}.py")
+
+
+@cache
+def encoding(name: str) -> Encoding:
+    """Of all values that the space samples."""
+    return Encoding(open_space(name).ranges())
+
+
+@cache
+def random_params(name: str) -> list[dict[str, Any]]:
+    """Of NUM_SAMPLED random recipes, always the same."""
+    rng = random.Random(0)
+    trials = [RandomTrial(rng) for _ in range(NUM_SAMPLED)]
+    for trial in trials:
+        open_space(name).function(cast(optuna.Trial, trial))
+    return [trial.params for trial in trials]
+
+
+@cache
+def read_table(name: str) -> Table:
+    """All parts of the recorded table; a diverged training has chance accuracy from there on."""
+    frame = pd.concat([pd.read_parquet(path) for path in sorted((CURVES / name).glob("*.parquet"))], ignore_index=True)
+    epochs = open_space(name).baselines[0].epochs
+    accuracies = [np.pad(found, (0, epochs - len(found)), constant_values=CHANCE) for found in frame["val_accuracy"]]
+    seconds = frame["seconds"].map(np.mean).to_numpy()
+    values = frame.drop(columns=["config", "seed", "val_accuracy", "seconds"]).to_dict("records")
+    ranges = open_space(name).ranges()
+    params = [{key: typed(ranges[key], value) for key, value in row.items() if not pd.isna(value)} for row in values]
+    return Table(open_space(name), params, np.array(accuracies), seconds, frame["config"].to_numpy())
+
+
+def typed(distribution: BaseDistribution, value: Any) -> Any:  # noqa: ANN401 - a choice may be of any type
+    """A column with gaps holds whole numbers as floats."""
+    if isinstance(distribution, CategoricalDistribution):
+        return next(choice for choice in distribution.choices if choice == value)
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def main() -> None:
+    """Ten-fold cross-validation of the final accuracy, whole configurations held out."""
+    for name in SPACES:
+        table = read_table(name)
+        noise = table.noise()[:, -1]
+        print(f"{name}: {len(table.params)} trainings, of which the final accuracies spread by")
+        print(f"  {100 * table.accuracies[:, -1].std():.2f} points (sd); one seed by {100 * noise.std():.2f}")
+        for family in get_args(Family):
+            truth, found = table.accuracies[:, -1], cross_validate(table, family)
+            rmse, rank = 100 * np.sqrt(np.mean((truth - found) ** 2)), spearmanr(truth, found).statistic
+            print(f"  {family}: root mean square error {rmse:.2f} points, rank correlation {rank:.2f}")
+
+
+def cross_validate(table: Table, family: Family) -> Array:
+    """The final accuracy of every training as a model says that has seen the nine tenths without its configuration."""
+    points, found = table.points(), np.empty(len(table.params))
+    for seen, held_out in GroupKFold(10, shuffle=True, random_state=0).split(points, groups=table.configs):
+        model = CurveModel(family).fit(points[seen], table.accuracies[seen])
+        found[held_out] = model.predict(points[held_out])[:, -1]
+    return found
+
+
+if __name__ == "__main__":
+    main()
