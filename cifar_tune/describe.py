@@ -8,10 +8,10 @@ import torch
 from optuna.distributions import CategoricalDistribution
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
-from cifar_tune.images import IMAGE_SIZE, NUM_CLASSES, NUM_TRAINING_IMAGES
+from cifar_tune.images import NUM_CLASSES, NUM_TRAINING_IMAGES
+from cifar_tune.network import count_layers, count_parameters
 from cifar_tune.recipe import Recipe
 from cifar_tune.schedules import learning_rates
 from cifar_tune.search.space import Space, format_range
@@ -54,33 +54,18 @@ def describe_layers(recipe: Recipe) -> tuple[list[dict[str, Any]], int]:
     Also the number of parameters that are trained. Nothing is computed: the tensors are of the `meta` device.
     """
     with torch.device("meta"):
-        model = recipe.model.build(NUM_CLASSES[recipe.dataset]).eval()
-        images = torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE)
-    shapes: dict[str, list[int]] = {}
-    for name, child in model.named_children():
-        child.register_forward_hook(_note_shape(shapes, name))
-    with FlopCounterMode(display=False, depth=2) as counter, torch.no_grad():
-        model(images)
-    flops = counter.get_flop_counts()
+        network = recipe.model.build(NUM_CLASSES[recipe.dataset])
     layers = [
         {
-            "name": name,
-            "type": _summary(child),
-            "output_shape": shapes[name],
-            "num_parameters": sum(p.numel() for p in child.parameters()),
-            "num_macs": sum(flops.get(f"{type(model).__name__}.{name}", {}).values()) // 2,
+            "name": layer.name,
+            "type": _summary(layer.module),
+            "output_shape": list(layer.output_shape),
+            "num_parameters": layer.num_parameters,
+            "num_macs": layer.num_macs,
         }
-        for name, child in model.named_children()
+        for layer in count_layers(network)
     ]
-    is_frozen = recipe.phases()[-1].frozen
-    return layers, sum(p.numel() for p in (model[-1] if is_frozen else model).parameters())
-
-
-def _note_shape(shapes: dict[str, list[int]], name: str) -> Any:  # noqa: ANN401 - torch's hook type is private
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        shapes[name] = list(output.shape[1:])
-
-    return hook
+    return layers, count_parameters(network[-1] if recipe.phases()[-1].frozen else network)
 
 
 def _summary(module: nn.Module) -> str:

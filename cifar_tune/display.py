@@ -15,7 +15,7 @@ from rich.text import Text
 
 from cifar_tune.cost import seconds_remaining
 from cifar_tune.recipe import Recipe
-from cifar_tune.report import ORDER, baseline_accuracy, best_trial, gain_in_points
+from cifar_tune.report import ORDER, baseline_accuracy, best_trial, gain_in_points, told_state
 from cifar_tune.search.record import Trial
 
 SECONDS_BETWEEN_FRAMES = 0.25
@@ -105,7 +105,7 @@ class Display:
         gain = gain_in_points(trial, baseline_accuracy(self._trials.values()))
         against = f" ({gain:+.2f})" if gain is not None and not trial.is_baseline else ""
         epochs = f"{trial.epochs} of {trial.recipe.epochs} epochs"
-        return f"{name} {trial.state}{score}{against} after {epochs}, {trial.seconds:.1f} s"
+        return f"{name} {told_state(trial)}{score}{against} after {epochs}, {trial.seconds:.1f} s"
 
     def _counts(self) -> str:
         states = Counter(trial.state for trial in self._trials.values())

@@ -44,8 +44,8 @@ class RungFindings:
 
 
 def num_top(trials: Iterable[Trial]) -> int:
-    """How many count as the best: a tenth of the complete trials, and one at least."""
-    return max(1, sum(trial.is_complete for trial in trials) // 10)
+    """How many are the best: a tenth of the complete trials within the limits, and one at least."""
+    return max(1, sum(trial.counts for trial in trials) // 10)
 
 
 def pruning_by_rung(trials: Sequence[Trial]) -> list[RungFindings]:
@@ -105,7 +105,7 @@ def _findings(fraction: float, group: Group, trials: Sequence[Trial], top: set[i
 
 def _top_numbers(trials: Sequence[Trial]) -> set[int]:
     """The best complete trials; more than `num_top` where the last of them has equals."""
-    complete = [trial for trial in trials if trial.is_complete]
+    complete = [trial for trial in trials if trial.counts]
     scores = sorted((_score(trial) for trial in complete), reverse=True)[: num_top(trials)]
     return {trial.number for trial in complete if _score(trial) >= scores[-1]}
 

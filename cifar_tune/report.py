@@ -2,12 +2,13 @@
 
 Ranks and gains are taken within one task (data set and number of training images), since scores on different ones do
 not compare. Trials that were trained to their end come first, by score; then pruned ones by how far they got, then
-those that broke down.
+those that broke down. What was trained to its end above a limit of its search comes between the first two.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -19,6 +20,7 @@ from rich.text import Text
 from cifar_tune.provenance import as_typed
 from cifar_tune.pruning import RungFindings, num_top, pruning_by_rung
 from cifar_tune.recipe import Recipe, field_of
+from cifar_tune.search.goal import CostName, format_cost
 from cifar_tune.search.record import COMPLETE_STATES, Extension, State, Trial
 from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
@@ -51,13 +53,18 @@ COLUMNS = [
     "seconds",
     "let_through",
     "num_parameters",
+    "num_macs",
 ]
+MARKS = ("pareto", "over_limits")  # columns that only a search with such a goal has
 NOTHING = "-"
 TASK = ["dataset", "train_images"]  # what scores must share to be compared
 HEADERS = {  # two lines, where a terminal is narrow
     "val_accuracy": "val\naccuracy",
     "let_through": "let through\nat epoch",
     "num_parameters": "para-\nmeters",
+    "num_macs": "multiply-\nadds",
+    "pareto": "Pareto\nfront",
+    "over_limits": "over\nlimits",
 }
 
 
@@ -75,17 +82,43 @@ def gain_in_points(trial: Trial, baseline: float | None) -> float | None:
 
 
 def best_trial(trials: Iterable[Trial]) -> Trial | None:
-    """The completed trial with the highest score; the earlier of equals."""
-    complete = [trial for trial in trials if trial.is_complete]
+    """The completed trial within its limits with the highest score; the earlier of equals."""
+    complete = [trial for trial in trials if trial.counts]
     return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
 
 
+def pareto_front(trials: Iterable[Trial], cost: CostName) -> list[Trial]:
+    """By cost, the completed trials within their limits of which no other is both as good and as cheap; equals are."""
+    known = [(trial.cost(cost), -(trial.val_accuracy or 0.0), trial) for trial in trials if trial.counts]
+    ordered = sorted([(price, loss, trial) for price, loss, trial in known if price is not None], key=itemgetter(0, 1))
+    front: list[Trial] = []
+    last = (0.0, 1.0)
+    for price, loss, trial in ordered:
+        if loss < last[1] or (price, loss) == last:
+            front.append(trial)
+            last = (price, loss)
+    return front
+
+
+def best_trials(trials: Sequence[Trial]) -> list[Trial]:
+    """What a search was for, and what is worth keeping of it: the best trial, or the Pareto front."""
+    minimize = trials[0].goal.minimize if trials else None
+    if minimize:
+        return pareto_front(trials, minimize)
+    best = best_trial(trials)
+    return [best] if best else []
+
+
 def leaderboard(searches: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
-    """One row per trial: COLUMNS and then every searched value under its own name, best first within each task."""
+    """One row per trial: COLUMNS, MARKS where a search has such a goal, and then every searched value by its name.
+
+    Best first within each task, in which the trials of all these searches meet on one Pareto front.
+    """
     rows = []
+    on_front = _on_front([trial for trials in searches.values() for trial in trials])
     for trials in searches.values():
         baseline = baseline_accuracy(trials)
-        rows += [_row(trial, baseline) for trial in trials]
+        rows += [_row(trial, baseline, on_front) for trial in trials]
     rows.sort(key=_place)
     ranks: Counter[tuple[Any, ...]] = Counter()
     for row in rows:
@@ -96,15 +129,27 @@ def leaderboard(searches: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*COLUMNS, *names], dtype=object)  # whole numbers stay so beside a missing one
 
 
+def _on_front(trials: Sequence[Trial]) -> set[tuple[str, int]]:
+    """The search and the number of each trial that lies on the front of its task for what its search minimizes."""
+    tasks: dict[tuple[Any, ...], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        tasks[trial.recipe.dataset, trial.recipe.train_images].append(trial)
+    costs = {trial.goal.minimize for trial in trials if trial.goal.minimize}
+    fronts = [(cost, trial) for cost in costs for task in tasks.values() for trial in pareto_front(task, cost)]
+    return {(trial.search, trial.number) for cost, trial in fronts if trial.goal.minimize == cost}
+
+
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Tasks apart; then by state, by epochs where they were cut short, by score."""
     is_complete = row["state"] in COMPLETE_STATES
-    place, reached = (0, 0) if is_complete else (ORDER.index(row["state"]), row["epochs"])
+    place, reached = (
+        (int(bool(row.get("over_limits"))), 0) if is_complete else (ORDER.index(row["state"]), row["epochs"])
+    )
     task = (row["dataset"], row["train_images"] or 0)
     return (*task, place, -reached, -(row["val_accuracy"] or 0.0))
 
 
-def _row(trial: Trial, baseline: float | None) -> dict[str, Any]:
+def _row(trial: Trial, baseline: float | None, on_front: Set[tuple[str, int]]) -> dict[str, Any]:
     recipe = trial.recipe
     return {
         "search": trial.search,
@@ -121,6 +166,9 @@ def _row(trial: Trial, baseline: float | None) -> dict[str, Any]:
         "seconds": trial.seconds,
         "let_through": trial.facts.get(LET_THROUGH),
         "num_parameters": trial.facts.get("num_parameters"),
+        "num_macs": trial.facts.get("num_macs"),
+        **({"pareto": (trial.search, trial.number) in on_front} if trial.goal.minimize else {}),
+        **({"over_limits": ", ".join(trial.over_limits) or None} if trial.goal.limits.given else {}),
         **{name: value for name, value in trial.params.items() if name not in COLUMNS},  # epochs: how many it trained
     }
 
@@ -176,17 +224,20 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
     for column in columns:
         numeric = all(isinstance(value, int | float) for value in frame[column].dropna())
         table.add_column(HEADERS.get(column, column), justify="right" if numeric else "left", header_style="bold")
+    over = cells.get("over_limits", [NOTHING] * len(frame))
     for i, state in enumerate(frame["state"].head(limit or len(frame))):
-        table.add_row(*(cells[column][i] for column in columns), style="" if state in COMPLETE_STATES else "dim")
+        is_best = state in COMPLETE_STATES and over[i] == NOTHING
+        table.add_row(*(cells[column][i] for column in columns), style="" if is_best else "dim")
     return table
 
 
 def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> tuple[list[str], list[str]]:
-    """The columns that fit, in order, and the names of the searched ones that do not."""
+    """The columns that fit, in order, and the names of those that do not: searched values, and what a cost repeats."""
     used, fitting, left_out = 0, [], []
+    fixed = {*COLUMNS, *MARKS} - {"num_macs"}
     for column, values in cells.items():
         longest = 2 + max(len(value) for value in [*values, *HEADERS.get(column, column).split("\n")])
-        if column not in COLUMNS and used + longest > width:
+        if column not in fixed and used + longest > width:
             left_out.append(column)
         else:
             used += longest
@@ -204,6 +255,10 @@ def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
         return f"{value:+.2f}"
     if name in ("num_parameters", "rank", "trial", "epochs", "let_through", "train_images"):
         return f"{int(value):,}"
+    if name == "num_macs":
+        return f"{value / 1e6:,.1f} M"
+    if name == "pareto":
+        return "yes" if value else NOTHING
     if name == "seconds":
         return f"{value:.1f}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -211,24 +266,48 @@ def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
 
 def headline(trials: Sequence[Trial], extension: Extension | None = None) -> str:
     """What came of a search, and what it was seeded with."""
-    if extension is None:
-        return _outcome(trials)
-    return f"{_outcome(trials)} It was seeded with {extension}."
+    said = [_outcome(trials), _front(trials)]
+    if extension is not None:
+        said.append(f"It was seeded with {extension}.")
+    return " ".join(sentence for sentence in said if sentence)
+
+
+def told_state(trial: Trial) -> str:
+    """With what keeps a trial that was trained to its end from being the best."""
+    return trial.state + (" over a limit" if trial.is_complete and trial.over_limits else "")
+
+
+def _front(trials: Sequence[Trial]) -> str:
+    """From where to where the Pareto front of a search reaches, in a sentence; nothing where it minimizes no cost."""
+    minimize = trials[0].goal.minimize if trials else None
+    front = pareto_front(trials, minimize) if minimize else []
+    if minimize is None or not front:
+        return ""
+    ends = [_at_cost(trial, minimize) for trial in (front[0], front[-1])]
+    reach = f"1 trial with {ends[0]}" if len(front) == 1 else f"{len(front)} trials from {ends[0]} to {ends[1]}"
+    return f"Pareto front: {reach}."
+
+
+def _at_cost(trial: Trial, minimize: CostName) -> str:
+    return f"{100 * (trial.val_accuracy or 0):.2f} % at {format_cost(minimize, trial.cost(minimize) or 0)}"
 
 
 def _outcome(trials: Sequence[Trial]) -> str:
     """The best trial, its gain and what it was gained over, in a sentence; unconfirmed as any single run is."""
     best, baseline = best_trial(trials), baseline_accuracy(trials)
     if best is None:
-        states = [f"{count} {state}" for state, count in Counter(trial.state for trial in trials).items()]
-        return f"No trial has completed: {', '.join(states)}." if states else "No trial has completed."
+        states = [f"{count} {state}" for state, count in Counter(told_state(trial) for trial in trials).items()]
+        within = " within its limits" if any(trial.is_complete for trial in trials) else ""
+        return f"No trial has completed{within}: {', '.join(states)}." if states else "No trial has completed."
     said = f"Best of {len(trials)} trials: trial {best.number} with {100 * (best.val_accuracy or 0):.2f} %"
     gain = gain_in_points(best, baseline)
     if gain is None:
         return f"{said}; the baseline has not completed, so there is no gain to state."
     if best.is_baseline:
         return f"{said}, which is the baseline: no trial beat it."
-    return f"{said}, {gain:+.2f} points over the baseline's {100 * (baseline or 0):.2f} % (one run each, unconfirmed)."
+    is_over = any(trial.over_limits for trial in trials if trial.is_baseline and trial.val_accuracy == baseline)
+    against = f"the baseline's {100 * (baseline or 0):.2f} %" + (", which is over a limit" if is_over else "")
+    return f"{said}, {gain:+.2f} points over {against} (one run each, unconfirmed)."
 
 
 def output_console(file: TextIO) -> Console:
@@ -299,7 +378,8 @@ def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Ta
     against = f", {gain:+.2f} points over the baseline" if gain is not None and not trial.is_baseline else ""
     role = "baseline, " if trial.is_baseline else ""
     parts: list[Table | Text] = [
-        Text(f"{trial.search} trial {trial.number}: {role}{trial.state}, {score}{against}", style="bold"),
+        Text(f"{trial.search} trial {trial.number}: {role}{told_state(trial)}, {score}{against}", style="bold"),
+        *_breaches(trial),
         Text(f"{trial.epochs} of {trial.recipe.epochs} epochs in {trial.seconds:.1f} s{_since_when(trial)}"),
         _pairs("recipe", trial.recipe.flatten(), {field_of(name) for name in trial.params}),
         _pairs("facts", {**trial.facts, "mlflow_run_id": trial.mlflow_run_id}, set()),
@@ -311,6 +391,15 @@ def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Ta
     baseline = load_space(space).baselines[0] if space.exists() else trials[0].recipe
     hint = "To run it alone, in one process, with the --data-dir that the search had:"
     return [*parts, Text(f"{hint}\n  {_command(trial, baseline, space)}")]
+
+
+def _breaches(trial: Trial) -> list[Text]:
+    """A line for each limit that it lies above."""
+    limits, costs = trial.goal.limits.given, {name: trial.cost(name) or 0 for name in trial.over_limits}
+    return [
+        Text(f"Over its limit: {format_cost(name, cost)}, of at most {format_cost(name, limits[name])}")
+        for name, cost in costs.items()
+    ]
 
 
 def _since_when(trial: Trial) -> str:

@@ -18,9 +18,18 @@ from cifar_tune.errors import UserError
 from cifar_tune.images import TrainingData
 from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
 from cifar_tune.recipe import Recipe
-from cifar_tune.report import as_table, baseline_accuracy, best_trial, headline, leaderboard, output_console
+from cifar_tune.report import (
+    as_table,
+    baseline_accuracy,
+    best_trial,
+    best_trials,
+    headline,
+    leaderboard,
+    output_console,
+)
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import check_extends, extend
+from cifar_tune.search.limits import check_limits
 from cifar_tune.search.ray_environment import configure_ray
 from cifar_tune.search.record import Record, State, Trial, delete_record, open_record
 from cifar_tune.search.resources import plan_resources, this_machine
@@ -54,25 +63,25 @@ class RunOptions:
 
 
 class BestWeights:
-    """Keeps the weights of the best trial and frees what the others left behind. An Observer of the search."""
+    """Keeps the weights of the best trial, or of the Pareto front, and frees what the others left. An Observer."""
 
     def __init__(self, store: Store, trials: Sequence[Trial]) -> None:
         self._store = store
-        self._best: Trial | None = None
+        self._best: list[Trial] = []
         for trial in trials:  # one that ended when the process died may have left its files
             self.update(trial)
 
     def update(self, trial: Trial) -> None:
-        """When a trial is over, keep one folder: its own or the best one's so far."""
+        """When a trial is over, keep the folders of those that are the best now."""
         if not trial.is_over:
             return
-        winner = best_trial([t for t in (self._best, trial) if t])
-        loser = trial if winner is self._best else self._best
-        if loser is not None:
-            shutil.rmtree(self._folder(loser), ignore_errors=True)
-        if winner is trial:
+        seen = [*self._best, trial]
+        self._best = best_trials(seen)
+        for each in seen:
+            if each not in self._best:
+                shutil.rmtree(self._folder(each), ignore_errors=True)
+        if trial in self._best:
             (self._folder(trial) / STATE).unlink(missing_ok=True)
-        self._best = winner
 
     def tick(self) -> None:
         """Nothing between two updates."""
@@ -96,6 +105,7 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
             return _exit_code(record, console)
         store.save_space(name, space.source)
         try:
+            check_limits(space)
             record.check_unchanged("weights", _check_weights(space, console))
             data = _load_data(space.baselines[0], store, options)
             record.check_unchanged("data", data.digest)
@@ -233,6 +243,10 @@ def _conclude(record: Record, store: Store, options: RunOptions) -> None:
     if best is not None:
         weights = store.trial(record.name, best.number) / WEIGHTS
         out.print(f"Its weights: {weights}", highlight=False, soft_wrap=True)
+    others = [trial for trial in best_trials(trials) if trial != best]
+    if others:
+        numbers = ", ".join(f"{trial.number:05d}" for trial in others)
+        out.print(f"Weights of the rest of the front: beside it, in {numbers}", highlight=False, soft_wrap=True)
     where = ["--store", str(options.store)] if options.store else []
     out.print(f"\nEvery trial:  {as_typed('report', record.name, *where)}", highlight=False, soft_wrap=True)
     out.print(f"In a browser: {as_typed('ui', *where)}", highlight=False, soft_wrap=True)

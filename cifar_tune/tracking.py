@@ -182,6 +182,8 @@ class Tracker:
             # Of a network that broke down, or was set back to its best epoch; last, so that it is the run's value.
             self._client.log_batch(shown.run_id, metrics=[Metric("val_accuracy", score, now + 1, trial.epochs)])
         tags = {STATE_TAG: trial.state, **{name: str(value) for name, value in trial.facts.items()}}
+        if trial.over_limits:
+            tags["over_limits"] = ", ".join(trial.over_limits)
         if trial.error:
             tags["error"] = trial.error[-5000:]
         self._client.log_batch(shown.run_id, tags=[RunTag(name, value) for name, value in tags.items()])

@@ -20,6 +20,7 @@ from cifar_tune import layers, models
 from cifar_tune.features import FeatureCache
 from cifar_tune.finetune import Phase
 from cifar_tune.inputs import DeviceData, DeviceImages, Features, Inputs, Pixels, autocast
+from cifar_tune.network import count_parameters
 from cifar_tune.optimizers import set_rate
 from cifar_tune.recipe import Recipe
 from cifar_tune.schedules import Position
@@ -128,7 +129,7 @@ class Training:
     @property
     def num_parameters(self) -> int:
         """Of the whole network."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return count_parameters(self.model)
 
     @property
     def is_over(self) -> bool:

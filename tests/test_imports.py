@@ -22,6 +22,7 @@ ROOMS = {
     "PIL": ("parquet.py",),
     "safetensors": ("checkpoint.py", "features.py", "weights.py"),
     "pandas": ("report.py",),
+    "scipy": ("search/",),
     "typer": ("cli.py",),
     "filelock": ("archive.py", "datasets.py", "features.py", "store.py", "weights.py"),
 }
@@ -38,6 +39,8 @@ WITHOUT_TORCH = [
     "cifar_tune.search.space",
     "cifar_tune.search.record",
     "cifar_tune.search.extend",
+    "cifar_tune.search.goal",
+    "cifar_tune.search.limits",
     "cifar_tune.search.ends",
     "cifar_tune.search.resources",
     "cifar_tune.search.schedulers",

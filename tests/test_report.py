@@ -296,6 +296,7 @@ def test_a_json_row_has_the_columns_the_searched_values_the_recipe_and_the_run()
         "seconds": 2.0,
         "let_through": None,
         "num_parameters": 77_850,
+        "num_macs": None,
         "optimizer/name": "sgd",
         "optimizer/sgd/lr": 0.2,
         "schedule/name": None,
@@ -316,6 +317,7 @@ def test_what_is_missing_is_null() -> None:
         "gain",
         "let_through",
         "num_parameters",
+        "num_macs",
         "train_images",
         "mlflow_run_id",
     }
@@ -429,6 +431,7 @@ def test_each_task_has_a_table_and_each_search_a_headline() -> None:
         ("gain", -0.25, "-0.25"),
         ("num_parameters", 6573130, "6,573,130"),
         ("num_parameters", 6573130.0, "6,573,130"),
+        ("num_macs", 31_113_856, "31.1 M"),
         ("seconds", 12.34, "12.3"),
         ("optimizer/lr", 0.000123456, "0.0001235"),
         ("schedule/name", "step", "step"),

@@ -20,7 +20,7 @@ from ray.tune.utils.util import flatten_dict
 from surrogates import Surrogate
 
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import open_record_in
+from cifar_tune.search.record import Record, open_record_in
 from cifar_tune.search.space import Search, Space
 
 SECONDS_BETWEEN_TRIALS = 0.25  # what analysis/overhead.py measures
@@ -32,8 +32,8 @@ COMPARATORS: tuple[MethodName, ...] = ("random", "random + ASHA", "OptunaSearch"
 class Method(Protocol):
     """A searcher with its scheduler."""
 
-    def start(self) -> tuple[int, Mapping[str, Any]]:
-        """The next trial: its number and sampled values."""
+    def start(self) -> tuple[int, Mapping[str, Any]] | None:
+        """The next trial: its number and sampled values; None where there are no more."""
 
     def report(self, number: int, epoch: int, accuracy: float, seconds: float) -> bool:
         """Whether the trial goes on after this epoch; it does not after its last."""
@@ -42,10 +42,12 @@ class Method(Protocol):
 class Ours:
     """What the product ships."""
 
-    def __init__(self, space: Space, seed: int) -> None:
-        self._driver = Driver(open_record_in(optuna.storages.InMemoryStorage(), "simulation", space, seed), 10**9, [])
+    def __init__(self, record: Record, num_trials: int = 10**9) -> None:
+        self._driver = Driver(record, num_trials, [])
 
-    def start(self) -> tuple[int, Mapping[str, Any]]:
+    def start(self) -> tuple[int, Mapping[str, Any]] | None:
+        if self._driver.num_left == 0:
+            return None
         trial = self._driver.next_trial()
         return trial.number, trial.params
 
@@ -96,7 +98,7 @@ class RayTune:
 def make_method(name: MethodName, space: Space, seed: int) -> Method:
     """A fresh one."""
     if name == "ours":
-        return Ours(space, seed)
+        return Ours(open_record_in(optuna.storages.InMemoryStorage(), "simulation", space, seed))
     sampler = optuna.samplers.RandomSampler(seed=seed) if name.startswith("random") else None
     return RayTune(space, sampler, seed, asha=name.endswith("ASHA"))
 
@@ -129,14 +131,17 @@ def simulate(
     curves = {}
 
     def start(now: float) -> None:
-        number, params = method.start()
+        trial = method.start()
+        if trial is None:
+            return
+        number, params = trial
         curves[number] = surrogate.train(params, rng)
         heapq.heappush(events, (now + SECONDS_BETWEEN_TRIALS + curves[number].seconds, next(order), number, 1))
 
     for _ in range(num_workers):
         start(0.0)
     best, found = -np.inf, list[Completion]()
-    for spent in range(1, num_epochs + 1):
+    for spent in itertools.takewhile(lambda _: events, range(1, num_epochs + 1)):
         now, _, number, epoch = heapq.heappop(events)
         curve = curves[number]
         accuracy = float(curve.accuracies[epoch - 1])

@@ -5,13 +5,14 @@ and its scheduler learn from them. They are copies, and no trials of the new sea
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from optuna import Study, load_study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cifar_tune.errors import UserError
 from cifar_tune.recipe import Recipe
-from cifar_tune.search.record import PRIOR, Extension, Record, read_record
+from cifar_tune.search.record import PRIOR, REFUSED, Extension, Record, Trial, as_trial, read_record
 from cifar_tune.search.space import TASK_FIELDS
 from cifar_tune.store import Store
 
@@ -37,7 +38,8 @@ def extend(record: Record, store: Store, old: str) -> Extension:
     """
     if record.extension is None:
         study = load_study(study_name=old, storage=store.optuna_url)
-        results = [trial for trial in study.get_trials(deepcopy=False) if trial.state in FINISHED]
+        found = study.get_trials(deepcopy=False)
+        results = [trial for trial in found if trial.state in FINISHED and REFUSED not in trial.user_attrs]
         _check_comparable(record, study, results)
         fitting = [copy for copy in (_copy(record, old, result) for result in results) if copy]
         there = [trial.user_attrs.get(PRIOR) for trial in record.study.get_trials(deepcopy=False)]
@@ -67,23 +69,34 @@ def _check_comparable(record: Record, old: Study, results: Sequence[FrozenTrial]
 def _copy(record: Record, old: str, result: FrozenTrial) -> FrozenTrial | None:
     """A result as the new space would have given it; None where it cannot.
 
-    One that `old` itself took over stays the result of the search that it is of.
+    One that `old` itself took over stays the result of the search that it is of. What Optuna is told of it is as the
+    new search would have told it, whose objectives and limits may be others.
     """
     try:
         trial = record.space.baseline_trial(_recipe(result))
     except UserError:
         return None
     origin = result.user_attrs.get(PRIOR, {"search": old, "number": result.number})
+    known = as_trial(old, result, False, record.goal)
+    scores = {} if record.space.search.minimize else _scores(known)
+    values = record.values(known) if result.state == TrialState.COMPLETE else list(scores.values())[-1:]
     copy = create_trial(
         state=result.state,
-        value=result.value,
+        values=values or None,
         params=trial.params,
         distributions=trial.distributions,
         user_attrs={PRIOR: origin, **{name: result.user_attrs[name] for name in KEPT if name in result.user_attrs}},
-        intermediate_values=result.intermediate_values,
+        intermediate_values=scores,
+        constraints={str(name): share for name, share in record.constraints(known).items()},
     )
     copy.datetime_start, copy.datetime_complete = result.datetime_start, result.datetime_complete
     return copy
+
+
+def _scores(trial: Trial) -> dict[int, float]:
+    """After each epoch, what the score was then."""
+    so_far = [replace(trial, state="running", curve=trial.curve[:n]) for n in range(1, trial.epochs + 1)]
+    return {each.epochs: each.val_accuracy for each in so_far if each.val_accuracy is not None}
 
 
 def _recipe(result: FrozenTrial) -> Recipe:

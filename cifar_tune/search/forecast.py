@@ -123,10 +123,9 @@ class Forecast:
         return len(self.numbers) >= MIN_TRIALS and bool(is_over.any())
 
     def promises(self, level: int) -> dict[int, float]:
-        """What is expected of the trials that were at a level and have not come to their end, by number."""
+        """What is expected in the end of every trial that was at a level, by number."""
         ends = self.predict_trials()
-        rows = np.flatnonzero(~np.isnan(self.scores[:, level]) & np.isnan(self.scores[:, -1]))
-        return {self.numbers[row]: float(ends.mean[row]) for row in rows}
+        return {self.numbers[row]: float(ends.mean[row]) for row in np.flatnonzero(~np.isnan(self.scores[:, level]))}
 
     def params(self, number: int) -> Mapping[str, Any]:
         """The sampled values of a trial."""
@@ -143,7 +142,7 @@ class Forecast:
     def _onwards(self, points: Array, scores: Array) -> Normal:
         found = Normal(np.zeros(len(points)), np.zeros(len(points)))
         for level, now in zip(self._levels, scores.T, strict=True):
-            expected = level.predict(points, found, of_score=level is not self._levels[-1])
+            expected = level.predict(points, found)
             is_seen = ~np.isnan(now)
             found = Normal(np.where(is_seen, now, expected.mean), np.where(is_seen, 0.0, expected.variance))
         return found
@@ -175,14 +174,13 @@ class _Level:
         if self._num_points >= MIN_POINTS and len(points):
             self._process.believe(points)
 
-    def predict(self, points: Array, before: Normal, *, of_score: bool) -> Normal:
-        """From the level before to this one; of a score, with a seed's noise, or of what lies behind it."""
+    def predict(self, points: Array, before: Normal) -> Normal:
+        """From the level before to this one, without a seed's noise: no trial that is like another can surprise."""
         if self._num_points < MIN_POINTS:
             return Normal(before.mean, before.variance + UNKNOWN**2)
         intercept, slope = self._line
         rest = self._process.predict(points)
-        noise = self._process.noise if of_score else 0.0
-        return Normal(intercept + slope * before.mean + rest.mean, slope**2 * before.variance + rest.variance + noise)
+        return Normal(intercept + slope * before.mean + rest.mean, slope**2 * before.variance + rest.variance)
 
 
 def level_epochs(recipe: Recipe, fractions: Sequence[float] = LEVELS) -> list[int]:

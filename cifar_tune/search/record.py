@@ -5,25 +5,34 @@ A trial's state, recipe and learning curve are user attributes of its Optuna tri
 """
 
 import difflib
+import random
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from typing import Any, Literal
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tune.errors import UserError
 from cifar_tune.images import NUM_CLASSES
 from cifar_tune.recipe import Recipe, nearest
 from cifar_tune.search.forecast import Forecast
+from cifar_tune.search.goal import ACCURACY_ALONE, CostName, Goal
+from cifar_tune.search.limits import draw_within, excess
 from cifar_tune.search.samplers import build_sampler
 from cifar_tune.search.space import Space
 from cifar_tune.store import Store
 
 State = Literal["running", "completed", "stopped early", "pruned", "diverged", "out of memory", "failed", "interrupted"]
 
-PRIOR = "extended_from"  # the user attribute of another search's result in this study: whose it is
+# User attributes of what is in the study and is no trial of the search: another search's result, whose it is; a recipe
+# that was not trained, and by what share of each limit its network was too large.
+PRIOR, REFUSED = "extended_from", "over_limits"
+NUM_DRAWS = 20  # of the sampler, in vain, before a recipe within the limits is sought at random
+UNKNOWN_COST = 1e5  # of a trial that broke down before any had a cost: in each of them more than is usual
 COMPLETE_STATES: tuple[State, ...] = ("completed", "stopped early")
 
 OPTUNA_STATES: dict[State, TrialState] = {
@@ -54,6 +63,7 @@ class Trial:
     facts: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
     mlflow_run_id: str | None = None
+    goal: Goal = ACCURACY_ALONE
 
     @property
     def epochs(self) -> int:
@@ -89,6 +99,27 @@ class Trial:
         """Whether nothing more will come of it."""
         return self.state in OPTUNA_STATES
 
+    def cost(self, name: CostName) -> float | None:
+        """What it has cost, as far as that is known."""
+        return self.seconds if name == "seconds" else self.facts.get(name)
+
+    def cost_to_end(self, name: CostName) -> float | None:
+        """The same, had it been trained to its end: of one that was cut short, by its mean epoch."""
+        if name != "seconds" or self.is_complete:
+            return self.cost(name)
+        return self.seconds / self.epochs * self.recipe.epochs if self.curve else None
+
+    @property
+    def over_limits(self) -> list[CostName]:
+        """The costs in which it lies above its search's limits."""
+        costs = {name: self.cost(name) for name in self.goal.limits.given}
+        return [name for name, limit in self.goal.limits.given.items() if (costs[name] or 0) > limit]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may be the best: trained to its end, within the limits."""
+        return self.is_complete and not self.over_limits
+
 
 @dataclass(frozen=True)
 class Extension:
@@ -109,11 +140,15 @@ class Record:
         self.study = study
         self.space = space
         self.forecast = forecast
+        self.goal = space.search.goal
         self.name = study.study_name
         self.id = str(study.user_attrs["id"])
         self.seed = int(study.user_attrs["identity"]["seed"])
         self._live: dict[int, Trial] = {}
         self._asked: dict[int, optuna.Trial] = {}  # the same trials, as Optuna's sampler gave them
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state == TrialState.RUNNING and REFUSED in trial.user_attrs:  # killed before it was closed
+                study.tell(trial.number, state=TrialState.PRUNED)
         left_open = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
         self._interrupted = [t.number for t in left_open]
         for trial in left_open:
@@ -124,7 +159,7 @@ class Record:
     def num_started(self) -> int:
         """Trials that were ever started, interrupted ones too."""
         found = self.study.get_trials(deepcopy=False)
-        return sum(t.state != TrialState.WAITING and PRIOR not in t.user_attrs for t in found)
+        return sum(t.state != TrialState.WAITING and not {PRIOR, REFUSED} & t.user_attrs.keys() for t in found)
 
     @property
     def num_live(self) -> int:
@@ -171,7 +206,7 @@ class Record:
     def prior_trials(self) -> list[Trial]:
         """The results of another search that this one was given to learn from; they are no trials of it."""
         found = self.study.get_trials(deepcopy=False)
-        return [_as_trial(self.name, t, is_baseline=False) for t in found if PRIOR in t.user_attrs]
+        return [as_trial(self.name, t, False, self.goal) for t in found if PRIOR in t.user_attrs]
 
     @property
     def extension(self) -> Extension | None:
@@ -183,31 +218,60 @@ class Record:
         self.study.set_user_attr("extension", asdict(extension))
 
     def start_trial(self) -> Trial:
-        """The next trial: an interrupted one, or a new one that the sampler (for a baseline, the space file) gives."""
-        if self._interrupted:
-            number = self._interrupted.pop(0)
-            optuna_trial = _reopen(self.study, number)
-        else:
-            optuna_trial = self.study.ask()
-        try:
-            trial = self._sample(optuna_trial)
-        except UserError:  # or the same values would stop the search again each time it is resumed
-            self.study.tell(optuna_trial, state=TrialState.FAIL)
-            raise
-        self._live[trial.number], self._asked[trial.number] = trial, optuna_trial
-        return trial
+        """The next trial: an interrupted one, or a new one that the sampler (for a baseline, the space file) gives.
 
-    def _sample(self, optuna_trial: optuna.Trial) -> Trial:
-        """Ask the space for the trial's recipe; one that was stopped half-way through gets the same values again."""
-        recipe = self.space.sample(optuna_trial)
-        number, baselines = optuna_trial.number, self.space.baselines
-        is_baseline = number < len(baselines)
-        if is_baseline and recipe != baselines[number]:
-            raise RuntimeError(f"Trial {number} must be a baseline, but is {recipe}.")
+        What the sampler gives above a limit is no trial; another is drawn, in the end at random.
+        """
+        for num_refused in count():
+            if num_refused == NUM_DRAWS:
+                self._enqueue_within()
+            optuna_trial = self._ask()
+            recipe = self._sample(optuna_trial)
+            if self._is_accepted(optuna_trial, recipe):
+                break
         if "recipe" not in optuna_trial.user_attrs:
             optuna_trial.set_user_attr("recipe", recipe.model_dump(mode="json"))
         optuna_trial.set_user_attr("state", "running")
-        return _as_trial(self.name, optuna_trial, is_baseline)
+        trial = as_trial(self.name, optuna_trial, self._is_baseline(optuna_trial), self.goal)
+        self._live[trial.number], self._asked[trial.number] = trial, optuna_trial
+        return trial
+
+    def _ask(self) -> optuna.Trial:
+        if self._interrupted:
+            return _reopen(self.study, self._interrupted.pop(0))
+        return self.study.ask()
+
+    def _enqueue_within(self) -> None:
+        rng = random.Random(f"{self.seed} {len(self.study.get_trials(deepcopy=False))}")
+        self.study.enqueue_trial(draw_within(self.space, rng).params)
+
+    def _is_baseline(self, optuna_trial: optuna.Trial) -> bool:
+        return optuna_trial.number < len(self.space.baselines)
+
+    def _sample(self, optuna_trial: optuna.Trial) -> Recipe:
+        """Ask the space for the trial's recipe; one that was stopped half-way through gets the same values again."""
+        _ = optuna_trial.relative_params  # the sampler at work, whose errors are not the space file's
+        try:
+            recipe = self.space.sample(optuna_trial)
+        except UserError:  # or the same values would stop the search again each time it is resumed
+            self.study.tell(optuna_trial, state=TrialState.FAIL)
+            raise
+        if self._is_baseline(optuna_trial) and recipe != self.space.baselines[optuna_trial.number]:
+            raise RuntimeError(f"Trial {optuna_trial.number} must be a baseline, but is {recipe}.")
+        return recipe
+
+    def _is_accepted(self, optuna_trial: optuna.Trial, recipe: Recipe) -> bool:
+        """Whether it is trained; what is not is closed here, and the sampler told by how much it was too large."""
+        if self._is_baseline(optuna_trial) or "recipe" in optuna_trial.user_attrs:
+            return True
+        found = excess(recipe, self.goal.limits)
+        if all(share <= 0 for share in found.values()):
+            return True
+        for name, share in found.items():
+            optuna_trial.set_constraint(name, share)
+        optuna_trial.set_user_attr(REFUSED, found)
+        self.study.tell(optuna_trial, state=TrialState.PRUNED)
+        return False
 
     def add_epoch(self, number: int, metrics: Mapping[str, float]) -> Trial:
         """Write an epoch of a running trial; one that was recorded before an interruption is replaced."""
@@ -215,6 +279,8 @@ class Record:
         trial = self._change(number, curve=[*self._live[number].curve[: epoch - 1], dict(metrics)])
         score = trial.val_accuracy
         assert score is not None
+        if self.goal.minimize:
+            return trial  # Optuna has intermediate values of one objective only
         # `Trial.report` ignores a step that it has; an epoch that was trained again counts. Of a pruned trial Optuna
         # takes the last of these values, which must be the score.
         self.study._storage.set_trial_intermediate_value(self._asked[number]._trial_id, epoch, score)
@@ -235,13 +301,33 @@ class Record:
         self._change(number, mlflow_run_id=run_id)
 
     def finish_trial(self, number: int, state: State, error: str | None = None) -> Trial:
-        """Close a trial as what it was; Optuna is told its score, and of a pruned one the last epoch's."""
+        """Close a trial as what it was; Optuna is told its values, and of a pruned one the last epoch's score."""
         trial = self._change(number, error=error, state=state)
         optuna_state = OPTUNA_STATES[state]
-        score = trial.val_accuracy if optuna_state == TrialState.COMPLETE else None
-        self.study.tell(self._asked[number], score, state=optuna_state)
+        for name, share in self.constraints(trial).items():
+            self._asked[number].set_constraint(name, share)
+        values = self.values(trial) if optuna_state == TrialState.COMPLETE else None
+        self.study.tell(self._asked[number], values, state=optuna_state)
         del self._live[number], self._asked[number]
         return trial
+
+    def values(self, trial: Trial) -> list[float]:
+        """What Optuna is told of a trial that is over: its score, and what it cost where that is to be small."""
+        assert trial.val_accuracy is not None
+        minimize = self.goal.minimize
+        return [trial.val_accuracy, *([self._told_cost(trial, minimize)] if minimize else [])]
+
+    def constraints(self, trial: Trial) -> dict[CostName, float]:
+        """By what share of each limit it lies above it; below it where that is negative. Optuna's models learn both."""
+        return {name: self._told_cost(trial, name) / limit - 1 for name, limit in self.goal.limits.given.items()}
+
+    def _told_cost(self, trial: Trial, name: CostName) -> float:
+        """To the trial's end, or it would pay to break down at once; the worst there has been where it is unknown."""
+        known = trial.cost_to_end(name)
+        if known is not None:
+            return known
+        costs = [other.cost_to_end(name) for other in [*self.prior_trials(), *self.trials()]]
+        return max((cost for cost in costs if cost is not None), default=UNKNOWN_COST)
 
     def interrupt_all(self) -> list[Trial]:
         """Mark what still runs as interrupted: it stays RUNNING in Optuna and goes on when the search is resumed."""
@@ -267,12 +353,14 @@ def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
 
 def open_record_in(storage: str | optuna.storages.BaseStorage, name: str, space: Space, seed: int) -> Record:
     """The same in any storage of Optuna's: a simulation keeps its studies in memory."""
-    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if space.search.minimize else [])]
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     identity = {"space": space.source, "settings": dict(space.settings), "seed": seed}
     known = study.user_attrs.get("identity")
     if known is None:
         study.set_user_attr("id", uuid.uuid4().hex)
         study.set_user_attr("num_baselines", len(space.baselines))
+        study.set_user_attr("goal", space.search.goal.model_dump())
         study.set_user_attr("identity", identity)
     elif known != identity:
         raise UserError(
@@ -321,15 +409,17 @@ def read_extensions(store: Store, names: Iterable[str]) -> dict[str, Extension]:
 def read_trials(study: optuna.Study) -> list[Trial]:
     """The trials that were started, by number."""
     num_baselines = study.user_attrs.get("num_baselines", 1)
+    goal = Goal.model_validate(study.user_attrs.get("goal", {}))
     found = [trial for trial in study.get_trials(deepcopy=False) if PRIOR not in trial.user_attrs]
     return [
-        _as_trial(study.study_name, trial, trial.number < num_baselines)
+        as_trial(study.study_name, trial, trial.number < num_baselines, goal)
         for trial in found
         if "recipe" in trial.user_attrs and "state" in trial.user_attrs
     ]
 
 
-def _as_trial(search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool) -> Trial:
+def as_trial(search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool, goal: Goal) -> Trial:
+    """A trial of Optuna's, by what its user attributes say of it."""
     attributes = trial.user_attrs
     return Trial(
         search=search,
@@ -342,6 +432,7 @@ def _as_trial(search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool)
         facts=attributes.get("facts", {}),
         error=attributes.get("error"),
         mlflow_run_id=attributes.get("mlflow_run_id"),
+        goal=goal,
     )
 
 

@@ -3,7 +3,7 @@
 import random
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,13 +16,16 @@ from scipy.stats import norm
 from cifar_tune.search.encoding import Array
 from cifar_tune.search.forecast import Forecast
 from cifar_tune.search.gaussian_process import Normal
+from cifar_tune.search.limits import draw_within, is_within
 from cifar_tune.search.space import SamplerName, Space
 from cifar_tune.search.trials import NeighbourTrial, RandomTrial, StandIn
 
 NUM_RANDOM_TRIALS = 12  # before the forecast is asked
-NUM_RANDOM, NUM_NEAR = 300, 200  # recipes that are compared by their forecasts
-NUM_NEW = 50  # of the random ones; the others were there for the last trial
-NUM_BEST = 5  # trials near which recipes are drawn
+NUM_RANDOM = 200  # recipes that are compared by their forecasts, to begin with
+NUM_NEW = 30  # of them; the others were there for the last trial
+NUM_NEAR = 60  # neighbours of the best trials, and in each of NUM_ROUNDS of the best recipes so far
+NUM_ROUNDS = 3
+NUM_BEST = 6
 SHARES, DISTANCES = (0.2, 0.5, 1.0), (0.03, 0.1, 0.2)  # how near
 
 
@@ -60,24 +63,42 @@ class ForecastSampler(BaseSampler):
         forecast = self._forecast
         forecast.read()
         if len(forecast.numbers) < NUM_RANDOM_TRIALS:
-            return self._draw(RandomTrial(self._rng))
+            return draw_within(self._space, self._rng)
         ends = forecast.predict_trials()
         best = [forecast.params(forecast.numbers[row]) for row in np.argsort(-ends.mean)[:NUM_BEST]]
-        self._pool.extend(self._draw(RandomTrial(self._rng)) for _ in range(NUM_NEW if self._pool else NUM_RANDOM))
-        drawn = [*self._pool, *(self._draw(self._near(best[i % len(best)])) for i in range(NUM_NEAR))]
-        found = forecast.predict([trial.params for trial in drawn])
-        return drawn[int(np.argmax(expected_improvement(found, self._incumbent(ends))))]
+        self._pool.extend(self._drawn(RandomTrial(self._rng) for _ in range(NUM_NEW if self._pool else NUM_RANDOM)))
+        incumbent = self._incumbent(ends)
+        one = draw_within(self._space, self._rng)  # the others may all lie above a limit
+        ranked = self._ranked([one, *self._pool, *self._neighbours(best)], incumbent)
+        for _ in range(NUM_ROUNDS):
+            nearer = self._neighbours([trial.params for _, trial in ranked[:NUM_BEST]])
+            ranked = sorted([*ranked[:NUM_BEST], *self._ranked(nearer, incumbent)], key=_worth, reverse=True)
+        return ranked[0][1]
+
+    def _ranked(self, drawn: Sequence[StandIn], incumbent: float) -> list[tuple[float, StandIn]]:
+        """With the improvement that is expected of each, the greatest first."""
+        found = self._forecast.predict([trial.params for trial in drawn])
+        worths = expected_improvement(found, incumbent).tolist()
+        return sorted(zip(worths, drawn, strict=True), key=_worth, reverse=True)
 
     def _incumbent(self, ends: Normal) -> float:
         is_complete = ~np.isnan(self._forecast.scores[:, -1])
         return float(ends.mean[is_complete].max() if is_complete.any() else ends.mean.max())
 
+    def _neighbours(self, recipes: Sequence[Mapping[str, Any]]) -> list[StandIn]:
+        return self._drawn(self._near(recipes[i % len(recipes)]) for i in range(NUM_NEAR))
+
     def _near(self, params: Mapping[str, Any]) -> NeighbourTrial:
         return NeighbourTrial(self._rng, params, self._rng.choice(SHARES), self._rng.choice(DISTANCES))
 
-    def _draw(self, trial: StandIn) -> StandIn:
-        self._space.sample(cast(BaseTrial, trial))
-        return trial
+    def _drawn(self, trials: Iterable[StandIn]) -> list[StandIn]:
+        """Those whose recipes are within the limits, after the space has asked them all."""
+        limits = self._space.search.limits
+        return [trial for trial in trials if is_within(self._space.sample(cast(BaseTrial, trial)), limits)]
+
+
+def _worth(found: tuple[float, StandIn]) -> float:
+    return found[0]
 
 
 def expected_improvement(found: Normal, best: float) -> Array:

@@ -216,10 +216,10 @@ class Median(_Stopping):
 
 
 class ByForecast(_Halving):
-    """Only the best `keep` goes on by what is expected of each in the end; those that were stopped are rivals too.
+    """Only the best `keep` goes on by what is expected of each in the end, of all that were at the rung.
 
     What is expected follows from the score, the recipe and the schedule, so trials of all schedules are compared, and
-    a rung may lie where the rate still hides what a run will come to. One that has completed is no rival any more.
+    a rung may lie where the rate still hides what a run will come to.
     """
 
     name: Literal["forecast"] = "forecast"
@@ -258,6 +258,7 @@ class Judge:
         self._seed = seed
         self._forecast = forecast
         self._seen: dict[Rung, dict[int, float]] = defaultdict(dict)
+        self._costs: dict[Rung, dict[int, float]] = defaultdict(dict)  # of what a search minimizes
 
     def judge(self, trial: "Trial") -> Judgement:
         """Take note of a running trial's last epoch; whether it goes on. Always so between rungs.
@@ -269,15 +270,28 @@ class Judge:
             return Judgement()
         seen = self._seen[rung]
         seen[trial.number] = self._scheduler.score(trial)
+        self._costs[rung][trial.number] = _cost(trial)
         before = trial.facts.get(RUNGS, {})
         if str(trial.epochs) in before or STOPPED_AT in trial.facts:
             return Judgement()  # judged before an interruption, by the scores that there were then
         going_on = {RUNGS: {**before, str(trial.epochs): rung.fraction}}
-        if trial.is_baseline or self._scheduler.passes(trial, seen, self._forecast):
+        if trial.is_baseline or self._scheduler.passes(trial, self._rivals(trial, rung), self._forecast):
             return Judgement(True, going_on)
         if self._scheduler.is_let_through(trial.number, self._seed):
             return Judgement(True, {**going_on, LET_THROUGH: trial.epochs})
         return Judgement(False, {STOPPED_AT: rung.fraction})
+
+    def _rivals(self, trial: "Trial", rung: Rung) -> dict[int, float]:
+        """The scores that it is compared with: where a cost is to be small too, of those that cost no more."""
+        costs = self._costs[rung]
+        return {number: score for number, score in self._seen[rung].items() if costs[number] <= costs[trial.number]}
+
+
+def _cost(trial: "Trial") -> float:
+    """So far, of what its search minimizes; the same for all where that is nothing."""
+    minimize = trial.goal.minimize
+    cost = trial.cost(minimize) if minimize else 0.0
+    return math.inf if cost is None else cost
 
 
 def rung_epochs(recipe: Recipe, fractions: Sequence[float]) -> dict[int, float]:

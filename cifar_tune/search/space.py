@@ -18,8 +18,9 @@ from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
 from cifar_tune.errors import UserError
-from cifar_tune.options import Count, Options
+from cifar_tune.options import Count
 from cifar_tune.recipe import Recipe, Value, explain, nearest
+from cifar_tune.search.goal import Goal
 from cifar_tune.search.schedulers import Asha, Scheduler
 from cifar_tune.search.trials import BaselineTrial, WithSettings
 
@@ -30,14 +31,20 @@ NUM_RANGE_DRAWS = 200
 
 SamplerName = Literal["forecast", "tpe", "random", "gp", "cmaes", "qmc"]
 UNCONDITIONAL: tuple[SamplerName, ...] = ("gp", "cmaes", "qmc")  # Optuna's know only what every trial has
+ONE_OBJECTIVE: tuple[SamplerName, ...] = ("forecast", "cmaes")  # accuracy alone
 
 
-class Search(Options):
-    """How to search a space: the budget, where new recipes come from, and which trials are stopped early."""
+class Search(Goal):
+    """How to search a space, and what for: the budget, where recipes come from, which trials are stopped early."""
 
     num_trials: Count = 20
     sampler: SamplerName = "tpe"
     scheduler: Scheduler = Asha()
+
+    @property
+    def goal(self) -> Goal:
+        """What it is searched for, without the how."""
+        return Goal(minimize=self.minimize, limits=self.limits)
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class Space:
         drawn = self._draw(NUM_CHECKED_DRAWS)
         baselines = [self.baseline_trial(baseline) for baseline in self.baselines]
         self._check_sampler([*(t.distributions for t in baselines), *(t.distributions for t in drawn)])
+        self._check_objectives()
 
     def _check_sampler(self, trials: Sequence[Mapping[str, BaseDistribution]]) -> None:
         """Raise a UserError where the sampler would leave values of this space to chance."""
@@ -84,6 +92,17 @@ class Space:
                 f"{self.path}: the sampler cmaes searches numbers alone, and {choices[0]} is a choice; "
                 f"choose another sampler, or fix it with --set."
             )
+
+    def _check_objectives(self) -> None:
+        """Raise a UserError where the sampler or the scheduler knows of accuracy alone, and more is asked for."""
+        search = self.search
+        if search.minimize is None:
+            return
+        said = f"goes by accuracy alone, and SEARCH minimizes {search.minimize} too"
+        if search.sampler in ONE_OBJECTIVE:
+            raise UserError(f"{self.path}: the sampler {search.sampler} {said}; choose tpe, random, gp or qmc.")
+        if search.scheduler.name == "forecast":
+            raise UserError(f"{self.path}: the scheduler forecast {said}; choose asha, hyperband, median or none.")
 
     def baseline_trial(self, baseline: Recipe) -> BaselineTrial:
         """The trial whose values give the baseline; a UserError where a value is out of range or comes out changed."""

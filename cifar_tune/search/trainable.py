@@ -20,6 +20,7 @@ from cifar_tune.checkpoint import load_state, save_state, save_weights
 from cifar_tune.features import FeatureCache
 from cifar_tune.images import TrainingData
 from cifar_tune.inputs import DeviceData
+from cifar_tune.network import count_macs
 from cifar_tune.recipe import Recipe
 from cifar_tune.training import DivergenceError, EpochMetrics, Training, is_out_of_memory
 from cifar_tune.weights import Weights, open_weights
@@ -51,7 +52,7 @@ def train_trial(config: Assignment, data: TrainingData) -> None:
         recipe = Recipe.model_validate(config["recipe"])
         cache = _feature_cache(Path(config["features"]))
         training = Training(recipe, _place(data, device), _weights(config["weights"], config["weights_digest"]), cache)
-        facts |= {"num_parameters": training.num_parameters, **training.facts}
+        facts |= {"num_parameters": training.num_parameters, "num_macs": count_macs(training.model), **training.facts}
         for metrics in _epochs(training, Path(config["folder"]), config["num_epochs_recorded"]):
             tune.report({"metrics": asdict(metrics), "facts": facts})
     except DivergenceError as error:

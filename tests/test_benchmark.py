@@ -1,0 +1,109 @@
+"""The comparison of searchers in short: the recorded tables, and every method on a surrogate of the smaller one."""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+from compare import epochs_until, interquartile_mean, interval
+from record_curves import draw
+from simulation import MethodName, make_method, simulate, with_baseline
+from surrogates import CHANCE, SPACES, Surrogate, open_space, random_params, read_table
+
+from cifar_tune.search.space import Search
+
+every_space = pytest.mark.parametrize("name", SPACES)
+
+
+@pytest.fixture(scope="module")
+def surrogate() -> Surrogate:
+    return Surrogate("resnet9", "trees")
+
+
+@every_space
+def test_a_table_holds_whole_trainings_of_the_configurations_that_their_numbers_give(name: str) -> None:
+    table = read_table(name)
+    assert len(table.params) > 50
+    assert table.accuracies.shape == (len(table.params), open_space(name).baselines[0].epochs)
+    assert (table.accuracies >= CHANCE / 2).all()
+    assert (table.accuracies < 1).all()
+    assert (table.seconds > 0).all()
+    for row in (0, 7, len(table.params) - 1):
+        params, _ = draw(open_space(name), int(table.configs[row]))
+        assert table.params[row] == pytest.approx(params)
+
+
+@every_space
+def test_second_seeds_differ_by_less_than_configurations_do(name: str) -> None:
+    table = read_table(name)
+    assert len(table.noise()) > 5
+    assert table.noise()[:, -1].std() < table.accuracies[:, -1].std() / 3
+
+
+def test_a_surrogate_knows_its_table_and_ranks_the_space(surrogate: Surrogate) -> None:
+    table = surrogate.table
+    correlation = np.corrcoef(surrogate.value(table.params), table.accuracies[:, -1])[0, 1]
+    assert correlation > 0.8
+    assert surrogate.quantile(surrogate.threshold(0.01)) == pytest.approx(0.01, abs=1e-3)
+    assert surrogate.quantile(-1.0) == 1.0
+
+
+def test_trainings_of_one_recipe_differ_by_their_seed_alone(surrogate: Surrogate) -> None:
+    params = random_params("resnet9")[0]
+    curves = [surrogate.train(params, np.random.default_rng(seed)) for seed in range(20)]
+    assert len({curve.value for curve in curves}) == 1
+    ends = [curve.accuracies[-1] for curve in curves]
+    assert np.std(ends) > 0
+    assert np.mean(ends) == pytest.approx(curves[0].value, abs=0.02)
+
+
+@pytest.mark.parametrize("name", get_args(MethodName))
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_every_method_begins_with_the_baseline_and_spends_the_epochs_it_is_given(
+    surrogate: Surrogate, name: MethodName, num_workers: int
+) -> None:
+    baseline = surrogate.table.params[0]
+    space = with_baseline(open_space("resnet9"), baseline, Search(sampler="tpe"))
+    method = make_method(name, space, seed=0)
+    started: list[dict[str, Any]] = []
+    start = method.start
+
+    def noted() -> tuple[int, Mapping[str, Any]] | None:
+        trial = start()
+        assert trial is not None
+        started.append(dict(trial[1]))
+        return trial
+
+    method.start = noted  # type: ignore[method-assign]
+    found = simulate(method, surrogate, num_workers, 10 * surrogate.epochs, seed=0)
+    assert started[0] == pytest.approx(baseline)
+    assert found[0].num_epochs >= surrogate.epochs
+    assert [c.num_epochs for c in found] == sorted(c.num_epochs for c in found)
+    assert found[-1].num_epochs <= 10 * surrogate.epochs
+    assert len(found) <= 10
+    if name in ("random", "OptunaSearch"):
+        assert len(found) >= 10 - num_workers
+    else:
+        assert len(started) > 10, "trials were stopped early"
+
+
+@pytest.mark.parametrize("sampler", ["forecast", "tpe"])
+def test_the_same_seed_gives_the_same_search(surrogate: Surrogate, sampler: str) -> None:
+    search = Search.model_validate({"sampler": sampler, "scheduler": {"name": "forecast"}})
+    space = with_baseline(open_space("resnet9"), surrogate.table.params[0], search)
+    first, again = (simulate(make_method("ours", space, 3), surrogate, 4, 160, seed=3) for _ in range(2))
+    assert first == again
+
+
+def test_epochs_are_counted_until_the_best_is_good_enough() -> None:
+    found = pd.DataFrame({"seed": [0, 0, 1], "num_epochs": [16, 40, 20], "value": [0.5, 0.7, 0.6]})
+    np.testing.assert_array_equal(epochs_until(found, 0.6), [40, 20])
+    np.testing.assert_array_equal(epochs_until(found, 0.65), [40, np.inf])
+
+
+def test_the_middle_half_is_averaged_and_its_interval_holds_it() -> None:
+    values = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, np.inf])
+    assert interquartile_mean(values) == 3.5
+    low, high = interval(np.arange(40.0))
+    assert low < 19.5 < high
