@@ -212,8 +212,8 @@ def test_a_recipe_over_a_limit_is_never_trained(memory: BaseStorage, tmp_path: P
     assert trials[0].is_complete
     assert all(trial.facts["num_parameters"] <= 30_000 for trial in trials[1:])
     refused = [trial for trial in in_optuna(memory) if REFUSED in trial.user_attrs]
-    assert refused
-    assert {(trial.state, trial.value) for trial in refused} == {(TrialState.PRUNED, None)}
+    assert bool(refused) == (sampler != "forecast"), "it chooses among recipes within the limits alone"
+    assert {(trial.state, trial.value) for trial in refused} <= {(TrialState.PRUNED, None)}
     assert all(trial.constraints["num_parameters"] > 0 for trial in refused)
     told = in_optuna(memory)[trials[-1].number]
     assert told.constraints["num_parameters"] == pytest.approx(trials[-1].facts["num_parameters"] / 30_000 - 1)

@@ -27,8 +27,8 @@ def test_every_sampler_searches_after_the_baseline(tmp_path: Path, sampler: Samp
     assert max(scores) > scores[0]
 
 
-@pytest.mark.parametrize("sampler", get_args(SamplerName))
-def test_the_same_seed_gives_the_same_trials(tmp_path: Path, sampler: SamplerName) -> None:
+@pytest.mark.parametrize("sampler", ["forecast", "tpe", "random"])
+def test_the_same_seed_gives_the_same_trials(tmp_path: Path, sampler: str) -> None:
     first, again, other = (search(opened(written(tmp_path, NUMBERS, sampler), seed), 14) for seed in (0, 0, 1))
     assert first == again
     assert first[1:] != other[1:]
