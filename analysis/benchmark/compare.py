@@ -102,7 +102,7 @@ def baseline_params(surrogate: Surrogate, baseline: Baseline) -> dict[str, Any]:
 def epochs_until(found: pd.DataFrame, value: float) -> Array:
     """For each seed the epochs until the best trial was worth `value`; infinite where that did not come to be."""
     reached = found[found["value"] >= value].groupby("seed")["num_epochs"].min()
-    return reached.reindex(sorted(found["seed"].unique()), fill_value=np.inf).to_numpy(float)
+    return reached.reindex(sorted(found["seed"].unique())).fillna(np.inf).to_numpy(float)
 
 
 def interquartile_mean(values: Array) -> float:
@@ -115,7 +115,7 @@ def interval(values: Array) -> tuple[float, float]:
     """A 95 % bootstrap interval of the interquartile mean."""
     rng = np.random.default_rng(0)
     means = [interquartile_mean(rng.choice(values, len(values))) for _ in range(NUM_BOOTSTRAPS)]
-    low, high = np.percentile(np.nan_to_num(means, posinf=1e12), [2.5, 97.5])
+    low, high = np.percentile(means, [2.5, 97.5], method="nearest")  # between two values one may be infinite
     return float(low), float(high)
 
 
