@@ -4,7 +4,7 @@ Source: document 5's recipe, cut to 5 epochs on 2,000 images of the procedural `
 
     cifar-tune run search_spaces/quickstart.py
 
-Cost: two and a half minutes on two CPU cores, half a minute of it start-up.
+Cost: about three minutes on two CPU cores, half a minute of it start-up.
 Expected: so short a run leaves the document's values near chance (20.0 %); the search finds some about 40 points above.
 """
 
