@@ -14,7 +14,7 @@ from commands import Answer, Call, Start
 from cifar_tune.cli import main
 from cifar_tune.datasets import load_training_data
 from cifar_tune.images import Images, TrainingData
-from cifar_tune.store import open_store
+from cifar_tune.store import Store, open_store
 
 if TYPE_CHECKING:
     from cifar_tune.inputs import DeviceData
@@ -80,6 +80,14 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     store = open_store(tmp_path_factory.mktemp("empty"))
     optuna.storages.RDBStorage(store.optuna_url).remove_session()
     return (store.root / "optuna.db").read_bytes()
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_database: bytes) -> Store:
+    """An empty store whose record need not be set up, which takes a second."""
+    store = open_store(tmp_path / "store")
+    (store.root / "optuna.db").write_bytes(empty_database)
+    return store
 
 
 @pytest.fixture(scope="session")

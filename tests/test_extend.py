@@ -19,7 +19,7 @@ from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import check_extends, extend
 from cifar_tune.search.record import PRIOR, Extension, Record, Trial, delete_record, open_record, read_record
 from cifar_tune.search.space import SamplerName
-from cifar_tune.store import Store, open_store
+from cifar_tune.store import Store
 
 SPACE = """
 from cifar_tune import Recipe, Search
@@ -42,13 +42,6 @@ ALL_FIT = SPACE.replace("1e-3", "0.03")
 TWO_BASELINES = OTHER + 'BASELINES = [BASELINE, BASELINE.replace({"optimizer/lr": 0.3})]\n'
 
 Open = Callable[..., Record]
-
-
-@pytest.fixture
-def store(tmp_path: Path, empty_database: bytes) -> Store:
-    store = open_store(tmp_path / "store")
-    (store.root / "optuna.db").write_bytes(empty_database)
-    return store
 
 
 @pytest.fixture

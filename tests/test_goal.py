@@ -56,13 +56,6 @@ def text(goal: str, sampler: str = "tpe") -> str:
 
 
 @pytest.fixture
-def store(tmp_path: Path, empty_database: bytes) -> Store:
-    store = open_store(tmp_path / "store")
-    (store.root / "optuna.db").write_bytes(empty_database)
-    return store
-
-
-@pytest.fixture
 def memory() -> BaseStorage:
     """As good as a store's database, and faster."""
     return InMemoryStorage()

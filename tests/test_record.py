@@ -35,13 +35,6 @@ Open = Callable[..., Record]
 
 
 @pytest.fixture
-def store(tmp_path: Path, empty_database: bytes) -> Store:
-    store = open_store(tmp_path / "store")
-    (store.root / "optuna.db").write_bytes(empty_database)
-    return store
-
-
-@pytest.fixture
 def reopen(store: Store, tmp_path: Path) -> Open:
     """Open the search as a new process would: nothing is shared with the record opened before."""
 
