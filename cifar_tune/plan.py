@@ -21,9 +21,9 @@ from cifar_tune.features import MAX_BYTES
 from cifar_tune.images import TrainingData
 from cifar_tune.probe import NUM_IMAGES_ON_A_CPU, Price, Probe, memory_of
 from cifar_tune.recipe import Recipe
-from cifar_tune.search.ends import Draw, draw, ends, told
+from cifar_tune.search.ends import ends, told
 from cifar_tune.search.resources import Resources
-from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
+from cifar_tune.search.space import NUM_RANGE_DRAWS, Draw, Space
 from cifar_tune.training import is_out_of_memory
 
 NUM_SHOWN_DRAWS = 3
@@ -64,7 +64,7 @@ def make_plan(space: Space, data: TrainingData, num_trials: int, resources: Reso
     device = torch.device("cuda" if resources.gpus_per_trial else "cpu")
     probe = Probe(data, device, resources.cpus_per_trial)
     notes = check_ends(space, probe, memory_of(device), say)
-    draws = draw(space, max(NUM_RANGE_DRAWS, num_trials))
+    draws = space.draw(max(NUM_RANGE_DRAWS, num_trials))
     recipes = [*space.baselines, *(each.recipe for each in draws)]
     rows = price_kinds(recipes, probe, say)
     costs = Costs(space.search.scheduler.expected_epochs)

@@ -1,6 +1,6 @@
-"""Recipes of a space before anything runs: at the ends of every range, and drawn at random."""
+"""Recipes of a space before anything runs: at the ends of every range."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from cifar_tune.errors import UserError
 from cifar_tune.recipe import Recipe
-from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What a trial may sample, and its recipe."""
-
-    params: Mapping[str, Any]
-    recipe: Recipe
+from cifar_tune.search.space import Space
 
 
 @dataclass(frozen=True)
@@ -32,14 +24,6 @@ class End:
         return told(self.name, self.value)
 
 
-def draw(space: Space, num_draws: int = NUM_RANGE_DRAWS) -> list[Draw]:
-    """Random trials; the same ones each time."""
-    study = _study()
-    trials = [study.ask() for _ in range(num_draws)]
-    recipes = [space.sample(trial) for trial in trials]  # which asks the trials for their params
-    return [Draw(trial.params, recipe) for trial, recipe in zip(trials, recipes, strict=True)]
-
-
 def ends(space: Space) -> Iterator[End]:
     """Every sampled name at its low and its high end, or at each of its choices.
 
@@ -47,8 +31,8 @@ def ends(space: Space) -> Iterator[End]:
     value brings with it is drawn. A UserError names the value where the space cannot make a recipe of it.
     """
     bases = [space.baseline_trial(baseline).params for baseline in space.baselines]
-    bases += [dict(each.params) for each in draw(space)]
-    study = _study()
+    bases += [dict(each.params) for each in space.draw()]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for name, distribution in space.ranges().items():
         base = next(params for params in bases if name in params)
         for value in _ends_of(distribution):
@@ -57,10 +41,6 @@ def ends(space: Space) -> Iterator[End]:
                 yield End(name, value, space.sample(study.ask()))
             except UserError as error:
                 raise UserError(f"{told(name, value)} cannot be tried: {error}") from None
-
-
-def _study() -> optuna.Study:
-    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
 
 
 def _ends_of(distribution: BaseDistribution) -> list[Any]:

@@ -48,6 +48,15 @@ class Search(Goal):
 
 
 @dataclass(frozen=True)
+class Draw:
+    """What a random trial sampled, from where, and its recipe."""
+
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
 class Space:
     """A loaded space file with the `--set` settings applied; `baselines` are its first trials."""
 
@@ -71,7 +80,7 @@ class Space:
 
     def check(self) -> None:
         """Raise a UserError for what would otherwise go wrong in the middle of a search."""
-        drawn = self._draw(NUM_CHECKED_DRAWS)
+        drawn = self.draw(NUM_CHECKED_DRAWS)
         baselines = [self.baseline_trial(baseline) for baseline in self.baselines]
         self._check_sampler([*(t.distributions for t in baselines), *(t.distributions for t in drawn)])
         self._check_objectives()
@@ -125,19 +134,21 @@ class Space:
 
     def ranges(self) -> dict[str, BaseDistribution]:
         """Every sampled name with its distribution, the baselines' names first; a rare branch may be missing."""
-        trials: list[BaselineTrial | optuna.Trial] = [self.baseline_trial(baseline) for baseline in self.baselines]
+        asked = [self.baseline_trial(baseline).distributions for baseline in self.baselines]
         found: dict[str, BaseDistribution] = {}
-        trials += self._draw(NUM_RANGE_DRAWS)
-        for trial in trials:
-            found |= {name: d for name, d in trial.distributions.items() if name not in found}
+        for distributions in (*asked, *(drawn.distributions for drawn in self.draw(NUM_RANGE_DRAWS))):
+            found |= {name: d for name, d in distributions.items() if name not in found}
         return found
 
-    def _draw(self, num_trials: int) -> list[optuna.Trial]:
-        """Random trials, each checked: sampled values are the Recipe's fields, and the task stays the same."""
+    def draw(self, num_trials: int = NUM_RANGE_DRAWS) -> list[Draw]:
+        """Random trials, the same ones each time: what the branches of the space look like; a rare one may be missing.
+
+        Each is checked: sampled values are the Recipe's fields, and the task stays the same.
+        """
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        trials = [study.ask() for _ in range(num_trials)]
         ranges: dict[str, BaseDistribution] = {}
-        for trial in trials:
+        draws = []
+        for trial in [study.ask() for _ in range(num_trials)]:
             recipe = self.sample(trial)
             self._check_draw(trial.params, recipe)
             for name, distribution in trial.distributions.items():
@@ -146,11 +157,12 @@ class Space:
                         f"{self.path}: space(trial) gives {name} the range {format_range(distribution)} and also "
                         f"{format_range(ranges[name])}; use one, or carry the variant in the name (optimizer/sgd/lr)."
                     )
-        return trials
+            draws.append(Draw(trial.params, trial.distributions, recipe))
+        return draws
 
     def draw_recipes(self, num_trials: int = NUM_CHECKED_DRAWS) -> list[Recipe]:
-        """Of random trials: what the branches of the space look like; a rare one may be missing."""
-        return [self.sample(trial) for trial in self._draw(num_trials)]
+        """Those of random trials."""
+        return [drawn.recipe for drawn in self.draw(num_trials)]
 
     def _check_draw(self, params: Mapping[str, Any], recipe: Recipe) -> None:
         flat, task = recipe.flatten(), self.baselines[0].flatten()
