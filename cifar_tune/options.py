@@ -3,6 +3,7 @@
 No part imports torch before it builds something, so that a search space loads at once.
 """
 
+import math
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,3 +21,8 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def part_of(share: float, whole: int) -> int:
+    """Upwards, but 0.28 of 25 is 7, although its float lies above."""
+    return math.ceil(share * whole - 1e-9)

@@ -5,8 +5,6 @@ question is only whether a recipe works; seconds are scaled to the batch, and so
 """
 
 import os
-import re
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +22,7 @@ from cifar_tune.finetune import Phase
 from cifar_tune.images import TrainingData
 from cifar_tune.inputs import DeviceData, DeviceImages
 from cifar_tune.recipe import Recipe
-from cifar_tune.training import Training
+from cifar_tune.training import Training, peak_memory
 from cifar_tune.weights import open_weights
 
 NUM_TRIED_STEPS = 2
@@ -172,7 +170,7 @@ class Probe:
     def _memory(self, training: Training, phase: Phase, num_images: int) -> int:
         """Of steps on a whole batch: the peak of those on fewer images, and what the missing ones would hold."""
         missing = self._batch(training.recipe) - num_images
-        peak = _peak(self._device)
+        peak = peak_memory(self._device)
         if not missing:
             return peak
         with _counting_held(training.model) as held:
@@ -220,17 +218,6 @@ def _reset_peak(device: torch.device) -> None:
     else:
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _peak(device: torch.device) -> int:
-    """Bytes since the last reset: of tensors on a GPU, of the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-        if found:
-            return int(found[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _seconds(call: Callable[[], object]) -> float:

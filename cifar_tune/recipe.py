@@ -17,7 +17,7 @@ from cifar_tune.finetune import Finetune, Phase, Scratch
 from cifar_tune.images import DatasetName
 from cifar_tune.models import Model
 from cifar_tune.optimizers import GradClip, NoClipping, Optimizer
-from cifar_tune.options import UNFINISHED, Count, Options, Share
+from cifar_tune.options import UNFINISHED, Count, Options, Share, part_of
 from cifar_tune.schedules import Schedule
 
 Value = str | int | float | bool | None
@@ -93,6 +93,11 @@ class Recipe(Options):
         """The earliest epoch after which a trial may be compared with others and stopped."""
         last = self.phases()[-1]
         return last.first_epoch + NUM_UNJUDGED_EPOCHS if last.first_epoch else 1
+
+    def epoch_at(self, fraction: float) -> int:
+        """The first epoch after which this fraction of the last phase, which has a schedule of its own, is over."""
+        last = self.phases()[-1]
+        return last.first_epoch + max(1, part_of(fraction, last.epochs))
 
     def stops(self, accuracies: Sequence[float]) -> bool:
         """Whether early stopping ends the run after the epochs with these validation accuracies.

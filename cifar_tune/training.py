@@ -6,9 +6,13 @@ it inside an epoch, so a GPU never waits for Python.
 
 import hashlib
 import inspect
+import re
+import resource
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +63,17 @@ class DivergenceError(ArithmeticError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Torch has an exception of its own for a GPU; for the CPU only a sentence."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the most so far, or since they were reset: of tensors on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+        if found:
+            return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Training:

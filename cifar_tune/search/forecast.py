@@ -185,9 +185,7 @@ class _Level:
 
 def level_epochs(recipe: Recipe, fractions: Sequence[float] = LEVELS) -> list[int]:
     """The epochs after which a trial is at each level but the last; none before it may be compared with others."""
-    last = recipe.phases()[-1]
-    epochs = [last.first_epoch + math.ceil(fraction * last.epochs) for fraction in fractions]
-    return [min(max(epoch, recipe.first_rung), recipe.epochs) for epoch in epochs]
+    return [min(max(recipe.epoch_at(fraction), recipe.first_rung), recipe.epochs) for fraction in fractions]
 
 
 def floored(scores: Array) -> Array:

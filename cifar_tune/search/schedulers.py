@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from cifar_tune.options import Options, Share
+from cifar_tune.options import Options, Share, part_of
 from cifar_tune.recipe import Recipe
 from cifar_tune.search.forecast import LEVELS, Forecast, level_epochs
 
@@ -161,7 +161,7 @@ class _Halving(_Stopping):
     def passes(self, trial: "Trial", seen: Mapping[int, float], forecast: Forecast | None) -> bool:
         """The best of a rung always does, so the first one there does; equals pass together."""
         better = sum(other > seen[trial.number] for other in seen.values())
-        return better < max(1, _ceil(self.keep * len(seen)))
+        return better < max(1, part_of(self.keep, len(seen)))
 
 
 class Asha(_Halving):
@@ -300,8 +300,7 @@ def rung_epochs(recipe: Recipe, fractions: Sequence[float]) -> dict[int, float]:
     Fractions are of the last phase, which has a schedule of its own. The last epoch is no rung: a trial that gets there
     is complete.
     """
-    last = recipe.phases()[-1]
-    epochs = {last.first_epoch + max(1, _ceil(fraction * last.epochs)): fraction for fraction in sorted(fractions)}
+    epochs = {recipe.epoch_at(fraction): fraction for fraction in sorted(fractions)}
     return {epoch: fraction for epoch, fraction in epochs.items() if recipe.first_rung <= epoch < recipe.epochs}
 
 
@@ -317,8 +316,3 @@ def _mean_length(stops: Sequence[float], end: float, keep: float, let_through: f
         length += left * (1 - keep) * (let_through * end + (1 - let_through) * stop)
         left *= keep
     return length + left * end
-
-
-def _ceil(product: float) -> int:
-    """Upwards, but 0.28 x 25 is 7, although its float lies above."""
-    return math.ceil(product - 1e-9)

@@ -4,7 +4,6 @@ A worker stays warm between trials; it keeps the data on its device. The last `r
 does, because Ray never runs what follows it in a trial that is stopped: what must be kept is written before.
 """
 
-import resource
 import time
 import traceback
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from cifar_tune.images import TrainingData
 from cifar_tune.inputs import DeviceData
 from cifar_tune.network import count_macs
 from cifar_tune.recipe import Recipe
-from cifar_tune.training import DivergenceError, EpochMetrics, Training, is_out_of_memory
+from cifar_tune.training import DivergenceError, EpochMetrics, Training, is_out_of_memory, peak_memory
 from cifar_tune.weights import Weights, open_weights
 
 SECONDS_BETWEEN_STATES = 10.0  # what an interruption may cost, besides the epoch that runs
@@ -61,7 +60,7 @@ def train_trial(config: Assignment, data: TrainingData) -> None:
         if "CUDA error" in str(error):
             raise  # the process cannot use its GPU any more: a new worker tries again
         if is_out_of_memory(error):
-            tune.report({"state": "out of memory", "facts": {**facts, "peak_memory_bytes": _peak_memory(device)}})
+            tune.report({"state": "out of memory", "facts": {**facts, "peak_memory_bytes": peak_memory(device)}})
         else:
             tune.report({"state": "failed", "facts": facts, "error": traceback.format_exc()})
 
@@ -100,13 +99,6 @@ def prepare(device: torch.device) -> str:
         raise RuntimeError("Ray gave this trial a GPU that torch cannot use; run with --gpus-per-trial 0.")
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.get_device_name(device)
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of tensors on a GPU, of the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 # What a worker keeps between trials, which mostly share it.
