@@ -19,8 +19,9 @@ from cifar_tune.recipe import Recipe
 from cifar_tune.run import BestWeights
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.ray_environment import configure_ray
-from cifar_tune.search.record import Trial, open_record
+from cifar_tune.search.record import open_record
 from cifar_tune.search.space import load_space
+from cifar_tune.search.trial import Trial
 from cifar_tune.store import open_store
 
 NUM_TRIALS, NUM_WORKERS = 40, 2

@@ -31,7 +31,7 @@ from cifar_tune.search.space import Search
 RESULTS = Path(__file__).parent / "results"
 METHODS: tuple[MethodName, ...] = ("ours", *COMPARATORS)
 WORKERS = (4, 1, 16)
-MIN_TRAININGS, MAX_TRAININGS = 40, 200  # of whole trainings' epochs
+MIN_TRAININGS, MAX_TRAININGS = 30, 150  # of whole trainings' epochs
 NUM_BOOTSTRAPS = 2_000
 
 Baseline = Literal["document", "median"]
@@ -78,7 +78,7 @@ def run(case: Case, num_seeds: int) -> Case:
             until=surrogate.threshold(0.01),
             at_least=MIN_TRAININGS * surrogate.epochs,
         )
-        rows += [{**asdict(case), "seed": seed, **asdict(completion)} for completion in found]
+        rows += [{**asdict(case), "seed": seed, **asdict(best)} for best in found]
     RESULTS.mkdir(exist_ok=True)
     pd.DataFrame(rows).to_parquet(case.path, index=False)
     return case
@@ -130,7 +130,7 @@ def summarise(case: Case) -> dict[str, Any]:
         row[f"from {100 * share:.0f} %"], row[f"to {100 * share:.0f} %"] = low, high
     row["reached"] = float(np.isfinite(epochs).mean())
     best = surrogate.values[-1]
-    for trainings in (10, 20, 40):
+    for trainings in (10, 20, 30):
         so_far = found[found["num_epochs"] <= trainings * surrogate.epochs].groupby("seed")["value"].last()
         row[f"regret after {trainings}"] = 100 * float((best - so_far).mean())
     return row

@@ -104,8 +104,8 @@ def make_method(name: MethodName, space: Space, seed: int) -> Method:
 
 
 @dataclass(frozen=True)
-class Completion:
-    """A trial has completed: what the search had spent by then, and what its best trial is worth without noise."""
+class Best:
+    """A trial has completed as the best so far: what the search had spent by then, and its worth without noise."""
 
     num_epochs: int
     seconds: float
@@ -120,8 +120,8 @@ def simulate(
     seed: int,
     until: float = np.inf,
     at_least: int = 0,
-) -> list[Completion]:
-    """Search until `num_epochs` are spent, or the best trial is worth `until` and `at_least` so many are.
+) -> list[Best]:
+    """Every best trial of a search until `num_epochs` are spent, or it is worth `until` and `at_least` so many are.
 
     The best trial is the completed one with the highest score, as a report would have it; its worth is the surrogate's.
     """
@@ -140,7 +140,7 @@ def simulate(
 
     for _ in range(num_workers):
         start(0.0)
-    best, found = -np.inf, list[Completion]()
+    best, found = -np.inf, list[Best]()
     for spent in itertools.takewhile(lambda _: events, range(1, num_epochs + 1)):
         now, _, number, epoch = heapq.heappop(events)
         curve = curves[number]
@@ -148,10 +148,9 @@ def simulate(
         if method.report(number, epoch, accuracy, curve.seconds):
             heapq.heappush(events, (now + curve.seconds, next(order), number, epoch + 1))
             continue
-        if epoch == surrogate.epochs:
-            if accuracy > best:
-                best, value = accuracy, curve.value
-            found.append(Completion(spent, now, value))
+        if epoch == surrogate.epochs and accuracy > best:
+            best = accuracy
+            found.append(Best(spent, now, curve.value))
         if found and found[-1].value >= until and spent >= at_least:
             break
         del curves[number]

@@ -29,7 +29,7 @@ from sklearn.model_selection import GroupKFold
 
 from cifar_tune.search.encoding import Array, Encoding
 from cifar_tune.search.space import Space, load_space
-from cifar_tune.search.trials import RandomTrial
+from cifar_tune.search.stand_ins import RandomTrial
 
 HERE = Path(__file__).parent
 CURVES = HERE / "curves"
