@@ -16,7 +16,7 @@ from cifar_tune.errors import UserError
 
 if TYPE_CHECKING:
     from cifar_tune.run import RunOptions
-    from cifar_tune.search.record import Trial
+    from cifar_tune.search.trial import Trial
     from cifar_tune.store import Store
 
 app = typer.Typer(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cifar_tune.recipe import Recipe
 
 if TYPE_CHECKING:
-    from cifar_tune.search.record import Trial
+    from cifar_tune.search.trial import Trial
 
 NUM_EXPECTED = 2  # what the scheduler expects weighs as much as so many trials that have ended
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from cifar_tune.cost import seconds_remaining
 from cifar_tune.recipe import Recipe
 from cifar_tune.report import ORDER, baseline_accuracy, best_trial, gain_in_points, told_state
-from cifar_tune.search.record import Trial
+from cifar_tune.search.trial import Trial
 
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 60.0  # of a search in which nothing ends, where there is no terminal

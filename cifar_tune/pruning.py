@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import StatisticsError, correlation
 
-from cifar_tune.search.record import Trial
 from cifar_tune.search.schedulers import LET_THROUGH, RUNGS, STOPPED_AT, Group, group_of
+from cifar_tune.search.trial import Trial
 
 NUM_RANKED = 3  # of fewer trials a rank correlation says nothing
 

@@ -21,9 +21,10 @@ from cifar_tune.provenance import as_typed
 from cifar_tune.pruning import RungFindings, num_top, pruning_by_rung
 from cifar_tune.recipe import Recipe, field_of
 from cifar_tune.search.goal import CostName, format_cost
-from cifar_tune.search.record import COMPLETE_STATES, Extension, State, Trial
+from cifar_tune.search.record import Extension
 from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
+from cifar_tune.search.trial import COMPLETE_STATES, State, Trial
 
 Format = Literal["table", "csv", "json", "markdown"]
 

@@ -31,9 +31,10 @@ from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import check_extends, extend
 from cifar_tune.search.limits import check_limits
 from cifar_tune.search.ray_environment import configure_ray
-from cifar_tune.search.record import Record, State, Trial, delete_record, open_record
+from cifar_tune.search.record import Record, delete_record, open_record
 from cifar_tune.search.resources import plan_resources, this_machine
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
+from cifar_tune.search.trial import State, Trial
 from cifar_tune.store import STATE, WEIGHTS, Store
 
 if TYPE_CHECKING:

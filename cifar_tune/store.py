@@ -1,6 +1,7 @@
 """The folder that holds everything: which file lies where, and who may write.
 
-optuna.db            the record of every search (search/record.py)
+optuna.db            the record of every search (search/record.py); while it is open its last changes lie in the
+                     -wal and -shm beside it
 mlflow.db, artifacts what the MLflow UI shows (tracking.py)
 cache, downloads     data sets (datasets.py, archive.py)
 features             what frozen backbones make of them (features.py)

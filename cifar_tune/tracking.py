@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 
 from cifar_tune.errors import UserError
 from cifar_tune.images import TrainingData
-from cifar_tune.search.record import State, Trial
+from cifar_tune.search.trial import State, Trial
 from cifar_tune.store import Store
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # the database's own story of its tables

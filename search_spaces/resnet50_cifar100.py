@@ -8,7 +8,7 @@ batches of 128, at most 50 epochs, a tenth of the rate after 3 epochs without a 
 
     cifar-tune run search_spaces/resnet50_cifar100.py
 
-Cost: 16 trials of at most 50 epochs, each about 1.2 PFLOP: half an hour to an hour a trial on a large GPU, and nothing
+Cost: 28 trials of at most 50 epochs, each about 1.2 PFLOP: half an hour to an hour a trial on a large GPU, and nothing
 for a CPU.
 Expected: 82 to 86 % is published for full fine-tuning at 224 px.
 """
@@ -55,4 +55,4 @@ def space(trial: Trial) -> Recipe:
     )
 
 
-SEARCH = Search(num_trials=16)
+SEARCH = Search(num_trials=28)

@@ -39,4 +39,4 @@ def space(trial: Trial) -> Recipe:
     )
 
 
-SEARCH = Search(num_trials=40)
+SEARCH = Search(num_trials=60)

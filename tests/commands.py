@@ -1,9 +1,15 @@
 """What the tests know of a command that is run; the fixtures `call` and `start` of conftest.py run one."""
 
+import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cifar_tune.store import Store
 
 
 @dataclass(frozen=True)
@@ -24,3 +30,11 @@ def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.3)
+
+
+def by_optuna(store: Store, *command: str) -> list[dict[str, Any]]:
+    """What Optuna's own command says."""
+    program = Path(sys.executable).parent / "optuna"
+    arguments = [*command, "--storage", store.optuna_url, "--format", "json"]
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
+    return list(json.loads(done.stdout))

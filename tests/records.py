@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import Record, Trial
+from cifar_tune.search.record import Record
 from cifar_tune.search.space import Space, load_space
+from cifar_tune.search.trial import Trial
 
 RISING = (0.2, 0.3, 0.4, 0.5)
 

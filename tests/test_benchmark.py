@@ -38,7 +38,7 @@ def test_a_table_holds_whole_trainings_of_the_configurations_that_their_numbers_
 def test_second_seeds_differ_by_less_than_configurations_do(name: str) -> None:
     table = read_table(name)
     assert len(table.noise()) > 5
-    assert table.noise()[:, -1].std() < table.accuracies[:, -1].std() / 3
+    assert table.noise()[:, -1].std() < table.accuracies[:, -1].std() / 2
 
 
 def test_a_surrogate_knows_its_table_and_ranks_the_space(surrogate: Surrogate) -> None:
@@ -79,13 +79,12 @@ def test_every_method_begins_with_the_baseline_and_spends_the_epochs_it_is_given
     found = simulate(method, surrogate, num_workers, 10 * surrogate.epochs, seed=0)
     assert started[0] == pytest.approx(baseline)
     assert found[0].num_epochs >= surrogate.epochs
-    assert [c.num_epochs for c in found] == sorted(c.num_epochs for c in found)
+    assert [best.num_epochs for best in found] == sorted(best.num_epochs for best in found)
     assert found[-1].num_epochs <= 10 * surrogate.epochs
-    assert len(found) <= 10
     if name in ("random", "OptunaSearch"):
-        assert len(found) >= 10 - num_workers
+        assert 10 <= len(started) <= 10 + num_workers
     else:
-        assert len(started) > 10, "trials were stopped early"
+        assert len(started) > 10 + num_workers, "trials were stopped early"
 
 
 @pytest.mark.parametrize("sampler", ["forecast", "tpe"])

@@ -6,7 +6,7 @@ import pytest
 
 from cifar_tune.cost import Costs, kind_of, seconds_remaining, wall_seconds
 from cifar_tune.recipe import Recipe, Value
-from cifar_tune.search.record import State, Trial
+from cifar_tune.search.trial import State, Trial
 
 RESNET9 = Recipe(
     dataset="shapes",

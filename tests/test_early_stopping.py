@@ -7,7 +7,7 @@ from runs import BASE, first_epochs, repeatable, same_tensors, train, with_setti
 
 from cifar_tune.early_stopping import NoEarlyStopping, Patience
 from cifar_tune.inputs import DeviceData
-from cifar_tune.search.record import State, Trial
+from cifar_tune.search.trial import State, Trial
 from cifar_tune.training import Training
 
 # Best after epoch 4 of this one, and after epoch 6 three epochs are no better. The tests say so, too.

@@ -17,8 +17,9 @@ from cifar_tune.errors import UserError
 from cifar_tune.report import headline
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import check_extends, extend
-from cifar_tune.search.record import PRIOR, Extension, Record, Trial, delete_record, open_record, read_record
+from cifar_tune.search.record import PRIOR, Extension, Record, delete_record, open_record, read_record
 from cifar_tune.search.space import SamplerName
+from cifar_tune.search.trial import Trial
 from cifar_tune.store import Store
 
 SPACE = """

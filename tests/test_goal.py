@@ -26,8 +26,10 @@ from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import extend
 from cifar_tune.search.goal import Goal
 from cifar_tune.search.limits import check_limits, excess
-from cifar_tune.search.record import PRIOR, REFUSED, State, Trial, open_record_in
+from cifar_tune.search.record import PRIOR, REFUSED, open_record_in
 from cifar_tune.search.space import ONE_OBJECTIVE, SamplerName
+from cifar_tune.search.storage import open_storage
+from cifar_tune.search.trial import State, Trial
 from cifar_tune.store import STATE, WEIGHTS, Store, open_store
 
 SPACE = """
@@ -61,7 +63,7 @@ def memory() -> BaseStorage:
     return InMemoryStorage()
 
 
-def opened(storage: str | BaseStorage, folder: Path, goal: str, sampler: str = "tpe", name: str = "tiny") -> Driver:
+def opened(storage: BaseStorage, folder: Path, goal: str, sampler: str = "tpe", name: str = "tiny") -> Driver:
     """As a new process would."""
     return driver_of(open_record_in(storage, name, written(folder, text(goal, sampler)), 0))
 
@@ -274,12 +276,12 @@ def test_two_objectives_and_limits_go_together(memory: BaseStorage, tmp_path: Pa
 def test_results_are_taken_over_as_the_new_search_would_have_told_them(
     store: Store, tmp_path: Path, before: str, now: str
 ) -> None:
-    driver = opened(store.optuna_url, tmp_path, before, "random", "old")
+    driver = opened(open_storage(store), tmp_path, before, "random", "old")
     for i in range(8):
         run_next(driver, [0.5 - i / 100] * 4, seconds=1.0)
-    new = opened(store.optuna_url, tmp_path, now, "random", "new")
+    new = opened(open_storage(store), tmp_path, now, "random", "new")
     extension = extend(new.record, store, "old")
-    fresh = opened(store.optuna_url, tmp_path, now, "random", "fresh")
+    fresh = opened(open_storage(store), tmp_path, now, "random", "fresh")
     for trial in driver.record.trials():
         start_as(fresh, trial)
     copies = [trial for trial in in_optuna(store.optuna_url, "new") if PRIOR in trial.user_attrs]

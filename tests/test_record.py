@@ -6,12 +6,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+from commands import by_optuna
 from optuna.trial import TrialState
 from records import RISING, accuracies, driver_of, metrics, train, train_by_rate, written
 
 from cifar_tune.errors import UserError
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import OPTUNA_STATES, Record, State, Trial, delete_record, open_record, read_record
+from cifar_tune.search.record import Record, delete_record, open_record, read_record
+from cifar_tune.search.trial import OPTUNA_STATES, State, Trial
 from cifar_tune.store import Store, open_store
 
 SPACE = """
@@ -50,6 +52,25 @@ def in_optuna(store: Store, number: int) -> optuna.trial.FrozenTrial:
 
 def seen(store: Store) -> list[Trial]:
     return read_record(store, ["tiny"])["tiny"]
+
+
+# Its database
+
+
+def test_the_record_is_written_ahead_and_waits_for_no_disk(reopen: Open) -> None:
+    with reopen().study._storage._backend.engine.connect() as connection:
+        found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+    assert found == ["wal", 1]  # 1 is NORMAL
+
+
+def test_another_process_reads_what_an_open_record_has_written_last(store: Store, reopen: Open) -> None:
+    driver = driver_of(reopen())
+    number = driver.next_trial().number
+    driver.add_epoch(number, metrics(1, 0.25), {})
+    (told,) = by_optuna(store, "trials", "--study-name", "tiny")
+    assert (told["number"], told["state"], told["user_attrs"]["state"]) == (number, "RUNNING", "running")
+    assert [epoch["val_accuracy"] for epoch in told["user_attrs"]["curve"]] == [0.25]
+    assert driver.add_epoch(number, metrics(2, 0.5), {})
 
 
 # The first trials
@@ -156,13 +177,14 @@ def test_rungs_are_rebuilt_from_the_best_epochs_too(store: Store, reopen: Open) 
 
 
 def test_no_rung_lies_before_two_epochs_of_the_second_phase(store: Store, reopen: Open) -> None:
-    """The rung at a quarter of the second phase's 3 epochs is passed over."""
+    """The rung at a quarter of the second phase's 3 epochs lies after two of them."""
     two_phase = SPACE.replace("epochs=4", 'epochs=4, finetune={"name": "two-phase", "head_epochs": 1}')
     two_phase = two_phase.replace("(0.5,)", "(0.25,)")
     driver = driver_of(reopen(two_phase))
     train(driver, RISING)
-    train(driver, [0.1, 0.1, 0.1, 0.1])
-    assert [trial.state for trial in seen(store)] == ["completed", "completed"]
+    number = train(driver, [0.1, 0.1, 0.1, 0.1])
+    assert seen(store)[number].epochs == 3
+    assert [trial.state for trial in seen(store)] == ["completed", "pruned"]
 
 
 def test_a_failed_trial_fails_in_optuna_and_keeps_its_error(store: Store, reopen: Open) -> None:

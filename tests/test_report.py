@@ -30,8 +30,8 @@ from cifar_tune.report import (
     leaderboard,
     render,
 )
-from cifar_tune.search.record import State, Trial
 from cifar_tune.search.space import load_space
+from cifar_tune.search.trial import State, Trial
 
 RECIPE = Recipe(
     dataset="shapes",

@@ -8,7 +8,7 @@ import pytest
 from cifar_tune import Recipe
 from cifar_tune.provenance import as_typed
 from cifar_tune.run import BestWeights
-from cifar_tune.search.record import State, Trial
+from cifar_tune.search.trial import State, Trial
 from cifar_tune.store import STATE, WEIGHTS, Store, open_store
 
 RECIPE = Recipe(

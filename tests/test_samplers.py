@@ -15,7 +15,7 @@ from cifar_tune.search.gaussian_process import Normal
 from cifar_tune.search.record import open_record_in
 from cifar_tune.search.samplers import expected_improvement
 from cifar_tune.search.space import SamplerName
-from cifar_tune.search.trials import NeighbourTrial, RandomTrial
+from cifar_tune.search.stand_ins import NeighbourTrial, RandomTrial
 
 
 @pytest.mark.parametrize("sampler", get_args(SamplerName))
@@ -62,6 +62,36 @@ def test_the_forecast_sampler_finds_the_best_where_random_trials_do_not(tmp_path
     }
     assert min(found["forecast"]) > 0.895
     assert np.mean(found["forecast"]) > np.mean(found["random"])
+
+
+def test_the_forecast_sampler_repeats_no_recipe_as_long_as_there_are_others(tmp_path: Path) -> None:
+    text = NUMBERS.replace('trial.suggest_float("optimizer/lr", 1e-5, 1e-1, log=True)', "1e-3").replace(
+        'trial.suggest_float("label_smoothing", 0.0, 0.5)',
+        'trial.suggest_float("label_smoothing", 0.0, 0.5, step=0.01)',
+    )
+    text = text.replace('"optimizer/lr": 1e-3,', "")
+    record = opened(written(tmp_path, text, "forecast"))
+    for _ in range(55):
+        trial = record.start_trial()
+        for epoch in range(1, 17):
+            metrics = {"epoch": epoch, "val_accuracy": 0.5 - trial.params["label_smoothing"] / 2, "seconds": 1.0}
+            record.add_epoch(trial.number, metrics)
+        record.finish_trial(trial.number, "completed")
+    values = [trial.params["label_smoothing"] for trial in record.trials()[12:]]
+    assert len(set(values[:20])) == 20
+    assert len(values) == 43  # more than there are recipes left
+
+
+def test_a_space_that_samples_nothing_is_searched_too(tmp_path: Path) -> None:
+    text = NUMBERS.replace('trial.suggest_float("optimizer/lr", 1e-5, 1e-1, log=True)', "1e-3").replace(
+        'trial.suggest_float("label_smoothing", 0.0, 0.5)', "0.0"
+    )
+    record = opened(written(tmp_path, text, "forecast"))
+    for _ in range(14):
+        number = record.start_trial().number
+        record.add_epoch(number, {"epoch": 1, "val_accuracy": 0.5, "seconds": 1.0})
+        record.finish_trial(number, "completed")
+    assert len(record.trials()) == 14
 
 
 def test_a_trial_that_goes_on_gets_its_own_values_again(tmp_path: Path) -> None:

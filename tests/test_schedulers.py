@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 
 from cifar_tune.recipe import Recipe, Value
 from cifar_tune.schedules import BaseSchedule, Schedule
-from cifar_tune.search.record import Trial
 from cifar_tune.search.schedulers import (
     LET_THROUGH,
     RUNGS,
@@ -26,6 +25,7 @@ from cifar_tune.search.schedulers import (
     group_of,
     rung_epochs,
 )
+from cifar_tune.search.trial import Trial
 
 SCHEDULERS: list[Scheduler] = [member() for member in get_args(get_args(Scheduler)[0])]
 every_scheduler = pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda scheduler: scheduler.name)

@@ -184,6 +184,17 @@ def test_a_file_may_have_several_baselines(tmp_path: Path) -> None:
     assert [baseline.optimizer.lr for baseline in space.baselines] == [0.001, 0.002]
 
 
+def test_what_knows_accuracy_alone_is_no_default_where_a_cost_is_minimized() -> None:
+    names = {"sampler": "random", "scheduler": {"name": "none"}}
+    for given, sampler, scheduler in (
+        ({}, "forecast", "forecast"),
+        ({"minimize": "seconds"}, "tpe", "asha"),
+        ({"minimize": "seconds", **names}, "random", "none"),
+    ):
+        search = Search.model_validate(given)
+        assert (search.sampler, search.scheduler.name) == (sampler, scheduler)
+
+
 def test_a_file_says_how_to_search_or_takes_the_defaults(tmp_path: Path) -> None:
     assert load_space(write(tmp_path, GOOD)).search == Search(num_trials=7)
     assert load_space(write(tmp_path, changed("SEARCH = ", "OTHER = "))).search == Search()

@@ -4,21 +4,20 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from commands import Call, Start, wait_until
+from commands import Call, Start, by_optuna, wait_until
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from cifar_tune.errors import UserError
-from cifar_tune.search.record import Trial, read_record
+from cifar_tune.search.record import read_record
+from cifar_tune.search.trial import Trial
 from cifar_tune.store import Store, open_store
 
 # Baselines are judged by nobody, so each ends as it must; what is sampled learns little and is pruned.
@@ -85,14 +84,6 @@ def has_every_end(store: Store) -> bool:
     trials = recorded(store)
     is_in_the_middle = any(trial.state == "running" and trial.epochs for trial in trials)
     return {trial.state for trial in trials} >= ENDS and is_in_the_middle
-
-
-def by_optuna(store: Store, *command: str) -> list[dict[str, Any]]:
-    """What Optuna's own command says."""
-    program = Path(sys.executable).parent / "optuna"
-    arguments = [*command, "--storage", store.optuna_url, "--format", "json"]
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
-    return list(json.loads(done.stdout))
 
 
 def by_mlflow(store: Store) -> dict[int | None, Run]:

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from cifar_tune.images import TrainingData
 from cifar_tune.recipe import Recipe
-from cifar_tune.search.record import State, Trial
+from cifar_tune.search.trial import State, Trial
 from cifar_tune.store import Store, open_store
 from cifar_tune.tracking import STATUSES, Tracker, delete_runs, find_runs, tracking_url
 

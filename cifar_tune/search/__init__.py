@@ -3,12 +3,14 @@
 space.py           a search-space file, loaded and checked
 goal.py            what a search asks for besides accuracy: a cost to make small, limits
 limits.py          which recipes are too large to be trained
-trials.py          what a space file is asked with, in place of an Optuna trial
+stand_ins.py       what a space file is asked with, in place of an Optuna trial
 encoding.py        sampled values as points
 gaussian_process.py a model of a function over such points
 forecast.py        where trials will end, from what all have shown
 samplers.py        where new recipes come from
+storage.py         the record's database, opened
 record.py          the Optuna study that is the record of a search
+trial.py           what is known of one trial of it
 schedulers.py      which trials are stopped early
 extend.py          what a search takes over from an older one
 driver.py          the rule of a search, without Ray: what comes next, what goes on, how it ended

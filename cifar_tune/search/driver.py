@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from cifar_tune.search.record import Record, State, Trial
+from cifar_tune.search.record import Record
+from cifar_tune.search.trial import State, Trial
 
 
 class Observer(Protocol):
@@ -30,7 +31,7 @@ class Driver:
         self._judge = record.space.search.scheduler.start(record.seed, record.forecast)
         for trial in [*record.prior_trials(), *record.trials()]:
             for num_epochs in range(1, trial.epochs + 1):
-                self._judge.judge(replace(trial, state="running", curve=trial.curve[:num_epochs]))
+                self._judge.note(replace(trial, state="running", curve=trial.curve[:num_epochs]))
 
     @property
     def is_over(self) -> bool:

@@ -32,7 +32,7 @@ class Encoding:
 
     def encode(self, params: Sequence[Mapping[str, Any]]) -> Array:
         """(n, num_columns), each between 0 and 1; names that have no range are left out."""
-        return np.array([self._encode(values) for values in params], dtype=float).reshape(-1, self.num_columns)
+        return np.array([self._encode(values) for values in params], dtype=float).reshape(len(params), self.num_columns)
 
     def _encode(self, values: Mapping[str, Any]) -> list[float]:
         encoded: list[float] = []

@@ -12,8 +12,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cifar_tune.errors import UserError
 from cifar_tune.recipe import Recipe
-from cifar_tune.search.record import PRIOR, REFUSED, Extension, Record, Trial, as_trial, read_record
+from cifar_tune.search.record import PRIOR, REFUSED, Extension, Record, read_record
 from cifar_tune.search.space import TASK_FIELDS
+from cifar_tune.search.storage import open_storage
+from cifar_tune.search.trial import Trial, as_trial
 from cifar_tune.store import Store
 
 KEPT = ("recipe", "state", "curve", "facts")  # of a result's user attributes
@@ -37,7 +39,7 @@ def extend(record: Record, store: Store, old: str) -> Extension:
     They are numbered after the baselines, so that the trials of the search itself begin later.
     """
     if record.extension is None:
-        study = load_study(study_name=old, storage=store.optuna_url)
+        study = load_study(study_name=old, storage=open_storage(store))
         found = study.get_trials(deepcopy=False)
         results = [trial for trial in found if trial.state in FINISHED and REFUSED not in trial.user_attrs]
         _check_comparable(record, study, results)

@@ -15,7 +15,7 @@ from cifar_tune.images import NUM_CLASSES
 from cifar_tune.models import Model
 from cifar_tune.recipe import Recipe
 from cifar_tune.search.goal import CostName, Limits
-from cifar_tune.search.trials import RandomTrial
+from cifar_tune.search.stand_ins import RandomTrial
 
 if TYPE_CHECKING:
     from cifar_tune.search.space import Space

@@ -8,117 +8,30 @@ import difflib
 import random
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import Any, Literal
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from cifar_tune.errors import UserError
-from cifar_tune.images import NUM_CLASSES
 from cifar_tune.recipe import Recipe, nearest
 from cifar_tune.search.forecast import Forecast
-from cifar_tune.search.goal import ACCURACY_ALONE, CostName, Goal
+from cifar_tune.search.goal import CostName, Goal
 from cifar_tune.search.limits import draw_within, excess
 from cifar_tune.search.samplers import build_sampler
 from cifar_tune.search.space import Space
+from cifar_tune.search.storage import open_storage
+from cifar_tune.search.trial import OPTUNA_STATES, State, Trial, as_trial
 from cifar_tune.store import Store
-
-State = Literal["running", "completed", "stopped early", "pruned", "diverged", "out of memory", "failed", "interrupted"]
 
 # User attributes of what is in the study and is no trial of the search: another search's result, whose it is; a recipe
 # that was not trained, and by what share of each limit its network was too large.
 PRIOR, REFUSED = "extended_from", "over_limits"
 NUM_DRAWS = 20  # of the sampler, in vain, before a recipe within the limits is sought at random
 UNKNOWN_COST = 1e5  # of a trial that broke down before any had a cost: in each of them more than is usual
-COMPLETE_STATES: tuple[State, ...] = ("completed", "stopped early")
-
-OPTUNA_STATES: dict[State, TrialState] = {
-    "completed": TrialState.COMPLETE,
-    "stopped early": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "diverged": TrialState.COMPLETE,
-    "out of memory": TrialState.COMPLETE,
-    "failed": TrialState.FAIL,
-}
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What is known of one trial of a search.
-
-    `params` are the sampled values by name, `curve` one document of EpochMetrics per epoch, `facts` what the worker
-    said of itself (parameters, threads, device, where it diverged, peak memory).
-    """
-
-    search: str
-    number: int
-    state: State
-    recipe: Recipe
-    params: Mapping[str, Any]
-    is_baseline: bool
-    curve: Sequence[Mapping[str, float]] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    error: str | None = None
-    mlflow_run_id: str | None = None
-    goal: Goal = ACCURACY_ALONE
-
-    @property
-    def epochs(self) -> int:
-        """Epochs that were trained."""
-        return len(self.curve)
-
-    @property
-    def seconds(self) -> float:
-        """Of training and validation, over all its epochs."""
-        return sum(epoch["seconds"] for epoch in self.curve)
-
-    @property
-    def accuracies(self) -> list[float]:
-        """The validation accuracy after each epoch."""
-        return [epoch["val_accuracy"] for epoch in self.curve]
-
-    @property
-    def val_accuracy(self) -> float | None:
-        """The score: of the epoch that counts, chance where the run broke down, None where there is none."""
-        if self.state in ("diverged", "out of memory"):
-            return 1 / NUM_CLASSES[self.recipe.dataset]
-        if not self.curve or self.state == "failed":
-            return None
-        return self.accuracies[self.recipe.early_stopping.counted(self.accuracies)]
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether it was trained to the end that its recipe means it to have."""
-        return self.state in COMPLETE_STATES
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
-        return self.state in OPTUNA_STATES
-
-    def cost(self, name: CostName) -> float | None:
-        """What it has cost, as far as that is known."""
-        return self.seconds if name == "seconds" else self.facts.get(name)
-
-    def cost_to_end(self, name: CostName) -> float | None:
-        """The same, had it been trained to its end: of one that was cut short, by its mean epoch."""
-        if name != "seconds" or self.is_complete:
-            return self.cost(name)
-        return self.seconds / self.epochs * self.recipe.epochs if self.curve else None
-
-    @property
-    def over_limits(self) -> list[CostName]:
-        """The costs in which it lies above its search's limits."""
-        costs = {name: self.cost(name) for name in self.goal.limits.given}
-        return [name for name, limit in self.goal.limits.given.items() if (costs[name] or 0) > limit]
-
-    @property
-    def counts(self) -> bool:
-        """Whether it may be the best: trained to its end, within the limits."""
-        return self.is_complete and not self.over_limits
 
 
 @dataclass(frozen=True)
@@ -250,8 +163,8 @@ class Record:
 
     def _sample(self, optuna_trial: optuna.Trial) -> Recipe:
         """Ask the space for the trial's recipe; one that was stopped half-way through gets the same values again."""
-        _ = optuna_trial.relative_params  # the sampler at work, whose errors are not the space file's
         try:
+            _ = optuna_trial.relative_params  # the sampler at work, whose own errors are not the space file's
             recipe = self.space.sample(optuna_trial)
         except UserError:  # or the same values would stop the search again each time it is resumed
             self.study.tell(optuna_trial, state=TrialState.FAIL)
@@ -348,10 +261,10 @@ class Record:
 
 def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
     """Open a search's record, or start one; a UserError where the name stands for another search already."""
-    return open_record_in(store.optuna_url, name, space, seed)
+    return open_record_in(open_storage(store), name, space, seed)
 
 
-def open_record_in(storage: str | optuna.storages.BaseStorage, name: str, space: Space, seed: int) -> Record:
+def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space, seed: int) -> Record:
     """The same in any storage of Optuna's: a simulation keeps its studies in memory."""
     directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if space.search.minimize else [])]
     study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
@@ -369,7 +282,7 @@ def open_record_in(storage: str | optuna.storages.BaseStorage, name: str, space:
         )
     for baseline in space.baselines:
         study.enqueue_trial(space.baseline_trial(baseline).params, skip_if_exists=True)
-    forecast = Forecast(study, space, seed)
+    forecast = Forecast(study, space)
     study.sampler = build_sampler(space, forecast, seed + len(study.get_trials(deepcopy=False)))
     return Record(study, space, forecast)
 
@@ -378,7 +291,7 @@ def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial
     """The trials of the named searches, or of all in the store, by search; a UserError for an unknown name."""
     known: list[str] = []
     if (store.root / "optuna.db").exists():
-        storage = optuna.storages.RDBStorage(store.optuna_url)
+        storage = open_storage(store)
         known = optuna.get_all_study_names(storage)
     if not known:
         raise UserError(f"There is no search in {store.root}; start one with `cifar-tune run`, or name its --store.")
@@ -391,17 +304,17 @@ def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial
 
 def record_id(store: Store, name: str) -> str:
     """What MLflow knows the search by."""
-    return str(optuna.load_study(study_name=name, storage=store.optuna_url).user_attrs["id"])
+    return str(optuna.load_study(study_name=name, storage=open_storage(store)).user_attrs["id"])
 
 
 def delete_record(store: Store, name: str) -> None:
     """Remove the study of a search."""
-    optuna.delete_study(study_name=name, storage=store.optuna_url)
+    optuna.delete_study(study_name=name, storage=open_storage(store))
 
 
 def read_extensions(store: Store, names: Iterable[str]) -> dict[str, Extension]:
     """What those of the named searches that began with another's results began with."""
-    storage = optuna.storages.RDBStorage(store.optuna_url)
+    storage = open_storage(store)
     found = {name: _extension(optuna.load_study(study_name=name, storage=storage)) for name in names}
     return {name: extension for name, extension in found.items() if extension}
 
@@ -416,24 +329,6 @@ def read_trials(study: optuna.Study) -> list[Trial]:
         for trial in found
         if "recipe" in trial.user_attrs and "state" in trial.user_attrs
     ]
-
-
-def as_trial(search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool, goal: Goal) -> Trial:
-    """A trial of Optuna's, by what its user attributes say of it."""
-    attributes = trial.user_attrs
-    return Trial(
-        search=search,
-        number=trial.number,
-        state=attributes["state"],
-        recipe=Recipe.model_validate(attributes["recipe"]),
-        params=trial.params,
-        is_baseline=is_baseline,
-        curve=attributes.get("curve", ()),
-        facts=attributes.get("facts", {}),
-        error=attributes.get("error"),
-        mlflow_run_id=attributes.get("mlflow_run_id"),
-        goal=goal,
-    )
 
 
 def _extension(study: optuna.Study) -> Extension | None:

@@ -3,8 +3,10 @@
 import random
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import optuna
@@ -14,19 +16,29 @@ from optuna.trial import BaseTrial, FrozenTrial
 from scipy.stats import norm
 
 from cifar_tune.search.encoding import Array
-from cifar_tune.search.forecast import Forecast
-from cifar_tune.search.gaussian_process import Normal
+from cifar_tune.search.forecast import MIN_TRIALS, Forecast
 from cifar_tune.search.limits import draw_within, is_within
 from cifar_tune.search.space import SamplerName, Space
-from cifar_tune.search.trials import NeighbourTrial, RandomTrial, StandIn
+from cifar_tune.search.stand_ins import NeighbourTrial, RandomTrial, StandIn
 
-NUM_RANDOM_TRIALS = 12  # before the forecast is asked
-NUM_RANDOM = 200  # recipes that are compared by their forecasts, to begin with
-NUM_NEW = 30  # of them; the others were there for the last trial
-NUM_NEAR = 60  # neighbours of the best trials, and in each of NUM_ROUNDS of the best recipes so far
-NUM_ROUNDS = 3
+if TYPE_CHECKING:
+    from cifar_tune.search.gaussian_process import Normal
+
+POOL = 1_000  # recipes drawn last, which are compared by their forecasts
+NUM_RANDOM, NUM_NEW = 200, 30  # random ones that are drawn the first time, and each time after it
+NUM_NEAR = 40  # neighbours of the best trials, and in each of NUM_ROUNDS of the most promising in the pool
+NUM_ROUNDS = 2
 NUM_BEST = 6
-SHARES, DISTANCES = (0.2, 0.5, 1.0), (0.03, 0.1, 0.2)  # how near
+SHARES, DISTANCES = (0.2, 0.5, 1.0), (0.1, 0.2, 0.4)  # how near
+SPACING = 0.1  # of each range, by the root of the mean square, to the nearest trial; less as trials fill the space
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A recipe that may be the next trial's: what it samples, and where that lies."""
+
+    trial: StandIn
+    point: Array
 
 
 class ForecastSampler(BaseSampler):
@@ -40,11 +52,12 @@ class ForecastSampler(BaseSampler):
         self._forecast = forecast
         self._rng = random.Random(seed)
         self._independent = RandomSampler(seed)
-        self._pool: deque[StandIn] = deque(maxlen=NUM_RANDOM)
+        self._pool: deque[Candidate] = deque(maxlen=POOL)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """What the chosen recipe samples; nothing for a trial whose values are given."""
-        self._chosen = StandIn() if "fixed_params" in trial.system_attrs else self._choose()
+        is_given = "fixed_params" in trial.system_attrs or "recipe" in trial.user_attrs
+        self._chosen = StandIn() if is_given else self._choose()
         return self._chosen.distributions
 
     def sample_relative(
@@ -62,46 +75,51 @@ class ForecastSampler(BaseSampler):
     def _choose(self) -> StandIn:
         forecast = self._forecast
         forecast.read()
-        if len(forecast.numbers) < NUM_RANDOM_TRIALS:
+        if not forecast.is_informed:
             return draw_within(self._space, self._rng)
         ends = forecast.predict_trials()
-        best = [forecast.params(forecast.numbers[row]) for row in np.argsort(-ends.mean)[:NUM_BEST]]
-        self._pool.extend(self._drawn(RandomTrial(self._rng) for _ in range(NUM_NEW if self._pool else NUM_RANDOM)))
-        incumbent = self._incumbent(ends)
-        one = draw_within(self._space, self._rng)  # the others may all lie above a limit
-        ranked = self._ranked([one, *self._pool, *self._neighbours(best)], incumbent)
+        incumbent = max((ends[number] for number in forecast.completed), default=max(ends.values()))
+        best = [forecast.params(number) for number in sorted(ends, key=ends.__getitem__, reverse=True)[:NUM_BEST]]
+        self._extend(RandomTrial(self._rng) for _ in range(NUM_NEW if self._pool else NUM_RANDOM))
+        self._extend(self._neighbours(best))
         for _ in range(NUM_ROUNDS):
-            nearer = self._neighbours([trial.params for _, trial in ranked[:NUM_BEST]])
-            ranked = sorted([*ranked[:NUM_BEST], *self._ranked(nearer, incumbent)], key=_worth, reverse=True)
-        return ranked[0][1]
+            promising = self._ranked(incumbent)[:NUM_BEST]
+            self._extend(self._neighbours([candidate.trial.params for candidate in promising]))
+        if not self._pool:  # all that was drawn is known, or above a limit
+            return draw_within(self._space, self._rng)
+        chosen = self._ranked(incumbent)[0]
+        others = [candidate for candidate in self._pool if not np.array_equal(candidate.point, chosen.point)]
+        self._pool = deque(others, POOL)
+        return chosen.trial
 
-    def _ranked(self, drawn: Sequence[StandIn], incumbent: float) -> list[tuple[float, StandIn]]:
-        """With the improvement that is expected of each, the greatest first."""
-        found = self._forecast.predict([trial.params for trial in drawn])
-        worths = expected_improvement(found, incumbent).tolist()
-        return sorted(zip(worths, drawn, strict=True), key=_worth, reverse=True)
+    def _ranked(self, incumbent: float) -> list[Candidate]:
+        """The pool, the one whose improvement on the best is expected to be greatest first.
 
-    def _incumbent(self, ends: Normal) -> float:
-        is_complete = ~np.isnan(self._forecast.scores[:, -1])
-        return float(ends.mean[is_complete].max() if is_complete.any() else ends.mean.max())
+        After all others come those that are like some trial, which would find out little but another seed's luck.
+        """
+        num_columns = self._forecast.encoding.num_columns
+        points = np.array([candidate.point for candidate in self._pool]).reshape(len(self._pool), num_columns)
+        worth = expected_improvement(self._forecast.predict(points), incumbent)
+        spacing = (
+            SPACING * np.sqrt(num_columns) * (MIN_TRIALS / len(self._forecast.numbers)) ** (1 / max(1, num_columns))
+        )
+        is_near = self._forecast.distances(points) < spacing
+        return [self._pool[i] for i in np.lexsort((-worth, is_near))]
 
-    def _neighbours(self, recipes: Sequence[Mapping[str, Any]]) -> list[StandIn]:
-        return self._drawn(self._near(recipes[i % len(recipes)]) for i in range(NUM_NEAR))
+    def _neighbours(self, recipes: Sequence[Mapping[str, Any]]) -> Iterator[StandIn]:
+        for params in islice(cycle(recipes), NUM_NEAR):
+            yield NeighbourTrial(self._rng, params, self._rng.choice(SHARES), self._rng.choice(DISTANCES))
 
-    def _near(self, params: Mapping[str, Any]) -> NeighbourTrial:
-        return NeighbourTrial(self._rng, params, self._rng.choice(SHARES), self._rng.choice(DISTANCES))
-
-    def _drawn(self, trials: Iterable[StandIn]) -> list[StandIn]:
-        """Those whose recipes are within the limits, after the space has asked them all."""
-        limits = self._space.search.limits
-        return [trial for trial in trials if is_within(self._space.sample(cast(BaseTrial, trial)), limits)]
-
-
-def _worth(found: tuple[float, StandIn]) -> float:
-    return found[0]
+    def _extend(self, trials: Iterable[StandIn]) -> None:
+        """Take new recipes that are within the limits into the pool; the space itself is asked for each."""
+        for trial in trials:
+            recipe = self._space.sample(cast(BaseTrial, trial))
+            (point,) = self._forecast.encoding.encode([trial.params])
+            if is_within(recipe, self._space.search.limits) and self._forecast.distances(point[None])[0] > 0:
+                self._pool.append(Candidate(trial, point))
 
 
-def expected_improvement(found: Normal, best: float) -> Array:
+def expected_improvement(found: "Normal", best: float) -> Array:
     """By how much each is expected to lie above `best`, counting those that do not as zero."""
     z = (found.mean - best) / found.sd
     return np.asarray(found.sd * (z * norm.cdf(z) + norm.pdf(z)))

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from cifar_tune.options import Options, Share, part_of
+from cifar_tune.options import Count, Options, Share, part_of
 from cifar_tune.recipe import Recipe
 from cifar_tune.search.forecast import LEVELS, Forecast, level_epochs
 
 if TYPE_CHECKING:
-    from cifar_tune.search.record import Trial
+    from cifar_tune.search.trial import Trial
 
 # Facts of a trial. Its rungs are those that it went on from, by their epoch: `{"2": 0.25}`.
 RUNGS, LET_THROUGH, STOPPED_AT = "rungs", "let_through_at_epoch", "stopped_at_rung"
@@ -129,7 +129,11 @@ class _Stopping(BaseScheduler):
         place = trial.number * GOLDEN % 1
         bracket = sum(place >= edge for edge in accumulate(share for share, _ in brackets[:-1]))
         fraction = rung_epochs(trial.recipe, brackets[bracket][1]).get(trial.epochs)
-        return None if fraction is None else Rung(group_of(trial.recipe), bracket, fraction)
+        return None if fraction is None else Rung(self.group(trial.recipe), bracket, fraction)
+
+    def group(self, recipe: Recipe) -> Group:
+        """Whose trials it is compared with."""
+        return group_of(recipe)
 
     def score(self, trial: "Trial") -> float:
         """The score so far, which is what a report would say now."""
@@ -216,35 +220,41 @@ class Median(_Stopping):
 
 
 class ByForecast(_Halving):
-    """Only the best `keep` goes on by what is expected of each in the end, of all that were at the rung.
+    """Only the best `keep` of the latest `window` at a rung goes on, by what is expected of each in the end.
 
-    What is expected follows from the score, the recipe and the schedule, so trials of all schedules are compared, and
-    a rung may lie where the rate still hides what a run will come to.
+    What is expected follows from the recipe and all that others have shown, so trials of all schedules are compared,
+    and a rung may lie where the rate still hides what a run will come to. Only the latest, because a sampler that has
+    learnt gives few recipes that are not better than most of the first ones.
     """
 
     name: Literal["forecast"] = "forecast"
     rungs: tuple[Share, ...] = LEVELS
-    keep: Keep = 0.25
+    keep: Keep = 1 / 6
+    window: Count = 12
+    let_through: Share = 0.02  # of five in six, and most of a training each
 
     @property
     def levels(self) -> tuple[float, ...]:
         """Its rungs."""
-        return self.rungs
+        return tuple(sorted(self.rungs))
 
-    def rung(self, trial: "Trial") -> Rung | None:
-        """At the forecast's levels."""
-        epochs = dict(zip(level_epochs(trial.recipe, self.levels), self.levels, strict=True))
-        fraction = epochs.get(trial.epochs)
-        return None if fraction is None or trial.epochs == trial.recipe.epochs else Rung(EVERYBODY, 0, fraction)
+    @property
+    def pass_rate(self) -> float:
+        """Of a whole window, in which one goes on at least."""
+        return max(1, part_of(self.keep, self.window)) / self.window
+
+    def group(self, recipe: Recipe) -> Group:
+        """Everybody's: what is expected in the end may be compared whatever the schedule is."""
+        return EVERYBODY
 
     def passes(self, trial: "Trial", seen: Mapping[int, float], forecast: Forecast | None) -> bool:
         """By the score alone until enough is known for a forecast."""
         assert forecast is not None
         forecast.read()
-        rung = self.rung(trial)
-        assert rung is not None
-        promises = forecast.promises(self.levels.index(rung.fraction)) if forecast.is_informed else seen
-        return super().passes(trial, promises, forecast)
+        promises = forecast.predict_trials() if forecast.is_informed else seen
+        others = (seen.keys() & promises.keys()) - {trial.number}  # of one that crashed nothing is expected
+        latest = [trial.number, *sorted(others, reverse=True)][: self.window]
+        return super().passes(trial, {number: promises[number] for number in latest}, forecast)
 
 
 Scheduler = Annotated[Asha | NoStopping | Hyperband | Median | ByForecast, Field(discriminator="name")]
@@ -260,17 +270,23 @@ class Judge:
         self._seen: dict[Rung, dict[int, float]] = defaultdict(dict)
         self._costs: dict[Rung, dict[int, float]] = defaultdict(dict)  # of what a search minimizes
 
-    def judge(self, trial: "Trial") -> Judgement:
-        """Take note of a running trial's last epoch; whether it goes on. Always so between rungs.
+    def note(self, trial: "Trial") -> Rung | None:
+        """Take note of a trial's last epoch, and at which rung it is; None between rungs.
 
-        One that was let through is not judged again, and no longer one that the others are compared with.
+        One that was let through is no longer one that the others are compared with.
         """
         rung = self._scheduler.rung(trial)
         if rung is None or trial.epochs > trial.facts.get(LET_THROUGH, trial.epochs):
-            return Judgement()
-        seen = self._seen[rung]
-        seen[trial.number] = self._scheduler.score(trial)
+            return None
+        self._seen[rung][trial.number] = self._scheduler.score(trial)
         self._costs[rung][trial.number] = _cost(trial)
+        return rung
+
+    def judge(self, trial: "Trial") -> Judgement:
+        """Take note of a running trial's last epoch; whether it goes on. Always so between rungs."""
+        rung = self.note(trial)
+        if rung is None:
+            return Judgement()
         before = trial.facts.get(RUNGS, {})
         if str(trial.epochs) in before or STOPPED_AT in trial.facts:
             return Judgement()  # judged before an interruption, by the scores that there were then
@@ -300,8 +316,9 @@ def rung_epochs(recipe: Recipe, fractions: Sequence[float]) -> dict[int, float]:
     Fractions are of the last phase, which has a schedule of its own. The last epoch is no rung: a trial that gets there
     is complete.
     """
-    epochs = {recipe.epoch_at(fraction): fraction for fraction in sorted(fractions)}
-    return {epoch: fraction for epoch, fraction in epochs.items() if recipe.first_rung <= epoch < recipe.epochs}
+    fractions = sorted(fractions)
+    epochs = dict(zip(level_epochs(recipe, fractions), fractions, strict=True))
+    return {epoch: fraction for epoch, fraction in epochs.items() if epoch < recipe.epochs}
 
 
 def group_of(recipe: Recipe) -> Group:

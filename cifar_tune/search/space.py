@@ -15,14 +15,14 @@ from typing import Any, Literal, cast
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from cifar_tune.errors import UserError
 from cifar_tune.options import Count
 from cifar_tune.recipe import Recipe, Value, explain, nearest
 from cifar_tune.search.goal import Goal
-from cifar_tune.search.schedulers import Asha, Scheduler
-from cifar_tune.search.trials import BaselineTrial, WithSettings
+from cifar_tune.search.schedulers import Asha, ByForecast, Scheduler
+from cifar_tune.search.stand_ins import BaselineTrial, WithSettings
 
 TASK_FIELDS = ("dataset", "train_images", "seed")  # what makes the trials of one search comparable
 NUM_CHECKED_DRAWS = 20
@@ -31,15 +31,22 @@ NUM_RANGE_DRAWS = 200
 
 SamplerName = Literal["forecast", "tpe", "random", "gp", "cmaes", "qmc"]
 UNCONDITIONAL: tuple[SamplerName, ...] = ("gp", "cmaes", "qmc")  # Optuna's know only what every trial has
+TWO_OBJECTIVES: Mapping[str, Any] = {"sampler": "tpe", "scheduler": Asha()}
 ONE_OBJECTIVE: tuple[SamplerName, ...] = ("forecast", "cmaes")  # accuracy alone
 
 
 class Search(Goal):
     """How to search a space, and what for: the budget, where recipes come from, which trials are stopped early."""
 
-    num_trials: Count = 20
-    sampler: SamplerName = "tpe"
-    scheduler: Scheduler = Asha()
+    num_trials: Count = 40
+    sampler: SamplerName = "forecast"
+    scheduler: Scheduler = ByForecast()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _serving_two_objectives(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Where a cost is minimized the defaults are others: a forecast is of accuracy alone."""
+        return {**TWO_OBJECTIVES, **given} if given.get("minimize") else given
 
     @property
     def goal(self) -> Goal:
