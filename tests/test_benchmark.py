@@ -37,8 +37,9 @@ def test_a_table_holds_whole_trainings_of_the_configurations_that_their_numbers_
 @every_space
 def test_second_seeds_differ_by_less_than_configurations_do(name: str) -> None:
     table = read_table(name)
-    assert len(table.noise()) > 5
-    assert table.noise()[:, -1].std() < table.accuracies[:, -1].std() / 2
+    noise, ends = table.noise()
+    assert len(noise) == len(ends) > 5
+    assert noise[:, -1].std() < table.accuracies[:, -1].std() / 2
 
 
 def test_a_surrogate_knows_its_table_and_ranks_the_space(surrogate: Surrogate) -> None:
@@ -56,6 +57,16 @@ def test_trainings_of_one_recipe_differ_by_their_seed_alone(surrogate: Surrogate
     ends = [curve.accuracies[-1] for curve in curves]
     assert np.std(ends) > 0
     assert np.mean(ends) == pytest.approx(curves[0].value, abs=0.02)
+
+
+def test_a_good_recipe_scatters_less_than_a_bad_one() -> None:
+    surrogate, params = Surrogate("mini_resnet", "trees"), random_params("mini_resnet")[:200]
+    by_worth = [params[i] for i in np.argsort(surrogate.value(params))]
+    bad, good = (
+        np.std([surrogate.train(recipe, np.random.default_rng(seed)).accuracies[-1] for seed in range(50)])
+        for recipe in (by_worth[0], by_worth[-1])
+    )
+    assert good < bad / 2
 
 
 @pytest.mark.parametrize("name", get_args(MethodName))

@@ -59,6 +59,7 @@ class Forecast:
         self.scores = np.empty((0, len(self._fractions) + 1))
         self._is_running = np.empty(0, dtype=bool)
         self._given: dict[int, _Given] = {}
+        self._known: set[bytes] = set()  # their points
         self._num_optimized = 0  # observations when the hyperparameters were last sought
 
     @cached_property
@@ -81,6 +82,7 @@ class Forecast:
                 recipe = Recipe.model_validate(trial.user_attrs["recipe"])
                 point = self.encoding.encode([trial.params])[0]
                 self._given[trial.number] = _Given(trial.params, point, level_epochs(recipe, self._fractions))
+                self._known.add(point.tobytes())
         scores = np.array([self._scores(trial) for trial in trials]).reshape(-1, len(self._fractions) + 1)
         is_running = np.array([trial.state == TrialState.RUNNING for trial in trials], dtype=bool)
         is_known = np.array_equal(scores, self.scores, equal_nan=True) and np.array_equal(is_running, self._is_running)
@@ -130,6 +132,10 @@ class Forecast:
     def params(self, number: int) -> Mapping[str, Any]:
         """The sampled values of a trial."""
         return self._given[number].params
+
+    def knows(self, point: Array) -> bool:
+        """Whether a trial samples just these values, (columns,)."""
+        return point.tobytes() in self._known
 
     def distances(self, points: Array) -> Array:
         """How far each of (n, columns) is from the nearest trial."""

@@ -24,7 +24,7 @@ from cifar_tune.search.stand_ins import NeighbourTrial, RandomTrial, StandIn
 if TYPE_CHECKING:
     from cifar_tune.search.gaussian_process import Normal
 
-POOL = 1_000  # recipes drawn last, which are compared by their forecasts
+POOL = 400  # recipes drawn last, which are compared by their forecasts
 NUM_RANDOM, NUM_NEW = 200, 30  # random ones that are drawn the first time, and each time after it
 NUM_NEAR = 40  # neighbours of the best trials, and in each of NUM_ROUNDS of the most promising in the pool
 NUM_ROUNDS = 2
@@ -115,7 +115,7 @@ class ForecastSampler(BaseSampler):
         for trial in trials:
             recipe = self._space.sample(cast(BaseTrial, trial))
             (point,) = self._forecast.encoding.encode([trial.params])
-            if is_within(recipe, self._space.search.limits) and self._forecast.distances(point[None])[0] > 0:
+            if is_within(recipe, self._space.search.limits) and not self._forecast.knows(point):
                 self._pool.append(Candidate(trial, point))
 
 
