@@ -29,6 +29,7 @@ NUM_RANDOM, NUM_NEW = 200, 30  # random ones that are drawn the first time, and 
 NUM_NEAR = 40  # neighbours of the best trials, and in each of NUM_ROUNDS of the most promising in the pool
 NUM_ROUNDS = 2
 NUM_BEST = 6
+RANDOM_SHARE = 0.25  # of the trials, for what no model foresees: a forecast that misleads is not believed for ever
 SHARES, DISTANCES = (0.2, 0.5, 1.0), (0.1, 0.2, 0.4)  # how near
 SPACING = 0.1  # of each range, by the root of the mean square, to the nearest trial; less as trials fill the space
 
@@ -44,6 +45,7 @@ class Candidate:
 class ForecastSampler(BaseSampler):
     """The recipe that is expected to improve most on the best trial, of many random ones and neighbours of good ones.
 
+    One in four is random, as in BOHB (Falkner et al., ICML 2018), which takes one in three.
     Recipes are drawn by asking the space itself, so that a conditional one is no special case.
     """
 
@@ -77,20 +79,29 @@ class ForecastSampler(BaseSampler):
         forecast.read()
         if not forecast.is_informed:
             return draw_within(self._space, self._rng)
-        ends = forecast.predict_trials()
-        incumbent = max((ends[number] for number in forecast.completed), default=max(ends.values()))
-        best = [forecast.params(number) for number in sorted(ends, key=ends.__getitem__, reverse=True)[:NUM_BEST]]
-        self._extend(RandomTrial(self._rng) for _ in range(NUM_NEW if self._pool else NUM_RANDOM))
-        self._extend(self._neighbours(best))
-        for _ in range(NUM_ROUNDS):
-            promising = self._ranked(incumbent)[:NUM_BEST]
-            self._extend(self._neighbours([candidate.trial.params for candidate in promising]))
-        if not self._pool:  # all that was drawn is known, or above a limit
+        random_ones = self._drawn(RandomTrial(self._rng) for _ in range(NUM_NEW if self._pool else NUM_RANDOM))
+        self._pool.extend(random_ones)
+        if random_ones and self._rng.random() < RANDOM_SHARE:
+            chosen = random_ones[0]
+        elif promising := self._most_promising():
+            chosen = promising[0]
+        else:  # all that was drawn is known, or above a limit
             return draw_within(self._space, self._rng)
-        chosen = self._ranked(incumbent)[0]
         others = [candidate for candidate in self._pool if not np.array_equal(candidate.point, chosen.point)]
         self._pool = deque(others, POOL)
         return chosen.trial
+
+    def _most_promising(self) -> list[Candidate]:
+        """The best of the pool, after it has got neighbours of the best trials, and of the best of itself."""
+        forecast = self._forecast
+        ends = forecast.predict_trials()
+        incumbent = max((ends[number] for number in forecast.completed), default=max(ends.values()))
+        best = [forecast.params(number) for number in sorted(ends, key=ends.__getitem__, reverse=True)[:NUM_BEST]]
+        self._pool.extend(self._drawn(self._neighbours(best)))
+        for _ in range(NUM_ROUNDS):
+            promising = [candidate.trial.params for candidate in self._ranked(incumbent)[:NUM_BEST]]
+            self._pool.extend(self._drawn(self._neighbours(promising)))
+        return self._ranked(incumbent)[:NUM_BEST]
 
     def _ranked(self, incumbent: float) -> list[Candidate]:
         """The pool, the one whose improvement on the best is expected to be greatest first.
@@ -110,13 +121,15 @@ class ForecastSampler(BaseSampler):
         for params in islice(cycle(recipes), NUM_NEAR):
             yield NeighbourTrial(self._rng, params, self._rng.choice(SHARES), self._rng.choice(DISTANCES))
 
-    def _extend(self, trials: Iterable[StandIn]) -> None:
-        """Take new recipes that are within the limits into the pool; the space itself is asked for each."""
+    def _drawn(self, trials: Iterable[StandIn]) -> list[Candidate]:
+        """The recipes that are new and within the limits; the space itself is asked for each."""
+        candidates = []
         for trial in trials:
             recipe = self._space.sample(cast(BaseTrial, trial))
             (point,) = self._forecast.encoding.encode([trial.params])
             if is_within(recipe, self._space.search.limits) and not self._forecast.knows(point):
-                self._pool.append(Candidate(trial, point))
+                candidates.append(Candidate(trial, point))
+        return candidates
 
 
 def expected_improvement(found: "Normal", best: float) -> Array:
