@@ -1,6 +1,6 @@
-"""The two files of a trial: `state.pt`, from which an interrupted run goes on, and `weights.safetensors`, which stay.
+"""The files of a trial: `state.pt`, from which an interrupted run goes on, and `weights.safetensors` or `val_hits.npy`.
 
-Both appear whole or not at all, and neither is ever unpickled: `torch.load` with `weights_only`, and safetensors.
+Each appears whole or not at all, and none is ever unpickled: `torch.load` with `weights_only`, safetensors, numpy.
 """
 
 import json
@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from cifar_tune.store import STATE, WEIGHTS
+from cifar_tune.store import HITS, STATE, WEIGHTS
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -34,6 +35,16 @@ def save_weights(folder: Path, model: torch.nn.Module, metadata: Mapping[str, An
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     texts = {key: json.dumps(value) for key, value in metadata.items()}
     _write(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata=texts))
+
+
+def save_hits(folder: Path, hits: torch.Tensor) -> None:
+    """Which validation images the network was right about: bool (n,)."""
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:  # numpy would add a suffix to a path
+            np.save(file, hits.cpu().numpy(), allow_pickle=False)
+
+    _write(folder / HITS, save)
 
 
 def _write(path: Path, save: Callable[[Path], None]) -> None:

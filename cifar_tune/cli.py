@@ -46,6 +46,11 @@ Settings = Annotated[
     typer.Option("--set", metavar="FIELD=VALUE", help="Fix a field of the recipe in every trial: optimizer/lr=0.02."),
 ]
 
+Cpus = Annotated[int | None, typer.Option(min=1, help="Cores of a trial; one if unset.")]
+Gpus = Annotated[float | None, typer.Option(min=0, help="GPUs of a trial; one if there are any.")]
+Concurrent = Annotated[int | None, typer.Option(min=1, help="The most trials to run at a time.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster to use: HOST:PORT or auto.")]
+
 
 @app.command()
 def run(
@@ -56,11 +61,11 @@ def run(
     settings: Settings = None,
     data_dir: DataFolder = None,
     store: StoreFolder = None,
-    cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Cores of a trial; one if unset.")] = None,
-    gpus_per_trial: Annotated[float | None, typer.Option(min=0, help="GPUs of a trial; one if there are any.")] = None,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="The most trials to run at a time.")] = None,
+    cpus_per_trial: Cpus = None,
+    gpus_per_trial: Gpus = None,
+    max_concurrent: Concurrent = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampler; the trials' own is a field of the recipe.")] = 0,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster to use: HOST:PORT or auto.")] = None,
+    address: Address = None,
     extends: Annotated[
         str | None, typer.Option("--extend", metavar="OLD", help="Learn from an older search of another space.")
     ] = None,
@@ -134,6 +139,7 @@ def report(
     trial: Annotated[int | None, typer.Option(min=0, help="Show one trial of one search whole.")] = None,
 ) -> None:
     """The leaderboard: every trial with its gain over the published recipe."""
+    from cifar_tune.confirmation import read_confirmations
     from cifar_tune.report import format_report, output_console, render
     from cifar_tune.search.record import read_extensions, read_record
     from cifar_tune.store import Store, absolute
@@ -147,11 +153,12 @@ def report(
     elif kind == "table":
         with _output(output) as file:
             console = output_console(file)
-            for part in render(found, console.width, read_extensions(opened, found)):
+            confirmations = read_confirmations(opened, found)
+            for part in render(found, console.width, read_extensions(opened, found), confirmations):
                 console.print(part, highlight=False)
     else:
         with _output(output) as file:
-            file.write(format_report(found, kind))
+            file.write(format_report(found, kind, read_confirmations(opened, found)))
 
 
 def _report_trial(found: Mapping[str, "Sequence[Trial]"], number: int, store: "Store") -> None:
@@ -165,6 +172,38 @@ def _report_trial(found: Mapping[str, "Sequence[Trial]"], number: int, store: "S
         raise UserError(f"{name} has no trial {number}; it has {min(numbers)} to {max(numbers)}.")
     for part in describe_trial(trials, number, store.space(name)):
         output_console(sys.stdout).print(part, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def confirm(
+    search: Annotated[str, typer.Argument(help="The search's name.")],
+    top: Annotated[int, typer.Option(min=1, help="How many finalists: the best trials by score.")] = 3,
+    num_seeds: Annotated[int, typer.Option("--seeds", min=2, help="Runs of each, and of the baseline.")] = 5,
+    again: Annotated[bool, typer.Option("--again", help="Begin anew, with seeds that were never used.")] = False,
+    data_dir: DataFolder = None,
+    store: StoreFolder = None,
+    cpus_per_trial: Cpus = None,
+    gpus_per_trial: Gpus = None,
+    max_concurrent: Concurrent = None,
+    address: Address = None,
+) -> None:
+    """Train the best trials and the baseline again with fresh seeds: are the gains real? The same command resumes."""
+    from rich.console import Console
+
+    from cifar_tune.confirm import ConfirmOptions, confirm_search
+
+    options = ConfirmOptions(
+        data_dir=data_dir,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        max_concurrent=max_concurrent,
+        address=address,
+        store=store,
+        top=top,
+        num_seeds=num_seeds,
+        again=again,
+    )
+    raise typer.Exit(confirm_search(_store(store), search, options, Console(stderr=True)))
 
 
 @app.command()
@@ -189,7 +228,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a search, with its weights and its MLflow runs, and free its disk."""
-    from cifar_tune.search.record import delete_record, read_record, record_id
+    from cifar_tune.search.record import delete_record, derived_names, read_attributes, read_record
 
     opened = _store(store)
     (trials,) = read_record(opened, [search]).values()
@@ -198,7 +237,8 @@ def delete(
     from cifar_tune.tracking import delete_runs
 
     with opened.running(search):
-        num_runs = delete_runs(opened, record_id(opened, search))
+        records = [search, *derived_names(opened, search)]
+        num_runs = sum(delete_runs(opened, str(read_attributes(opened, name)["id"])) for name in records)
         freed = opened.delete_search(search)
         delete_record(opened, search)  # last, so that a deletion which is cut off can be repeated
     typer.echo(f"Deleted {search}: {len(trials)} trials, {num_runs} MLflow runs, {freed / 2**20:.1f} MiB.", err=True)

@@ -100,12 +100,11 @@ class Display:
         return table
 
     def _ending(self, trial: Trial) -> str:
-        name = f"trial {trial.number}" + (" (baseline)" if trial.is_baseline else "")
         score = f" at {100 * trial.val_accuracy:.2f} %" if trial.val_accuracy is not None else ""
         gain = gain_in_points(trial, baseline_accuracy(self._trials.values()))
-        against = f" ({gain:+.2f})" if gain is not None and not trial.is_baseline else ""
+        against = f" ({gain:+.2f})" if gain is not None and not (trial.is_baseline or trial.is_rerun) else ""
         epochs = f"{trial.epochs} of {trial.recipe.epochs} epochs"
-        return f"{name} {told_state(trial)}{score}{against} after {epochs}, {trial.seconds:.1f} s"
+        return f"{trial.label} {told_state(trial)}{score}{against} after {epochs}, {trial.seconds:.1f} s"
 
     def _counts(self) -> str:
         states = Counter(trial.state for trial in self._trials.values())

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cifar_tune.confirmation import METHOD, Confirmation
 from cifar_tune.provenance import as_typed
 from cifar_tune.pruning import RungFindings, num_top, pruning_by_rung
 from cifar_tune.recipe import Recipe, field_of
@@ -25,6 +26,7 @@ from cifar_tune.search.record import Extension
 from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
 from cifar_tune.search.trial import COMPLETE_STATES, State, Trial
+from cifar_tune.significance import Gain
 
 Format = Literal["table", "csv", "json", "markdown"]
 
@@ -50,6 +52,7 @@ COLUMNS = [
     "train_images",
     "val_accuracy",
     "gain",
+    "verdict",
     "epochs",
     "seconds",
     "let_through",
@@ -57,22 +60,36 @@ COLUMNS = [
     "num_macs",
 ]
 MARKS = ("pareto", "over_limits")  # columns that only a search with such a goal has
+BAND = ("confirmed_gain", "gain_low", "gain_high")  # and these one that was confirmed
 NOTHING = "-"
+UNCONFIRMED = (
+    "unconfirmed: one run each, on a validation split that all rows share and that chose the best; `cifar-tune confirm "
+    "SEARCH` trains the best again with fresh seeds and says whether their gains are real"
+)
 TASK = ["dataset", "train_images"]  # what scores must share to be compared
 HEADERS = {  # two lines, where a terminal is narrow
     "val_accuracy": "val\naccuracy",
     "let_through": "let through\nat epoch",
     "num_parameters": "para-\nmeters",
     "num_macs": "multiply-\nadds",
+    "confirmed_gain": "confirmed\ngain",
+    "gain_low": "from",
+    "gain_high": "to",
     "pareto": "Pareto\nfront",
     "over_limits": "over\nlimits",
 }
 
 
+def best_baseline(trials: Iterable[Trial]) -> Trial | None:
+    """The best completed baseline, which gains are counted from; the earlier of equals."""
+    complete = [trial for trial in trials if trial.is_baseline and trial.is_complete]
+    return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
+
+
 def baseline_accuracy(trials: Iterable[Trial]) -> float | None:
-    """The best completed baseline's score: what gains are counted from."""
-    scores = [t.val_accuracy for t in trials if t.is_baseline and t.is_complete]
-    return max((score for score in scores if score is not None), default=None)
+    """Its score."""
+    best = best_baseline(trials)
+    return best.val_accuracy if best else None
 
 
 def gain_in_points(trial: Trial, baseline: float | None) -> float | None:
@@ -110,16 +127,19 @@ def best_trials(trials: Sequence[Trial]) -> list[Trial]:
     return [best] if best else []
 
 
-def leaderboard(searches: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
-    """One row per trial: COLUMNS, MARKS where a search has such a goal, and then every searched value by its name.
+def leaderboard(
+    searches: Mapping[str, Sequence[Trial]], confirmations: Mapping[str, Confirmation] = {}
+) -> pd.DataFrame:
+    """One row per trial: COLUMNS, MARKS and BAND where a search has such, and then every searched value by its name.
 
     Best first within each task, in which the trials of all these searches meet on one Pareto front.
     """
     rows = []
     on_front = _on_front([trial for trials in searches.values() for trial in trials])
-    for trials in searches.values():
+    for name, trials in searches.items():
         baseline = baseline_accuracy(trials)
-        rows += [_row(trial, baseline, on_front) for trial in trials]
+        confirmation = confirmations.get(name)
+        rows += [{**_row(trial, baseline, on_front), **_verdict(trial, confirmation)} for trial in trials]
     rows.sort(key=_place)
     ranks: Counter[tuple[Any, ...]] = Counter()
     for row in rows:
@@ -174,9 +194,29 @@ def _row(trial: Trial, baseline: float | None, on_front: Set[tuple[str, int]]) -
     }
 
 
-def format_report(searches: Mapping[str, Sequence[Trial]], kind: Format) -> str:
+def _verdict(trial: Trial, confirmation: Confirmation | None) -> dict[str, Any]:
+    """Whether the gain is known to be real; nothing is said of baselines and of what was not trained to its end."""
+    gain = confirmation.gain(trial.number) if confirmation else None
+    if gain is not None:
+        return {
+            "verdict": gain.verdict,
+            **dict(zip(BAND, (100 * x for x in (gain.mean, gain.low, gain.high)), strict=True)),
+        }
+    return {"verdict": "unconfirmed" if trial.is_complete and not trial.is_baseline else None}
+
+
+def format_gain(gain: Gain | None) -> str:
+    """`real, +1.20 points (+0.40 to +2.00)`."""
+    if gain is None:
+        return "not judged: the baseline's runs did not all complete"
+    return f"{gain.verdict}, {100 * gain.mean:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+
+
+def format_report(
+    searches: Mapping[str, Sequence[Trial]], kind: Format, confirmations: Mapping[str, Confirmation] = {}
+) -> str:
     """The leaderboard as text for a machine or a document; the terminal's table is `as_table`."""
-    frame = leaderboard(searches)
+    frame = leaderboard(searches, confirmations)
     if kind == "csv":
         return frame.to_csv(index=False)
     if kind == "json":
@@ -208,7 +248,9 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
     What is the same in every row moves into the title; searched values that do not fit are left out, and named.
     """
     cells = {column: [format_value(column, value) for value in frame[column]] for column in map(str, frame.columns)}
-    constant = [column for column in COLUMNS[1:] if len(set(cells[column])) == 1 and column not in ("trial", "gain")]
+    constant = [
+        column for column in COLUMNS[1:] if len(set(cells[column])) == 1 and column not in ("trial", "gain", "verdict")
+    ]
     told = [
         cells[column][0] for column in ("search", "model", "schedule", "optimizer", "dataset") if column in constant
     ]
@@ -235,7 +277,7 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
 def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> tuple[list[str], list[str]]:
     """The columns that fit, in order, and the names of those that do not: searched values, and what a cost repeats."""
     used, fitting, left_out = 0, [], []
-    fixed = {*COLUMNS, *MARKS} - {"num_macs"}
+    fixed = {*COLUMNS, *MARKS, *BAND} - {"num_macs"}
     for column, values in cells.items():
         longest = 2 + max(len(value) for value in [*values, *HEADERS.get(column, column).split("\n")])
         if column not in fixed and used + longest > width:
@@ -252,7 +294,7 @@ def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
         return NOTHING
     if name == "val_accuracy":
         return f"{value:.4f}"
-    if name == "gain":
+    if name in ("gain", *BAND):
         return f"{value:+.2f}"
     if name in ("num_parameters", "rank", "trial", "epochs", "let_through", "train_images"):
         return f"{int(value):,}"
@@ -265,12 +307,25 @@ def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def headline(trials: Sequence[Trial], extension: Extension | None = None) -> str:
-    """What came of a search, and what it was seeded with."""
-    said = [_outcome(trials), _front(trials)]
+def headline(
+    trials: Sequence[Trial], extension: Extension | None = None, confirmation: Confirmation | None = None
+) -> str:
+    """What came of a search, whether its gain was confirmed, and what it was seeded with."""
+    confirmed = _confirmed(trials, confirmation)
+    said = [_outcome(trials, "one run each" if confirmed else "one run each, unconfirmed"), confirmed, _front(trials)]
     if extension is not None:
         said.append(f"It was seeded with {extension}.")
     return " ".join(sentence for sentence in said if sentence)
+
+
+def _confirmed(trials: Sequence[Trial], confirmation: Confirmation | None) -> str:
+    """What fresh seeds say of the best trial's gain; nothing where none was trained with them."""
+    best = best_trial(trials)
+    gain = confirmation.gain(best.number) if confirmation and best else None
+    if confirmation is None or gain is None:
+        return ""
+    after = "" if confirmation.count == 1 else f", the search's confirmation {confirmation.count}"
+    return f"Again with {len(confirmation.design.seeds)} fresh seeds: {format_gain(gain)}{after}."
 
 
 def told_state(trial: Trial) -> str:
@@ -293,8 +348,8 @@ def _at_cost(trial: Trial, minimize: CostName) -> str:
     return f"{100 * (trial.val_accuracy or 0):.2f} % at {format_cost(minimize, trial.cost(minimize) or 0)}"
 
 
-def _outcome(trials: Sequence[Trial]) -> str:
-    """The best trial, its gain and what it was gained over, in a sentence; unconfirmed as any single run is."""
+def _outcome(trials: Sequence[Trial], doubt: str) -> str:
+    """The best trial, its gain, what it was gained over and how far it is to be trusted, in a sentence."""
     best, baseline = best_trial(trials), baseline_accuracy(trials)
     if best is None:
         states = [f"{count} {state}" for state, count in Counter(told_state(trial) for trial in trials).items()]
@@ -308,7 +363,7 @@ def _outcome(trials: Sequence[Trial]) -> str:
         return f"{said}, which is the baseline: no trial beat it."
     is_over = any(trial.over_limits for trial in trials if trial.is_baseline and trial.val_accuracy == baseline)
     against = f"the baseline's {100 * (baseline or 0):.2f} %" + (", which is over a limit" if is_over else "")
-    return f"{said}, {gain:+.2f} points over {against} (one run each, unconfirmed)."
+    return f"{said}, {gain:+.2f} points over {against} ({doubt})."
 
 
 def output_console(file: TextIO) -> Console:
@@ -317,16 +372,20 @@ def output_console(file: TextIO) -> Console:
 
 
 def render(
-    searches: Mapping[str, Sequence[Trial]], width: int, extensions: Mapping[str, Extension] = {}
+    searches: Mapping[str, Sequence[Trial]],
+    width: int,
+    extensions: Mapping[str, Extension] = {},
+    confirmations: Mapping[str, Confirmation] = {},
 ) -> list[Table | Text]:
     """For a terminal of `width` characters: a table for each task; each search's headline, and what pruning did."""
-    frame = leaderboard(searches)
+    frame = leaderboard(searches, confirmations)
     title = next(iter(searches)) if len(searches) == 1 else "leaderboard"
     tables = [as_table(task, title, width) for _, task in frame.groupby(TASK, dropna=False)]
     parts: list[Table | Text] = [*tables]
     for name, trials in searches.items():
-        parts += [Text(f"\n{name}: {headline(trials, extensions.get(name))}"), *describe_pruning(trials)]
-    return parts
+        said = headline(trials, extensions.get(name), confirmations.get(name))
+        parts += [Text(f"\n{name}: {said}"), *describe_pruning(trials)]
+    return [*parts, Text(f"\n{METHOD if confirmations else UNCONFIRMED}.", style="dim")]
 
 
 def describe_pruning(trials: Sequence[Trial]) -> list[Table | Text]:

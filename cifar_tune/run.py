@@ -1,23 +1,27 @@
-"""The road of `cifar-tune run`: open the record, bring the data, start Ray, search, and say what came of it."""
+"""The road of `cifar-tune run`: open the record, bring the data, search, and say what came of it."""
 
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from cifar_tune.datasets import load_training_data
-from cifar_tune.display import Display
+from cifar_tune.confirmation import read_confirmations
 from cifar_tune.errors import UserError
-from cifar_tune.images import TrainingData
-from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
-from cifar_tune.recipe import Recipe
+from cifar_tune.execution import (
+    EXIT_FAILED,
+    Means,
+    digest_weights,
+    execute,
+    load_data,
+    tell_ending,
+    warn_of_changed_versions,
+)
+from cifar_tune.provenance import as_typed
 from cifar_tune.report import (
     as_table,
     baseline_accuracy,
@@ -27,40 +31,24 @@ from cifar_tune.report import (
     leaderboard,
     output_console,
 )
-from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import check_extends, extend
 from cifar_tune.search.limits import check_limits
-from cifar_tune.search.ray_environment import configure_ray
 from cifar_tune.search.record import Record, delete_record, open_record
 from cifar_tune.search.resources import plan_resources, this_machine
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
-from cifar_tune.search.trial import State, Trial
+from cifar_tune.search.trial import Trial
 from cifar_tune.store import STATE, WEIGHTS, Store
 
-if TYPE_CHECKING:
-    from cifar_tune.tracking import Tracker
-
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 NUM_ROWS_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Where and how much: the flags of `run` that do not change what a trial gives.
-
-    `time_budget` is in seconds, `extends` the name of an older search.
-    """
+class RunOptions(Means):
+    """The flags of `run`; `extends` is the name of an older search."""
 
     num_trials: int | None = None
-    time_budget: float | None = None
-    data_dir: Path | None = None
-    cpus_per_trial: int | None = None
-    gpus_per_trial: float | None = None
-    max_concurrent: int | None = None
     seed: int = 0
-    address: str | None = None
     extends: str | None = None
-    store: Path | None = None  # as the user gave it, for the commands that are told
 
 
 class BestWeights:
@@ -99,7 +87,7 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
     with store.running(name), _opened(space, store, name, options.seed) as record:
         if options.extends:
             check_extends(record, store, options.extends)
-        _warn_of_changed_versions(record, console)
+        warn_of_changed_versions(record, console)
         if record.num_left(num_trials) == 0 and record.is_shown:
             console.print(f"{name} is complete; continue it with --num-trials above {record.num_started}.")
             _conclude(record, store, options)
@@ -108,31 +96,22 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
         try:
             check_limits(space)
             record.check_unchanged("weights", _check_weights(space, console))
-            data = _load_data(space.baselines[0], store, options)
+            data = load_data(space.baselines[0], store, options)
             record.check_unchanged("data", data.digest)
             if options.extends:
                 extension = extend(record, store, options.extends)
                 console.print(f"{extension} fit the new space; the search learns from them.", highlight=False)
-            return _search(record, store, data, num_trials, options, console)
+            ending = execute(record, store, data, num_trials, options, console, keeps="weights", keeper=BestWeights)
         except KeyboardInterrupt:  # before or after the loop, which ends by itself
-            return _tell_pause("Interrupted", console, EXIT_INTERRUPTED)
-
-
-def _load_data(task: Recipe, store: Store, options: RunOptions) -> TrainingData:
-    return load_training_data(task.dataset, train_images=task.train_images, data_dir=options.data_dir, store=store.root)
+            ending = "interrupted"
+        code = tell_ending(ending, console)
+        if ending != "interrupted":
+            _conclude(record, store, options)
+        return _exit_code(record, console) if ending == "complete" else code
 
 
 def _check_weights(space: Space, console: Console) -> dict[str, str]:
-    """What the recipes of the space start from, by digest; whatever is wrong with it is a UserError here."""
-    recipes = [*space.baselines, *space.draw_recipes(NUM_RANGE_DRAWS)]
-    if all(recipe.model.weights == "none" for recipe in recipes):
-        return {}  # without torch, which the driver does not need
-    from cifar_tune.weights import check_weights
-
-    digests, notes = check_weights(recipes)
-    for note in notes:
-        console.print(note, highlight=False, markup=False)
-    return digests
+    return digest_weights([*space.baselines, *space.draw_recipes(NUM_RANGE_DRAWS)], console)
 
 
 @contextmanager
@@ -147,38 +126,6 @@ def _opened(space: Space, store: Store, name: str, seed: int) -> Iterator[Record
             store.delete_search(name)
 
 
-def _search(
-    record: Record, store: Store, data: TrainingData, num_trials: int, options: RunOptions, console: Console
-) -> int:
-    console.print(f"Starting the workers of {record.name} ...", style="dim")
-    configure_ray(local=options.address is None)
-    with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(_open_tracker, record, store, data)  # seconds of imports, while Ray starts
-        from cifar_tune.search.launch import Interrupted, OutOfTime, ray_cluster
-
-        state: State = "interrupted"
-        try:
-            if record.num_left(num_trials):
-                with ray_cluster(options.address):
-                    _run_trials(record, store, data, num_trials, options, opening.result, console)
-            state = "completed"
-        except (Interrupted, OutOfTime) as stop:
-            if isinstance(stop, Interrupted):
-                return _tell_pause("Interrupted", console, EXIT_INTERRUPTED)
-            _tell_pause("The time budget is used up", console, 0)
-        finally:
-            opening.result().catch_up(record.trials())
-            opening.result().finish(state)
-            record.set_shown()
-    _conclude(record, store, options)
-    return _exit_code(record, console) if state == "completed" else 0
-
-
-def _tell_pause(reason: str, console: Console, code: int) -> int:
-    console.print(f"{reason}. To go on from here: {as_typed(*sys.argv[1:])}", highlight=False, soft_wrap=True)
-    return code
-
-
 def _exit_code(record: Record, console: Console) -> int:
     """Of a search that is over: without its baseline it has nothing to say."""
     if baseline_accuracy(record.trials()) is not None:
@@ -187,59 +134,12 @@ def _exit_code(record: Record, console: Console) -> int:
     return EXIT_FAILED
 
 
-def _run_trials(
-    record: Record,
-    store: Store,
-    data: TrainingData,
-    num_trials: int,
-    options: RunOptions,
-    tracker: Callable[[], "Tracker"],
-    console: Console,
-) -> None:
-    from cifar_tune.search.launch import live_nodes, run_trials
-
-    resources = plan_resources(
-        live_nodes(),
-        record.num_left(num_trials),
-        cpus_per_trial=options.cpus_per_trial,
-        gpus_per_trial=options.gpus_per_trial,
-        max_concurrent=options.max_concurrent,
-    )
-    trials = record.trials()
-    title = f"{record.name}: {data.dataset}, {len(data.train):,} training and {len(data.val):,} validation images"
-    expected_epochs, drawn = record.space.search.scheduler.expected_epochs, record.space.draw_recipes()
-    workers = resources.max_concurrent
-    with Display(title, trials, num_trials, workers, console, expected_epochs, drawn) as display:
-        tracker().catch_up(trials)
-        driver = Driver(record, num_trials, [tracker(), BestWeights(store, trials), display])
-        run_trials(driver, store, data, resources, options.time_budget)
-
-
-def _open_tracker(record: Record, store: Store, data: TrainingData) -> "Tracker":
-    from cifar_tune.tracking import Tracker
-
-    tags = {**package_versions(), **hardware()}
-    commit = git_commit(record.space.path)
-    if commit:
-        tags["mlflow.source.git.commit"] = commit
-    return Tracker(store, record.name, data, f"```python\n{record.space.source}```", tags, record)
-
-
-def _warn_of_changed_versions(record: Record, console: Console) -> None:
-    """Other versions may give other numbers; that is no reason to refuse."""
-    now = package_versions()
-    before = record.remember_versions(now)
-    changed = [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
-    if changed:
-        console.print(f"Warning: packages changed since the search began: {', '.join(changed)}.", style="yellow")
-
-
 def _conclude(record: Record, store: Store, options: RunOptions) -> None:
     """The leaderboard's head, the best weights and what to type next, on stdout."""
-    trials = record.trials()
+    trials, confirmations = record.trials(), read_confirmations(store, [record.name])
     out = output_console(sys.stdout)
-    out.print(as_table(leaderboard({record.name: trials}), record.name, out.width, limit=NUM_ROWS_SHOWN))
-    out.print(f"\n{headline(trials, record.extension)}", highlight=False)
+    out.print(as_table(leaderboard({record.name: trials}, confirmations), record.name, out.width, limit=NUM_ROWS_SHOWN))
+    out.print(f"\n{headline(trials, record.extension, confirmations.get(record.name))}", highlight=False)
     best = best_trial(trials)
     if best is not None:
         weights = store.trial(record.name, best.number) / WEIGHTS
@@ -248,9 +148,8 @@ def _conclude(record: Record, store: Store, options: RunOptions) -> None:
     if others:
         numbers = ", ".join(f"{trial.number:05d}" for trial in others)
         out.print(f"Weights of the rest of the front: beside it, in {numbers}", highlight=False, soft_wrap=True)
-    where = ["--store", str(options.store)] if options.store else []
-    out.print(f"\nEvery trial:  {as_typed('report', record.name, *where)}", highlight=False, soft_wrap=True)
-    out.print(f"In a browser: {as_typed('ui', *where)}", highlight=False, soft_wrap=True)
+    out.print(f"\nEvery trial:  {as_typed('report', record.name, *options.where)}", highlight=False, soft_wrap=True)
+    out.print(f"In a browser: {as_typed('ui', *options.where)}", highlight=False, soft_wrap=True)
 
 
 def debug_baseline(space: Space, store: Store, options: RunOptions, console: Console) -> None:
@@ -264,7 +163,7 @@ def debug_baseline(space: Space, store: Store, options: RunOptions, console: Con
 
     recipe = space.baselines[0]
     weights = open_weights(recipe.model.weights)
-    data = _load_data(recipe, store, options)
+    data = load_data(recipe, store, options)
     device = torch.device("cuda" if torch.cuda.is_available() and options.gpus_per_trial != 0 else "cpu")
     training = Training(recipe, DeviceData.place(data, device), weights, FeatureCache(store.features))
     console.print(f"{recipe.model.name}, {training.num_parameters:,} parameters, on {device}", highlight=False)
@@ -294,7 +193,7 @@ def plan_search(space: Space, store: Store, options: RunOptions, console: Consol
         max_concurrent=options.max_concurrent,
     )
     _check_weights(space, console)
-    data = _load_data(space.baselines[0], store, options)
+    data = load_data(space.baselines[0], store, options)
     with _progress(console) as say:
         plan = make_plan(space, data, num_trials, resources, say)
     out = output_console(sys.stdout)

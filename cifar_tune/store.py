@@ -6,7 +6,7 @@ mlflow.db, artifacts what the MLflow UI shows (tracking.py)
 cache, downloads     data sets (datasets.py, archive.py)
 features             what frozen backbones make of them (features.py)
 locks                a file for each search, held while it runs
-searches/NAME        the space file as it was used, and a folder for every trial
+searches/NAME        the space file as it was used, a folder for every trial; for each confirmation one with its trials
 """
 
 import os
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +24,9 @@ from cifar_tune.errors import UserError
 
 STATE = "state.pt"  # in a trial's folder: from which an interrupted run goes on
 WEIGHTS = "weights.safetensors"  # in a trial's folder: of the network as it was trained to the end
+HITS = "val_hits.npy"  # in a rerun's folder: which validation images that network was right about
+
+Keepsake = Literal["weights", "hits"]  # what a trial leaves when it is trained to its end
 
 LOCK_SECONDS = 2.0  # a report that looks whether a search runs holds its lock for a moment
 
@@ -85,7 +89,7 @@ class Store:
     def running(self, name: str) -> Iterator[None]:
         """Hold the search for this process; the operating system lets go of it when the process dies."""
         lock = self._lock(name)
-        Path(lock.lock_file).parent.mkdir(exist_ok=True)
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         try:
             held = lock.acquire(timeout=LOCK_SECONDS)
         except Timeout:

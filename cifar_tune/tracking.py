@@ -152,7 +152,7 @@ class Tracker:
             PARENT_TAG: self._parent_id,
             "cifar_tune.baseline": str(trial.is_baseline).lower(),
         }
-        name = f"{self._search} {trial.number}" + (" (baseline)" if trial.is_baseline else "")
+        name = f"{self._search} {trial.label.removeprefix('trial ')}"
         run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
         self._shown[trial.number] = _Shown(run.info.run_id, "RUNNING", [], has_params=False)
         return self._shown[trial.number]

@@ -277,16 +277,19 @@ class Training:
     @torch.inference_mode()
     def evaluate(self, images: DeviceImages) -> tuple[float, float]:
         """Mean cross-entropy (nats, without label smoothing) and accuracy over all the images."""
+        logits = self.predict(images)
+        loss = F.cross_entropy(logits, images.labels)
+        hits = (logits.argmax(dim=1) == images.labels).sum()
+        loss, accuracy = torch.stack([loss, hits / len(images)]).tolist()
+        return loss, accuracy
+
+    @torch.inference_mode()
+    def predict(self, images: DeviceImages) -> Tensor:
+        """The network's logits for images as they are: float32 (n, num_classes), on the device."""
         self.model.eval()
-        totals = torch.zeros(2, device=self.data.device)
-        for indices in torch.split(
-            torch.arange(len(images), device=self.data.device), self.recipe.model.evaluation_batch
-        ):
-            logits, labels = self._logits(self._inputs.plain(images, indices)), images.labels[indices]
-            loss = F.cross_entropy(logits, labels, reduction="sum")
-            totals += torch.stack([loss, (logits.argmax(dim=1) == labels).sum()])
-        loss, hits = totals.tolist()
-        return loss / len(images), hits / len(images)
+        indices = torch.arange(len(images), device=self.data.device)
+        batches = torch.split(indices, self.recipe.model.evaluation_batch)
+        return torch.cat([self._logits(self._inputs.plain(images, batch)) for batch in batches])
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to give the epochs that this one would have given, bit for bit on a CPU."""

@@ -395,6 +395,7 @@ OPTIONS = {
     "--max-concurrent --seed --address --plan --debug",
     "describe": "--json --set",
     "report": "--format --output --trial --store",
+    "confirm": "--top --seeds --again --data-dir --store --cpus-per-trial --gpus-per-trial --max-concurrent --address",
     "ui": "--store --host --port",
     "delete": "--yes --store",
 }

@@ -22,7 +22,7 @@ ROOMS = {
     "PIL": ("parquet.py",),
     "safetensors": ("checkpoint.py", "features.py", "weights.py"),
     "pandas": ("report.py",),
-    "scipy": ("search/",),
+    "scipy": ("search/", "significance.py"),
     "typer": ("cli.py",),
     "filelock": ("archive.py", "datasets.py", "features.py", "store.py", "weights.py"),
 }

@@ -292,6 +292,7 @@ def test_a_json_row_has_the_columns_the_searched_values_the_recipe_and_the_run()
         "train_images": 64,
         "val_accuracy": 0.6,
         "gain": pytest.approx(10),
+        "verdict": "unconfirmed",
         "epochs": 4,
         "seconds": 2.0,
         "let_through": None,
@@ -315,6 +316,7 @@ def test_what_is_missing_is_null() -> None:
     assert {name for name, value in failed.items() if value is None} == {
         "val_accuracy",
         "gain",
+        "verdict",
         "let_through",
         "num_parameters",
         "num_macs",
@@ -418,7 +420,7 @@ def test_each_task_has_a_table_and_each_search_a_headline() -> None:
         "b": [trial(0, 0.8, search="b", recipe=RECIPE.replace({"dataset": "cifar10"}))],
     }
     parts = render(searches, 200)
-    assert [type(part) for part in parts] == [Table, Table, Text, Text]
+    assert [type(part) for part in parts] == [Table, Table, Text, Text, Text]
     assert "a: Best of 1 trials" in printed(parts)
     assert "b: Best of 1 trials" in printed(parts)
 

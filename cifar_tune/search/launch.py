@@ -23,7 +23,7 @@ from cifar_tune.errors import UserError
 from cifar_tune.images import TrainingData
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.resources import Resources
-from cifar_tune.store import Store
+from cifar_tune.store import Keepsake, Store
 
 if TYPE_CHECKING:
     from cifar_tune.search.trainable import Assignment
@@ -73,11 +73,16 @@ def live_nodes() -> list[dict[str, float]]:
 
 
 def run_trials(
-    driver: Driver, store: Store, data: TrainingData, resources: Resources, time_budget: float | None = None
+    driver: Driver,
+    store: Store,
+    data: TrainingData,
+    resources: Resources,
+    keeps: Keepsake = "weights",
+    time_budget: float | None = None,
 ) -> None:
     """Run what is left of the search; raises OutOfTime or Interrupted where that ends it, with nothing left open.
 
-    `time_budget` is in seconds.
+    Every trial that is trained to its end leaves what it `keeps` in its folder; `time_budget` is in seconds.
     """
     trainable = tune.with_resources(
         tune.with_parameters(_train, data=data),
@@ -91,7 +96,7 @@ def run_trials(
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=_Assigner(driver, store, resources),
+            search_alg=_Assigner(driver, store, resources, keeps),
             scheduler=_Judge(driver),
             num_samples=driver.num_left,
             reuse_actors=True,
@@ -141,8 +146,9 @@ class _NotSaved:
 class _Assigner(_NotSaved, Searcher):  # type: ignore[misc]
     """Gives Ray the driver's next trial whenever a worker is free."""
 
-    def __init__(self, driver: Driver, store: Store, resources: Resources) -> None:
+    def __init__(self, driver: Driver, store: Store, resources: Resources, keeps: Keepsake) -> None:
         super().__init__()  # no metric: a trial that broke down reports none
+        self._keeps = keeps
         self._driver = driver
         self._store = store
         self._resources = resources
@@ -163,6 +169,7 @@ class _Assigner(_NotSaved, Searcher):  # type: ignore[misc]
             "weights_digest": self._driver.record.weights.get(trial.recipe.model.weights),
             "num_threads": self._resources.cpus_per_trial,
             "use_gpu": self._resources.gpus_per_trial > 0,
+            "keeps": self._keeps,
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -30,6 +30,7 @@ from cifar_tune.store import Store
 # User attributes of what is in the study and is no trial of the search: another search's result, whose it is; a recipe
 # that was not trained, and by what share of each limit its network was too large.
 PRIOR, REFUSED = "extended_from", "over_limits"
+DERIVED = "/"  # in the name of a record that belongs to a search's, which has none
 NUM_DRAWS = 20  # of the sampler, in vain, before a recipe within the limits is sought at random
 UNKNOWN_COST = 1e5  # of a trial that broke down before any had a cost: in each of them more than is usual
 
@@ -280,8 +281,8 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
             f"The search {name} was started with {_difference(known, identity)}; "
             f"undo that to go on with it, or start another with --name."
         )
-    for baseline in space.baselines:
-        study.enqueue_trial(space.baseline_trial(baseline).params, skip_if_exists=True)
+    for params in space.first_params():
+        study.enqueue_trial(params, skip_if_exists=True)
     forecast = Forecast(study, space)
     study.sampler = build_sampler(space, forecast, seed + len(study.get_trials(deepcopy=False)))
     return Record(study, space, forecast)
@@ -292,7 +293,7 @@ def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial
     known: list[str] = []
     if (store.root / "optuna.db").exists():
         storage = open_storage(store)
-        known = optuna.get_all_study_names(storage)
+        known = [name for name in optuna.get_all_study_names(storage) if DERIVED not in name]
     if not known:
         raise UserError(f"There is no search in {store.root}; start one with `cifar-tune run`, or name its --store.")
     for name in names:
@@ -302,14 +303,26 @@ def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial
     return {name: [_as_seen(store, trial) for trial in found] for name, found in trials.items()}
 
 
-def record_id(store: Store, name: str) -> str:
-    """What MLflow knows the search by."""
-    return str(optuna.load_study(study_name=name, storage=open_storage(store)).user_attrs["id"])
+def derived_names(store: Store, name: str) -> list[str]:
+    """The records that belong to the search's: `resnet9/confirm-1`."""
+    return [each for each in optuna.get_all_study_names(open_storage(store)) if each.startswith(name + DERIVED)]
+
+
+def read_attributes(store: Store, name: str) -> dict[str, Any]:
+    """What a record says of its search as a whole: its `id`, `identity`, the `data` and `weights` it was begun with."""
+    return dict(optuna.load_study(study_name=name, storage=open_storage(store)).user_attrs)
+
+
+def read_trials_of(store: Store, name: str) -> list[Trial]:
+    """The trials of any record, by number."""
+    found = read_trials(optuna.load_study(study_name=name, storage=open_storage(store)))
+    return [_as_seen(store, trial) for trial in found]
 
 
 def delete_record(store: Store, name: str) -> None:
-    """Remove the study of a search."""
-    optuna.delete_study(study_name=name, storage=open_storage(store))
+    """Remove the study of a search, after those that belong to it."""
+    for each in [*derived_names(store, name), name]:
+        optuna.delete_study(study_name=each, storage=open_storage(store))
 
 
 def read_extensions(store: Store, names: Iterable[str]) -> dict[str, Extension]:

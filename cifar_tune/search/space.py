@@ -139,6 +139,15 @@ class Space:
             )
         return trial
 
+    def first_params(self) -> list[dict[str, Any]]:
+        """What the first trials sample, whatever the sampler is."""
+        return [self.baseline_trial(baseline).params for baseline in self.baselines]
+
+    @property
+    def description(self) -> str:
+        """What it is, in Markdown, for people who look at its search elsewhere."""
+        return f"```python\n{self.source}```"
+
     def ranges(self) -> dict[str, BaseDistribution]:
         """Every sampled name with its distribution, the baselines' names first; a rare branch may be missing."""
         asked = [self.baseline_trial(baseline).distributions for baseline in self.baselines]

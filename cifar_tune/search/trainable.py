@@ -15,12 +15,13 @@ from typing import Any, TypedDict
 import torch
 from ray import tune
 
-from cifar_tune.checkpoint import load_state, save_state, save_weights
+from cifar_tune.checkpoint import load_state, save_hits, save_state, save_weights
 from cifar_tune.features import FeatureCache
 from cifar_tune.images import TrainingData
 from cifar_tune.inputs import DeviceData
 from cifar_tune.network import count_macs
 from cifar_tune.recipe import Recipe
+from cifar_tune.store import Keepsake
 from cifar_tune.training import DivergenceError, EpochMetrics, Training, is_out_of_memory, peak_memory
 from cifar_tune.weights import Weights, open_weights
 
@@ -39,6 +40,7 @@ class Assignment(TypedDict):
     weights_digest: str | None  # hex SHA-256 of the file, as the driver checked it
     num_threads: int
     use_gpu: bool
+    keeps: Keepsake
 
 
 def train_trial(config: Assignment, data: TrainingData) -> None:
@@ -52,7 +54,7 @@ def train_trial(config: Assignment, data: TrainingData) -> None:
         cache = _feature_cache(Path(config["features"]))
         training = Training(recipe, _place(data, device), _weights(config["weights"], config["weights_digest"]), cache)
         facts |= {"num_parameters": training.num_parameters, "num_macs": count_macs(training.model), **training.facts}
-        for metrics in _epochs(training, Path(config["folder"]), config["num_epochs_recorded"]):
+        for metrics in _epochs(training, Path(config["folder"]), config["num_epochs_recorded"], config["keeps"]):
             tune.report({"metrics": asdict(metrics), "facts": facts})
     except DivergenceError as error:
         tune.report({"state": "diverged", "facts": {**facts, "diverged_at_step": error.step}})
@@ -65,7 +67,7 @@ def train_trial(config: Assignment, data: TrainingData) -> None:
             tune.report({"state": "failed", "facts": facts, "error": traceback.format_exc()})
 
 
-def _epochs(training: Training, folder: Path, num_recorded: int) -> Iterator[EpochMetrics]:
+def _epochs(training: Training, folder: Path, num_recorded: int, keeps: Keepsake) -> Iterator[EpochMetrics]:
     """The epochs that the record lacks; whatever has to survive each is on disk before it is yielded."""
     state = load_state(folder)
     if state is not None and state["recipe"] == training.recipe.model_dump(mode="json"):
@@ -75,11 +77,19 @@ def _epochs(training: Training, folder: Path, num_recorded: int) -> Iterator[Epo
     last_save = time.monotonic()
     for metrics in training.fit():
         if training.is_over:
-            save_weights(folder, training.model, weights_metadata(training))
+            _keep(training, folder, keeps)
         elif time.monotonic() - last_save > SECONDS_BETWEEN_STATES:
             save_state(folder, training.state_dict())
             last_save = time.monotonic()
         yield metrics
+
+
+def _keep(training: Training, folder: Path, keeps: Keepsake) -> None:
+    if keeps == "weights":
+        save_weights(folder, training.model, weights_metadata(training))
+    else:
+        val = training.data.val
+        save_hits(folder, training.predict(val).argmax(dim=1) == val.labels)
 
 
 def weights_metadata(training: Training) -> dict[str, Any]:

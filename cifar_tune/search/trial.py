@@ -16,6 +16,8 @@ from cifar_tune.search.goal import ACCURACY_ALONE, CostName, Goal
 
 State = Literal["running", "completed", "stopped early", "pruned", "diverged", "out of memory", "failed", "interrupted"]
 
+RERUN_OF, SEED = "trial", "seed"  # what a rerun samples: whose recipe, and with which seed
+
 COMPLETE_STATES: tuple[State, ...] = ("completed", "stopped early")
 
 OPTUNA_STATES: dict[State, TrialState] = {
@@ -47,6 +49,18 @@ class Trial:
     error: str | None = None
     mlflow_run_id: str | None = None
     goal: Goal = ACCURACY_ALONE
+
+    @property
+    def is_rerun(self) -> bool:
+        """Whether it repeats another trial with a seed of its own."""
+        return RERUN_OF in self.params
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        if self.is_rerun:
+            return f"trial {self.params[RERUN_OF]} with seed {self.params[SEED]}"
+        return f"trial {self.number}" + (" (baseline)" if self.is_baseline else "")
 
     @property
     def epochs(self) -> int:

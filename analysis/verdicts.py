@@ -1,0 +1,95 @@
+"""How often `confirm` is wrong, and what it can see: searches simulated where the truth is known.
+
+    uv run python analysis/verdicts.py
+
+A search has recipes of equal true accuracy, but each suits some images better than others. Every recipe is scored once,
+the top are picked by score, and these and the baseline are run again with fresh seeds. Whether a run is right about an
+image is a coin whose logit is the image's difficulty, plus the recipe's luck with this image, plus the run's own luck.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+from cifar_tune.significance import Gain, judge_gains, paired_difference
+
+Array = npt.NDArray[np.float32]
+
+DIFFICULTY = (2.6, 2.0)  # mean and standard deviation of the logits: 85 % are right on average
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A search and its confirmation; `luck` and `run_luck` are deviations of logits, `gain` is added to them."""
+
+    num_recipes: int = 100
+    num_finalists: int = 3
+    num_seeds: int = 5
+    num_images: int = 500
+    luck: float = 1.0
+    run_luck: float = 0.05
+    gain: float = 0.0
+
+
+def confirm(setting: Setting, rng: np.random.Generator) -> tuple[list[Gain], float]:
+    """One search with its confirmation: the finalists' gains as they are judged, and the true one."""
+    difficulty = rng.normal(*DIFFICULTY, setting.num_images).astype(np.float32)
+    luck = rng.standard_normal((1 + setting.num_recipes, setting.num_images), dtype=np.float32)
+    logits = difficulty + setting.luck * luck
+    logits[1:] += setting.gain
+    scores = _train(logits, setting, rng).mean(axis=1)
+    finalists = 1 + np.argsort(-scores[1:])[: setting.num_finalists]
+    runs = [_train(logits[[0, *finalists]], setting, rng) for _ in range(setting.num_seeds)]
+    baseline, *others = np.stack(runs, axis=1)
+    truth = float(expit(logits[1:]).mean() - expit(logits[1:] - setting.gain).mean())
+    return judge_gains([paired_difference(hits, baseline) for hits in others]), truth
+
+
+def _train(logits: Array, setting: Setting, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """(recipes, images): a run of each."""
+    own = setting.run_luck * rng.standard_normal((len(logits), 1), dtype=np.float32)
+    right: npt.NDArray[np.bool_] = rng.random(logits.shape, dtype=np.float32) < expit(logits + own)
+    return right
+
+
+def share_of_real(setting: Setting, num_repetitions: int, seed: int = 0) -> tuple[float, float]:
+    """In which share of the repetitions any finalist's gain is called real, and what it truly is, in points."""
+    rng = np.random.default_rng(seed)
+    found = [confirm(setting, rng) for _ in range(num_repetitions)]
+    any_real = np.mean([any(gain.verdict == "real" for gain in gains) for gains, _ in found])
+    return float(any_real), 100 * float(np.mean([truth for _, truth in found]))
+
+
+def smallest_gain(setting: Setting, num_repetitions: int) -> float:
+    """The true gain in points that is called real in 80 % of the repetitions, by bisection over the logit."""
+    low, high = 0.0, 2.0
+    for _ in range(8):
+        middle = (low + high) / 2
+        share, truth = share_of_real(replace(setting, gain=middle), num_repetitions)
+        low, high = (low, middle) if share >= POWER else (middle, high)
+    return truth
+
+
+def main() -> None:
+    """Print both."""
+    for setting in (
+        Setting(),
+        Setting(num_finalists=1),
+        Setting(luck=0.5),
+        Setting(luck=0.0),
+        Setting(run_luck=0.0),
+        Setting(run_luck=0.3),
+    ):
+        share, _ = share_of_real(setting, 10_000)
+        print(f"{setting}: any false 'real' in {100 * share:.1f} % of 10,000 repetitions", flush=True)
+    for num_images in (500, 5_000):
+        # One recipe, which is the finalist: what is asked is what a given gain shows, not what a search finds.
+        found = smallest_gain(Setting(num_recipes=1, num_finalists=1, num_images=num_images, luck=0.5), 400)
+        print(f"{num_images} images, 5 seeds: a gain of {found:.2f} points is called real in 80 %", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Training what a record has left: Ray, the MLflow runs, the display, and what is said when it stops early."""
+
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+from cifar_tune.datasets import load_training_data
+from cifar_tune.display import Display
+from cifar_tune.images import TrainingData
+from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
+from cifar_tune.recipe import Recipe
+from cifar_tune.search.driver import Driver, Observer
+from cifar_tune.search.ray_environment import configure_ray
+from cifar_tune.search.record import Record
+from cifar_tune.search.resources import plan_resources
+from cifar_tune.search.trial import State, Trial
+from cifar_tune.store import Keepsake, Store
+
+if TYPE_CHECKING:
+    from cifar_tune.tracking import Tracker
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+Ending = Literal["complete", "out of time", "interrupted"]
+Keeper = Callable[[Store, Sequence[Trial]], Observer]  # of the files that trials leave, given those there are
+
+
+@dataclass(frozen=True)
+class Means:
+    """Where the data is and what to train with: flags that do not change what a trial gives.
+
+    `time_budget` is in seconds; `store` as the user gave it, for the commands that are told.
+    """
+
+    data_dir: Path | None = None
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    address: str | None = None
+    time_budget: float | None = None
+    store: Path | None = None
+
+    @property
+    def where(self) -> list[str]:
+        """The flag that names the store, where it was given."""
+        return ["--store", str(self.store)] if self.store else []
+
+
+def load_data(task: Recipe, store: Store, means: Means) -> TrainingData:
+    """What the recipe's runs see."""
+    return load_training_data(task.dataset, train_images=task.train_images, data_dir=means.data_dir, store=store.root)
+
+
+def digest_weights(recipes: Sequence[Recipe], console: Console) -> dict[str, str]:
+    """What the recipes start from, by digest; whatever is wrong with it is a UserError here."""
+    if all(recipe.model.weights == "none" for recipe in recipes):
+        return {}  # without torch, which the driver does not need
+    from cifar_tune.weights import check_weights
+
+    digests, notes = check_weights(recipes)
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
+    return digests
+
+
+def execute(
+    record: Record,
+    store: Store,
+    data: TrainingData,
+    num_trials: int,
+    means: Means,
+    console: Console,
+    *,
+    keeps: Keepsake,
+    keeper: Keeper,
+) -> Ending:
+    """Train until there are `num_trials`; what is not over then goes on when the same command is given again."""
+    console.print(f"Starting the workers of {record.name} ...", style="dim")
+    configure_ray(local=means.address is None)
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(_open_tracker, record, store, data)  # seconds of imports, while Ray starts
+        from cifar_tune.search.launch import Interrupted, OutOfTime, ray_cluster
+
+        state: State = "interrupted"
+        try:
+            if record.num_left(num_trials):
+                with ray_cluster(means.address):
+                    _run_trials(record, store, data, num_trials, means, opening.result, console, keeps, keeper)
+            state = "completed"
+        except Interrupted:
+            return "interrupted"
+        except OutOfTime:
+            return "out of time"
+        finally:
+            opening.result().catch_up(record.trials())
+            opening.result().finish(state)
+            record.set_shown()
+    return "complete"
+
+
+def tell_ending(ending: Ending, console: Console) -> int:
+    """Say how to go on from where it ended early; the exit code."""
+    if ending == "complete":
+        return 0
+    reason = "Interrupted" if ending == "interrupted" else "The time budget is used up"
+    console.print(f"{reason}. To go on from here: {as_typed(*sys.argv[1:])}", highlight=False, soft_wrap=True)
+    return EXIT_INTERRUPTED if ending == "interrupted" else 0
+
+
+def warn_of_changed_versions(record: Record, console: Console) -> None:
+    """Other versions may give other numbers; that is no reason to refuse."""
+    now = package_versions()
+    before = record.remember_versions(now)
+    changed = [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
+    if changed:
+        console.print(f"Warning: packages changed since the search began: {', '.join(changed)}.", style="yellow")
+
+
+def _run_trials(
+    record: Record,
+    store: Store,
+    data: TrainingData,
+    num_trials: int,
+    means: Means,
+    tracker: Callable[[], "Tracker"],
+    console: Console,
+    keeps: Keepsake,
+    keeper: Keeper,
+) -> None:
+    from cifar_tune.search.launch import live_nodes, run_trials
+
+    resources = plan_resources(
+        live_nodes(),
+        record.num_left(num_trials),
+        cpus_per_trial=means.cpus_per_trial,
+        gpus_per_trial=means.gpus_per_trial,
+        max_concurrent=means.max_concurrent,
+    )
+    trials = record.trials()
+    title = f"{record.name}: {data.dataset}, {len(data.train):,} training and {len(data.val):,} validation images"
+    expected_epochs, drawn = record.space.search.scheduler.expected_epochs, record.space.draw_recipes()
+    workers = resources.max_concurrent
+    with Display(title, trials, num_trials, workers, console, expected_epochs, drawn) as display:
+        tracker().catch_up(trials)
+        driver = Driver(record, num_trials, [tracker(), keeper(store, trials), display])
+        run_trials(driver, store, data, resources, keeps, means.time_budget)
+
+
+def _open_tracker(record: Record, store: Store, data: TrainingData) -> "Tracker":
+    from cifar_tune.tracking import Tracker
+
+    tags = {**package_versions(), **hardware()}
+    commit = git_commit(record.space.path)
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+    return Tracker(store, record.name, data, record.space.description, tags, record)

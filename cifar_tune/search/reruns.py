@@ -1,0 +1,134 @@
+"""Reruns: recipes of a search trained again with other seeds, in a record of their own beside the search's.
+
+The record is named as no search can be, `resnet9/confirm-1`, so its files lie in the search's folder. It resumes as a
+search does. Its trials sample two values, `trial` and `seed`: whose recipe, and with which seed.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from cifar_tune.recipe import Recipe
+from cifar_tune.search.record import Record, derived_names, open_record, read_attributes, read_trials_of
+from cifar_tune.search.schedulers import NoStopping
+from cifar_tune.search.space import Draw, Search, Space
+from cifar_tune.search.trial import RERUN_OF, SEED, Trial
+from cifar_tune.store import Store
+
+KIND = "confirm"
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is run again: the baseline's and the finalists' recipes by trial number, each with all of the seeds.
+
+    `top` is how many finalists were asked for; there may be fewer.
+    """
+
+    baseline: int
+    top: int
+    seeds: tuple[int, ...]
+    recipes: Mapping[int, Recipe]
+
+    @property
+    def finalists(self) -> list[int]:
+        """Best first."""
+        return [number for number in self.recipes if number != self.baseline]
+
+    def runs(self) -> Iterator[dict[str, int]]:
+        """The baseline's first, as in a search."""
+        for number, seed in product([self.baseline, *self.finalists], self.seeds):
+            yield {RERUN_OF: number, SEED: seed}
+
+    @property
+    def num_runs(self) -> int:
+        """All of them."""
+        return len(self.seeds) * len(self.recipes)
+
+    def dumps(self) -> str:
+        """As JSON."""
+        recipes = {number: recipe.model_dump(mode="json") for number, recipe in self.recipes.items()}
+        return json.dumps({"baseline": self.baseline, "top": self.top, "seeds": self.seeds, "recipes": recipes})
+
+    @classmethod
+    def loads(cls, text: str) -> "Design":
+        """What `dumps` wrote."""
+        found = json.loads(text)
+        recipes = {int(number): Recipe.model_validate(recipe) for number, recipe in found["recipes"].items()}
+        return cls(found["baseline"], found["top"], tuple(found["seeds"]), recipes)
+
+
+@dataclass(frozen=True)
+class Reruns(Space):
+    """The runs of a design, as a space that has nothing else."""
+
+    design: Design
+
+    def first_params(self) -> list[dict[str, Any]]:
+        """Every run."""
+        return list(self.design.runs())
+
+    def draw(self, num_trials: int = 0) -> list[Draw]:
+        """None: there are no others."""
+        return []
+
+    @property
+    def description(self) -> str:
+        """Whose trials, with which seeds."""
+        seeds = ", ".join(map(str, self.design.seeds))
+        finalists = ", ".join(map(str, self.design.finalists))
+        return f"Trials {finalists} and the baseline, trial {self.design.baseline}, again with the seeds {seeds}."
+
+
+def open_reruns(store: Store, search: str, count: int, design: Design) -> Record:
+    """The record of the search's `count`-th confirmation, begun with the same data and weights as the search."""
+    record = open_record(store, runs_name(search, count), _as_space(design, store.space(search)), seed=0)
+    inputs = read_attributes(store, search)
+    used = {recipe.model.weights for recipe in design.recipes.values()}
+    weights = {name: digest for name, digest in inputs.get("weights", {}).items() if name in used}
+    record.check_unchanged("data", inputs["data"])
+    record.check_unchanged("weights", weights)
+    return record
+
+
+def read_design(store: Store, search: str, count: int) -> Design:
+    """Of the search's `count`-th confirmation."""
+    return Design.loads(read_attributes(store, runs_name(search, count))["identity"]["space"])
+
+
+def read_runs(store: Store, search: str, count: int) -> list[Trial]:
+    """The runs of the search's `count`-th confirmation that were started."""
+    return read_trials_of(store, runs_name(search, count))
+
+
+def count_confirmations(store: Store, search: str) -> int:
+    """How often a confirmation of the search was begun."""
+    return sum(name.startswith(f"{search}/{KIND}-") for name in derived_names(store, search))
+
+
+def runs_name(search: str, count: int) -> str:
+    """What the record, its folder and its lock are called."""
+    return f"{search}/{KIND}-{count}"
+
+
+def _as_space(design: Design, path: Path) -> Reruns:
+    recipes = design.recipes
+
+    def rerun(trial: optuna.Trial) -> Recipe:
+        number = trial.suggest_categorical(RERUN_OF, list(recipes))
+        return recipes[number].model_copy(update={"seed": trial.suggest_categorical(SEED, design.seeds)})
+
+    baselines = tuple(recipes[design.baseline].model_copy(update={"seed": seed}) for seed in design.seeds)
+    search = Search(num_trials=design.num_runs, sampler="random", scheduler=NoStopping())
+    return Reruns(path, design.dumps(), baselines, search, {}, {}, rerun, design)
+
+
+def fresh_seeds(number: int, used: Sequence[int]) -> tuple[int, ...]:
+    """So many seeds that nothing was trained with, always the same."""
+    first = 1 + max(used)
+    return tuple(range(first, first + number))

@@ -1,0 +1,99 @@
+"""Whether a gain is real: the paired difference of two recipes, with its interval, from runs with the same seeds.
+
+Every run is scored on the same validation images, so the difference between two recipes is a table with a row for each
+seed and a column for each image: 1 where only the first is right, -1 where only the second is, 0 elsewhere. Its mean is
+the gain. Both its margins are samples: other seeds would have given other rows, other images other columns. Seeds and
+images are crossed random effects, and the mean's variance is
+
+    var(row means) / seeds + var(column means) / images - var(rest) / (seeds * images),
+
+of which the last part is in both of the first ones (Searle, Casella and McCulloch, Variance Components, 1992). Without
+the columns a recipe that suits these images, which is why a search picked it, would pass for one that is better. The
+t distribution's degrees of freedom are Satterthwaite's (Biometrics Bulletin 2:110, 1946). Holm's step-down procedure
+(Scandinavian Journal of Statistics 6:65, 1979) keeps the chance of any false verdict among the finalists at 5 %.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Hits = npt.NDArray[np.bool_]  # (seeds, images): whether a recipe's run was right
+Verdict = Literal["real", "tied", "worse"]
+
+ALPHA = 0.05  # the chance of any false verdict among the finalists, at most
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between two recipes' accuracies: its estimate, that one's standard error, the degrees of freedom of this."""
+
+    mean: float
+    error: float
+    freedom: float
+
+    @property
+    def p_value(self) -> float:
+        """Of no difference, two-sided."""
+        if self.error == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """That covers the truth but for a chance of `alpha`."""
+        margin = self.error * float(stats.t.ppf(1 - alpha / 2, self.freedom))
+        return self.mean - margin, self.mean + margin
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Of a finalist over the baseline, as fractions of the images: the mean, and the interval that decides."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Tied where the interval holds zero."""
+        if self.low > 0:
+            return "real"
+        return "worse" if self.high < 0 else "tied"
+
+
+def paired_difference(ours: Hits, theirs: Hits) -> Difference:
+    """Of two recipes, from at least two seeds and two images, which are the same for both."""
+    table = ours.astype(np.float64) - theirs.astype(np.float64)
+    num_seeds, num_images = table.shape
+    if num_seeds < 2:
+        raise ValueError("One seed says nothing of the scatter between seeds; give two or more.")
+    rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
+    mean = float(table.mean())
+    rest = table - rows - columns + mean
+    freedoms = np.array([num_seeds - 1, num_images - 1, (num_seeds - 1) * (num_images - 1)])
+    squares = np.array([((rows - mean) ** 2).sum(), ((columns - mean) ** 2).sum(), (rest**2).sum()])
+    parts = squares / freedoms / [num_seeds, num_images, num_seeds * num_images]
+    variance = max(parts[0] + parts[1] - parts[2], parts[0], parts[1])
+    uncertainty = (parts**2 / freedoms).sum()
+    freedom = variance**2 / uncertainty if uncertainty > 0 else num_seeds - 1
+    return Difference(mean, math.sqrt(variance), float(freedom))
+
+
+def judge_gains(differences: Sequence[Difference]) -> list[Gain]:
+    """The finalists' gains, each with its interval at the level at which Holm's step-down tests it.
+
+    From the first that is tied, in the order of the p-values, the level stays, so that interval and verdict agree.
+    """
+    order = sorted(range(len(differences)), key=lambda i: differences[i].p_value)
+    levels, is_open = {}, True
+    level = ALPHA
+    for place, i in enumerate(order):
+        if is_open:
+            level = ALPHA / (len(differences) - place)
+            is_open = differences[i].p_value <= level
+        levels[i] = level
+    return [Gain(found.mean, *found.interval(levels[i])) for i, found in enumerate(differences)]
