@@ -141,6 +141,7 @@ def report(
     """The leaderboard: every trial with its gain over the published recipe."""
     from cifar_tune.confirmation import read_confirmations
     from cifar_tune.report import format_report, output_console, render
+    from cifar_tune.search.openings import read_openings
     from cifar_tune.search.record import read_extensions, read_record
     from cifar_tune.store import Store, absolute
 
@@ -154,7 +155,8 @@ def report(
         with _output(output) as file:
             console = output_console(file)
             confirmations = read_confirmations(opened, found)
-            for part in render(found, console.width, read_extensions(opened, found), confirmations):
+            openings = {name: read_openings(opened, name) for name in found}
+            for part in render(found, console.width, read_extensions(opened, found), confirmations, openings):
                 console.print(part, highlight=False)
     else:
         with _output(output) as file:
@@ -204,6 +206,40 @@ def confirm(
         again=again,
     )
     raise typer.Exit(confirm_search(_store(store), search, options, Console(stderr=True)))
+
+
+@app.command()
+def evaluate(
+    search: Annotated[str, typer.Argument(help="The search's name.")],
+    num_seeds: Annotated[int, typer.Option("--seeds", min=2, help="Runs of the winner, and of the baseline.")] = 3,
+    flip_averaging: Annotated[
+        bool, typer.Option("--flip-averaging", help="Tell the mean with the mirror images too, in rows of its own.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Begin anew, and open the test set once more.")] = False,
+    data_dir: DataFolder = None,
+    store: StoreFolder = None,
+    cpus_per_trial: Cpus = None,
+    gpus_per_trial: Gpus = None,
+    max_concurrent: Concurrent = None,
+    address: Address = None,
+) -> None:
+    """Train the winner and the baseline on all training images, and open the test set. The same command resumes."""
+    from rich.console import Console
+
+    from cifar_tune.evaluate import EvaluateOptions, evaluate_search
+
+    options = EvaluateOptions(
+        data_dir=data_dir,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        max_concurrent=max_concurrent,
+        address=address,
+        store=store,
+        num_seeds=num_seeds,
+        flip_averaging=flip_averaging,
+        again=again,
+    )
+    raise typer.Exit(evaluate_search(_store(store), search, options, Console(stderr=True)))
 
 
 @app.command()

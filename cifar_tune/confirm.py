@@ -16,7 +16,7 @@ from cifar_tune.report import best_baseline, format_gain, output_console
 from cifar_tune.search.record import read_record
 from cifar_tune.search.reruns import (
     Design,
-    count_confirmations,
+    count_reruns,
     fresh_seeds,
     open_reruns,
     read_design,
@@ -58,9 +58,9 @@ def confirm_search(store: Store, search: str, options: ConfirmOptions, console: 
     if store.is_running(search):
         raise UserError(f"The search {search} is running in another process; confirm it when it is over.")
     count, design = _design(store, search, trials, options)
-    name = runs_name(search, count)
+    name = runs_name(search, "confirm", count)
     with store.running(name):
-        record = open_reruns(store, search, count, design)
+        record = open_reruns(store, search, "confirm", count, design)
         try:
             recipes = list(design.recipes.values())
             record.check_unchanged("weights", digest_weights(recipes, console))
@@ -82,12 +82,11 @@ def confirm_search(store: Store, search: str, options: ConfirmOptions, console: 
 
 def _design(store: Store, search: str, trials: Sequence[Trial], options: ConfirmOptions) -> tuple[int, Design]:
     """The last one, which the options must agree with, or a new one; and the how manieth it is."""
-    count = count_confirmations(store, search)
+    count = count_reruns(store, search, "confirm")
     if count == 0 or options.again:
-        used = [trial.recipe.seed for trial in trials]
-        used += [seed for before in range(1, count + 1) for seed in read_design(store, search, before).seeds]
-        return count + 1, _new_design(search, trials, options, fresh_seeds(options.num_seeds, used))
-    design = read_design(store, search, count)
+        seeds = fresh_seeds(store, search, trials, options.num_seeds)
+        return count + 1, _new_design(search, trials, options, seeds)
+    design = read_design(store, search, "confirm", count)
     if (design.top, len(design.seeds)) != (options.top, options.num_seeds):
         raise UserError(
             f"{search} has a confirmation with --top {design.top} --seeds {len(design.seeds)}; give the same to go on "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cifar_tune.errors import UserError
-from cifar_tune.search.reruns import Design, count_confirmations, read_design, read_runs
+from cifar_tune.search.reruns import Design, count_reruns, read_design, read_runs
 from cifar_tune.search.trial import RERUN_OF, SEED, Trial
 from cifar_tune.significance import ALPHA, Gain, Hits, judge_gains, paired_difference
 from cifar_tune.store import HITS, Store
@@ -55,8 +55,8 @@ def read_confirmations(store: Store, searches: Iterable[str]) -> dict[str, Confi
 
 def read_confirmation(store: Store, search: str) -> Confirmation | None:
     """The last one of which every run is over."""
-    for count in range(count_confirmations(store, search), 0, -1):
-        design, runs = read_design(store, search, count), read_runs(store, search, count)
+    for count in range(count_reruns(store, search, "confirm"), 0, -1):
+        design, runs = read_design(store, search, "confirm", count), read_runs(store, search, "confirm", count)
         if sum(run.is_over for run in runs) == design.num_runs:
             return judge(count, design, runs, {run.number: _read_hits(store, run) for run in runs if run.is_complete})
     return None

@@ -22,6 +22,21 @@ from cifar_tune.parquet import find_parquet
 SPLIT_SEED = 5_000  # one fixed order of the training images decides every split
 CACHE_VERSION = "1"  # part of every digest: raise it when decoding changes
 
+CIFAR100_CLASSES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
+man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
+pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+CLASS_NAMES: dict[str, list[str]] = {  # by label
+    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+    "cifar100": CIFAR100_CLASSES.split(),
+    "shapes": list(shapes.CLASSES),
+}
+
 
 def load_training_data(
     name: DatasetName, *, train_images: int | None, data_dir: Path | None, store: Path

@@ -100,7 +100,8 @@ class Display:
         return table
 
     def _ending(self, trial: Trial) -> str:
-        score = f" at {100 * trial.val_accuracy:.2f} %" if trial.val_accuracy is not None else ""
+        has_score = trial.val_accuracy is not None and trial.has_own_score
+        score = f" at {100 * (trial.val_accuracy or 0):.2f} %" if has_score else ""
         gain = gain_in_points(trial, baseline_accuracy(self._trials.values()))
         against = f" ({gain:+.2f})" if gain is not None and not (trial.is_baseline or trial.is_rerun) else ""
         epochs = f"{trial.epochs} of {trial.recipe.epochs} epochs"

@@ -4,7 +4,7 @@ Reading them is archive.py's and parquet.py's, drawing them shapes.py's, and whi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +44,13 @@ class TrainingData:
     @property
     def num_classes(self) -> int:
         return NUM_CLASSES[self.dataset]
+
+    def all_for_training(self) -> "TrainingData":
+        """The same with the validation images among the training ones, for a run that nothing is chosen by any more."""
+        images, labels = (
+            np.concatenate([getattr(self.train, name), getattr(self.val, name)]) for name in ("images", "labels")
+        )
+        return replace(self, train=Images(images, labels))
 
 
 @dataclass(frozen=True)

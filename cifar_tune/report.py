@@ -22,6 +22,7 @@ from cifar_tune.provenance import as_typed
 from cifar_tune.pruning import RungFindings, num_top, pruning_by_rung
 from cifar_tune.recipe import Recipe, field_of
 from cifar_tune.search.goal import CostName, format_cost
+from cifar_tune.search.openings import Opening
 from cifar_tune.search.record import Extension
 from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
@@ -328,6 +329,13 @@ def _confirmed(trials: Sequence[Trial], confirmation: Confirmation | None) -> st
     return f"Again with {len(confirmation.design.seeds)} fresh seeds: {format_gain(gain)}{after}."
 
 
+def told_openings(openings: Sequence[Opening]) -> str:
+    """How often the test set was opened, which every look at it makes less of a test."""
+    times = {0: "never", 1: "once"}.get(len(openings), f"{len(openings)} times")
+    last = f", last on {openings[-1].at}" if openings else ""
+    return f"The test set of this search was opened {times}{last}."
+
+
 def told_state(trial: Trial) -> str:
     """With what keeps a trial that was trained to its end from being the best."""
     return trial.state + (" over a limit" if trial.is_complete and trial.over_limits else "")
@@ -376,6 +384,7 @@ def render(
     width: int,
     extensions: Mapping[str, Extension] = {},
     confirmations: Mapping[str, Confirmation] = {},
+    openings: Mapping[str, Sequence[Opening]] = {},
 ) -> list[Table | Text]:
     """For a terminal of `width` characters: a table for each task; each search's headline, and what pruning did."""
     frame = leaderboard(searches, confirmations)
@@ -384,6 +393,7 @@ def render(
     parts: list[Table | Text] = [*tables]
     for name, trials in searches.items():
         said = headline(trials, extensions.get(name), confirmations.get(name))
+        said += f" {told_openings(openings[name])}" if openings.get(name) else ""
         parts += [Text(f"\n{name}: {said}"), *describe_pruning(trials)]
     return [*parts, Text(f"\n{METHOD if confirmations else UNCONFIRMED}.", style="dim")]
 

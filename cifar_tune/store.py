@@ -6,7 +6,7 @@ mlflow.db, artifacts what the MLflow UI shows (tracking.py)
 cache, downloads     data sets (datasets.py, archive.py)
 features             what frozen backbones make of them (features.py)
 locks                a file for each search, held while it runs
-searches/NAME        the space file as it was used, a folder for every trial; for each confirmation one with its trials
+searches/NAME        the space file as it was used, a folder for every trial; for its reruns folders like it
 """
 
 import os

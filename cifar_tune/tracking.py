@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 from typing import NoReturn, Protocol
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import, which would send it
@@ -222,6 +223,15 @@ def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
     own = client.tracking_uri == store.mlflow_url
     location = (store.artifacts / dataset).as_uri() if own else None
     return str(client.create_experiment(name, artifact_location=location))
+
+
+def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
+    """Files and figures of a search as a whole, on its parent run."""
+    client = MlflowClient(tracking_url(store))
+    (parent,) = (run for run in find_runs(client, search_id) if PARENT_TAG not in run.data.tags)
+    client.log_artifacts(parent.info.run_id, str(folder))
+    now = int(time.time() * 1000)
+    client.log_batch(parent.info.run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
 
 
 def delete_runs(store: Store, search_id: str) -> int:

@@ -9,7 +9,7 @@ import inspect
 import re
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,13 +81,23 @@ class Training:
 
     `weights` are what `recipe.model.weights` names, None where that is `none`. With a `cache`, what a frozen backbone
     makes of images that stay the same is computed once. `facts` say what became of both.
+
+    A run that is trained on its validation images too has nothing of its own to watch. What another run of the recipe
+    `watched`, validation loss and accuracy by epoch, then decides: when a plateau ends, when to stop, and which epoch's
+    network counts.
     """
 
     def __init__(
-        self, recipe: Recipe, data: DeviceData, weights: Weights | None = None, cache: FeatureCache | None = None
+        self,
+        recipe: Recipe,
+        data: DeviceData,
+        weights: Weights | None = None,
+        cache: FeatureCache | None = None,
+        watched: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         self.recipe = recipe
         self.data = data
+        self._watched = watched
         self.history: list[EpochMetrics] = []  # of the epochs that are done
         self.facts: dict[str, str] = {}
         self.steps_per_epoch = recipe.steps_per_epoch(len(data.train))
@@ -185,7 +195,7 @@ class Training:
         start = time.perf_counter()
         train_loss, train_accuracy = self._train_epoch()
         train_seconds = time.perf_counter() - start
-        val_loss, val_accuracy = self.evaluate(self.data.val)
+        val_loss, val_accuracy = self._watched[self.epoch] if self._watched else self.evaluate(self.data.val)
         epoch = self.epoch + 1
         if not np.isfinite(val_loss):
             raise DivergenceError(epoch * self.steps_per_epoch - 1)

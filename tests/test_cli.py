@@ -396,6 +396,8 @@ OPTIONS = {
     "describe": "--json --set",
     "report": "--format --output --trial --store",
     "confirm": "--top --seeds --again --data-dir --store --cpus-per-trial --gpus-per-trial --max-concurrent --address",
+    "evaluate": "--seeds --flip-averaging --again --data-dir --store --cpus-per-trial --gpus-per-trial "
+    "--max-concurrent --address",
     "ui": "--store --host --port",
     "delete": "--yes --store",
 }

@@ -72,7 +72,7 @@ def test_finalists_are_trained_again_paired_and_told_with_their_intervals(store:
     arguments = ("confirm", "tiny", "--store", store.root, "--top", 1, "--seeds", 2)
     answer = call(*arguments)
     assert answer.code == 0, answer.stderr
-    design, runs = read_design(store, "tiny", 1), read_runs(store, "tiny", 1)
+    design, runs = read_design(store, "tiny", "confirm", 1), read_runs(store, "tiny", "confirm", 1)
     assert [run.params for run in runs] == list(design.runs())
     assert {run.recipe.seed for run in runs} == {1, 2}
     assert {run.state for run in runs} == {"completed"}
@@ -96,7 +96,7 @@ def test_finalists_are_trained_again_paired_and_told_with_their_intervals(store:
 
     again = call(*arguments)
     assert (again.code, again.stdout) == (0, answer.stdout)
-    assert len(read_runs(store, "tiny", 1)) == 4
+    assert len(read_runs(store, "tiny", "confirm", 1)) == 4
     assert_report_has_the_verdict(store, call, finalist, gain.verdict)
     assert_mlflow_has_the_runs(store)
     assert {study["name"] for study in by_optuna(store, "studies")} == {"tiny", "tiny/confirm-1"}
@@ -136,15 +136,15 @@ def test_a_confirmation_that_is_killed_goes_on_and_another_has_other_seeds(
     assert call("report", "--store", store.root).code == 0
     last = call(*arguments)
     assert last.code == 0, last.stderr
-    runs = read_runs(store, "tiny", 1)
-    assert [run.params for run in runs] == list(read_design(store, "tiny", 1).runs())
+    runs = read_runs(store, "tiny", "confirm", 1)
+    assert [run.params for run in runs] == list(read_design(store, "tiny", "confirm", 1).runs())
     assert all([epoch["epoch"] for epoch in run.curve] == [1, 2] for run in runs)
 
     refused = call(*arguments[:-1], 3)
     assert refused.code == 2
     assert "--top 1 --seeds 2" in refused.stderr
     assert call(*arguments, "--again").code == 0
-    assert read_design(store, "tiny", 2).seeds == (3, 4)
+    assert read_design(store, "tiny", "confirm", 2).seeds == (3, 4)
     found = read_confirmation(store, "tiny")
     assert found is not None
     assert found.count == 2
@@ -157,7 +157,7 @@ def test_a_confirmation_that_is_killed_goes_on_and_another_has_other_seeds(
 def num_epochs(store: Store) -> int:
     """Of all runs; none as long as there is no confirmation."""
     try:
-        return sum(run.epochs for run in read_runs(store, "tiny", 1))
+        return sum(run.epochs for run in read_runs(store, "tiny", "confirm", 1))
     except KeyError:
         return -1
 

@@ -20,7 +20,7 @@ ROOMS = {
     "kornia": ("augment.py",),
     "pyarrow": ("parquet.py",),
     "PIL": ("parquet.py",),
-    "safetensors": ("checkpoint.py", "features.py", "weights.py"),
+    "safetensors": ("checkpoint.py", "classifier.py", "features.py", "weights.py"),
     "pandas": ("report.py",),
     "scipy": ("search/", "significance.py"),
     "typer": ("cli.py",),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import cut
+from conftest import cut, placed
 from runs import BASE, CPU, NO_AUGMENT, repeatable, resumed, same_tensors, train, variants, with_settings
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -369,3 +369,27 @@ def test_placed_data_is_the_data(tiny: TrainingData, data: DeviceData) -> None:
     assert (len(data.train), len(data.val)) == (96, 48)
     np.testing.assert_array_equal(data.train.images.permute(0, 3, 1, 2).numpy(), tiny.train.images)
     np.testing.assert_array_equal(data.val.labels.numpy(), tiny.val.labels)
+
+
+def test_a_run_that_trains_on_its_validation_images_too_decides_as_another_that_watched_them(
+    tiny: TrainingData,
+) -> None:
+    recipe = BASE.replace(
+        {
+            "epochs": 8,
+            "seed": 1,
+            "schedule/name": "plateau",
+            "schedule/patience": 0,
+            "early_stopping/name": "patience",
+            "early_stopping/patience": 2,
+        }
+    )
+    watching = Training(recipe, placed(tiny))
+    seen = list(watching.fit())
+    assert len({epoch.lr for epoch in seen}) > 1
+    assert len(seen) < 8
+    everything = placed(tiny.all_for_training())
+    assert len(everything.train) == len(tiny.train) + len(tiny.val)
+    replaying = Training(recipe, everything, watched=[(epoch.val_loss, epoch.val_accuracy) for epoch in seen])
+    assert [epoch.lr for epoch in replaying.fit()] == [epoch.lr for epoch in seen]
+    assert replaying.counted.epoch == watching.counted.epoch

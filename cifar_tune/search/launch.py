@@ -170,6 +170,7 @@ class _Assigner(_NotSaved, Searcher):  # type: ignore[misc]
             "num_threads": self._resources.cpus_per_trial,
             "use_gpu": self._resources.gpus_per_trial > 0,
             "keeps": self._keeps,
+            "watched": self._driver.record.space.watched(trial.params),
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

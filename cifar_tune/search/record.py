@@ -313,6 +313,11 @@ def read_attributes(store: Store, name: str) -> dict[str, Any]:
     return dict(optuna.load_study(study_name=name, storage=open_storage(store)).user_attrs)
 
 
+def write_attribute(store: Store, name: str, key: str, value: Any) -> None:  # noqa: ANN401 - anything JSON holds
+    """Add to what a record says of its search as a whole."""
+    optuna.load_study(study_name=name, storage=open_storage(store)).set_user_attr(key, value)
+
+
 def read_trials_of(store: Store, name: str) -> list[Trial]:
     """The trials of any record, by number."""
     found = read_trials(optuna.load_study(study_name=name, storage=open_storage(store)))

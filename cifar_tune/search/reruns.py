@@ -1,15 +1,16 @@
 """Reruns: recipes of a search trained again with other seeds, in a record of their own beside the search's.
 
-The record is named as no search can be, `resnet9/confirm-1`, so its files lie in the search's folder. It resumes as a
+A confirmation trains the finalists as the search did, an evaluation trains the winner on the validation images too. The
+record is named as no search can be, `resnet9/confirm-1`, so its files lie in the search's folder. It resumes as a
 search does. Its trials sample two values, `trial` and `seed`: whose recipe, and with which seed.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import optuna
 
@@ -20,20 +21,22 @@ from cifar_tune.search.space import Draw, Search, Space
 from cifar_tune.search.trial import RERUN_OF, SEED, Trial
 from cifar_tune.store import Store
 
-KIND = "confirm"
+Kind = Literal["confirm", "evaluate"]
 
 
 @dataclass(frozen=True)
 class Design:
     """What is run again: the baseline's and the finalists' recipes by trial number, each with all of the seeds.
 
-    `top` is how many finalists were asked for; there may be fewer.
+    `top` is how many finalists were asked for; there may be fewer. `watched` is what each trial's own validation said
+    after each of its epochs, (loss, accuracy), for reruns that have none.
     """
 
     baseline: int
     top: int
     seeds: tuple[int, ...]
     recipes: Mapping[int, Recipe]
+    watched: Mapping[int, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def finalists(self) -> list[int]:
@@ -53,14 +56,15 @@ class Design:
     def dumps(self) -> str:
         """As JSON."""
         recipes = {number: recipe.model_dump(mode="json") for number, recipe in self.recipes.items()}
-        return json.dumps({"baseline": self.baseline, "top": self.top, "seeds": self.seeds, "recipes": recipes})
+        return json.dumps({**vars(self), "recipes": recipes})
 
     @classmethod
     def loads(cls, text: str) -> "Design":
         """What `dumps` wrote."""
         found = json.loads(text)
         recipes = {int(number): Recipe.model_validate(recipe) for number, recipe in found["recipes"].items()}
-        return cls(found["baseline"], found["top"], tuple(found["seeds"]), recipes)
+        watched = {int(number): [(a, b) for a, b in epochs] for number, epochs in found["watched"].items()}
+        return cls(found["baseline"], found["top"], tuple(found["seeds"]), recipes, watched)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,10 @@ class Reruns(Space):
         """None: there are no others."""
         return []
 
+    def watched(self, params: Mapping[str, Any]) -> Sequence[tuple[float, float]] | None:
+        """What the trial that is run again saw."""
+        return self.design.watched.get(params[RERUN_OF])
+
     @property
     def description(self) -> str:
         """Whose trials, with which seeds."""
@@ -85,9 +93,9 @@ class Reruns(Space):
         return f"Trials {finalists} and the baseline, trial {self.design.baseline}, again with the seeds {seeds}."
 
 
-def open_reruns(store: Store, search: str, count: int, design: Design) -> Record:
-    """The record of the search's `count`-th confirmation, begun with the same data and weights as the search."""
-    record = open_record(store, runs_name(search, count), _as_space(design, store.space(search)), seed=0)
+def open_reruns(store: Store, search: str, kind: Kind, count: int, design: Design) -> Record:
+    """The record of the search's `count`-th reruns of a kind, begun with the same data and weights as the search."""
+    record = open_record(store, runs_name(search, kind, count), _as_space(design, store.space(search)), seed=0)
     inputs = read_attributes(store, search)
     used = {recipe.model.weights for recipe in design.recipes.values()}
     weights = {name: digest for name, digest in inputs.get("weights", {}).items() if name in used}
@@ -96,24 +104,24 @@ def open_reruns(store: Store, search: str, count: int, design: Design) -> Record
     return record
 
 
-def read_design(store: Store, search: str, count: int) -> Design:
-    """Of the search's `count`-th confirmation."""
-    return Design.loads(read_attributes(store, runs_name(search, count))["identity"]["space"])
+def read_design(store: Store, search: str, kind: Kind, count: int) -> Design:
+    """Of the search's `count`-th reruns of a kind."""
+    return Design.loads(read_attributes(store, runs_name(search, kind, count))["identity"]["space"])
 
 
-def read_runs(store: Store, search: str, count: int) -> list[Trial]:
-    """The runs of the search's `count`-th confirmation that were started."""
-    return read_trials_of(store, runs_name(search, count))
+def read_runs(store: Store, search: str, kind: Kind, count: int) -> list[Trial]:
+    """The runs of the search's `count`-th reruns of a kind that were started."""
+    return read_trials_of(store, runs_name(search, kind, count))
 
 
-def count_confirmations(store: Store, search: str) -> int:
-    """How often a confirmation of the search was begun."""
-    return sum(name.startswith(f"{search}/{KIND}-") for name in derived_names(store, search))
+def count_reruns(store: Store, search: str, kind: Kind) -> int:
+    """How often reruns of the kind were begun."""
+    return sum(name.startswith(f"{search}/{kind}-") for name in derived_names(store, search))
 
 
-def runs_name(search: str, count: int) -> str:
+def runs_name(search: str, kind: Kind, count: int) -> str:
     """What the record, its folder and its lock are called."""
-    return f"{search}/{KIND}-{count}"
+    return f"{search}/{kind}-{count}"
 
 
 def _as_space(design: Design, path: Path) -> Reruns:
@@ -128,7 +136,11 @@ def _as_space(design: Design, path: Path) -> Reruns:
     return Reruns(path, design.dumps(), baselines, search, {}, {}, rerun, design)
 
 
-def fresh_seeds(number: int, used: Sequence[int]) -> tuple[int, ...]:
-    """So many seeds that nothing was trained with, always the same."""
+def fresh_seeds(store: Store, search: str, trials: Sequence[Trial], number: int) -> tuple[int, ...]:
+    """So many seeds that nothing of the search was trained with, always the same."""
+    used = [trial.recipe.seed for trial in trials]
+    for kind in get_args(Kind):
+        for count in range(1, count_reruns(store, search, kind) + 1):
+            used += read_design(store, search, kind, count).seeds
     first = 1 + max(used)
     return tuple(range(first, first + number))

@@ -143,6 +143,10 @@ class Space:
         """What the first trials sample, whatever the sampler is."""
         return [self.baseline_trial(baseline).params for baseline in self.baselines]
 
+    def watched(self, params: Mapping[str, Any]) -> Sequence[tuple[float, float]] | None:
+        """What is to be watched in place of the trial's own validation: nothing, where there is that."""
+        return None
+
     @property
     def description(self) -> str:
         """What it is, in Markdown, for people who look at its search elsewhere."""

@@ -6,7 +6,7 @@ does, because Ray never runs what follows it in a trial that is stopped: what mu
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from cifar_tune.images import TrainingData
 from cifar_tune.inputs import DeviceData
 from cifar_tune.network import count_macs
 from cifar_tune.recipe import Recipe
+from cifar_tune.search.trial import REPLAYS
 from cifar_tune.store import Keepsake
 from cifar_tune.training import DivergenceError, EpochMetrics, Training, is_out_of_memory, peak_memory
 from cifar_tune.weights import Weights, open_weights
@@ -41,6 +42,7 @@ class Assignment(TypedDict):
     num_threads: int
     use_gpu: bool
     keeps: Keepsake
+    watched: Sequence[tuple[float, float]] | None  # the validation of another run, by epoch, for one that has none
 
 
 def train_trial(config: Assignment, data: TrainingData) -> None:
@@ -52,7 +54,10 @@ def train_trial(config: Assignment, data: TrainingData) -> None:
         facts["device"] = prepare(device)
         recipe = Recipe.model_validate(config["recipe"])
         cache = _feature_cache(Path(config["features"]))
-        training = Training(recipe, _place(data, device), _weights(config["weights"], config["weights_digest"]), cache)
+        weights = _weights(config["weights"], config["weights_digest"])
+        training = Training(recipe, _place(data, device), weights, cache, config["watched"])
+        if config["watched"]:
+            facts[REPLAYS] = "the validation losses and accuracies of the trial that it trains again"
         facts |= {"num_parameters": training.num_parameters, "num_macs": count_macs(training.model), **training.facts}
         for metrics in _epochs(training, Path(config["folder"]), config["num_epochs_recorded"], config["keeps"]):
             tune.report({"metrics": asdict(metrics), "facts": facts})

@@ -17,6 +17,7 @@ from cifar_tune.search.goal import ACCURACY_ALONE, CostName, Goal
 State = Literal["running", "completed", "stopped early", "pruned", "diverged", "out of memory", "failed", "interrupted"]
 
 RERUN_OF, SEED = "trial", "seed"  # what a rerun samples: whose recipe, and with which seed
+REPLAYS = "replays"  # a fact of a run that has no validation of its own
 
 COMPLETE_STATES: tuple[State, ...] = ("completed", "stopped early")
 
@@ -54,6 +55,11 @@ class Trial:
     def is_rerun(self) -> bool:
         """Whether it repeats another trial with a seed of its own."""
         return RERUN_OF in self.params
+
+    @property
+    def has_own_score(self) -> bool:
+        """Whether its accuracies are its own, and not those of a run that it replays."""
+        return REPLAYS not in self.facts
 
     @property
     def label(self) -> str:

@@ -1,0 +1,166 @@
+"""The road of `cifar-tune evaluate`: winner and baseline retrained on all training images, the test set once."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cifar_tune.confirm import NoState
+from cifar_tune.confirmation import read_confirmation
+from cifar_tune.errors import UserError
+from cifar_tune.evaluation import (
+    Evaluation,
+    accuracy,
+    choose_winner,
+    free_weights,
+    open_test_set,
+    read_evaluation,
+    watched_epochs,
+)
+from cifar_tune.execution import Means, digest_weights, execute, load_data, tell_ending
+from cifar_tune.provenance import as_typed
+from cifar_tune.report import best_baseline, best_trial, output_console, told_openings
+from cifar_tune.search.openings import read_openings
+from cifar_tune.search.record import Record, read_attributes, read_record, write_attribute
+from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, open_reruns, read_design, runs_name
+from cifar_tune.search.trial import Trial
+from cifar_tune.store import Store
+
+PAGE = "page"  # the folder of what it writes, in the evaluation's
+TOLD = "told"  # of an evaluation's record: all that it writes is there, in MLflow too
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Means):
+    """The flags of `evaluate`."""
+
+    num_seeds: int = 3
+    flip_averaging: bool = False
+    again: bool = False
+
+
+def evaluate_search(store: Store, search: str, options: EvaluateOptions, console: Console) -> int:
+    """Start or resume the evaluation, or tell what it found if it is complete; the exit code."""
+    (trials,) = read_record(store, [search]).values()
+    if store.is_running(search):
+        raise UserError(f"The search {search} is running in another process; evaluate it when it is over.")
+    read_openings(store, search)  # a record that was altered is told before anything is trained
+    count, design = _design(store, search, trials, options, console)
+    name = runs_name(search, "evaluate", count)
+    with store.running(name):
+        record = open_reruns(store, search, "evaluate", count, design)
+        if TOLD not in read_attributes(store, name):
+            try:
+                code = _train_and_test(record, design, store, search, count, options, console)
+            except KeyboardInterrupt:  # before or after the training, which ends by itself
+                code = tell_ending("interrupted", console)
+            if code:
+                return code
+            write_attribute(store, name, TOLD, True)
+        free_weights(store, search, count)
+    found = read_evaluation(store, search)
+    assert found is not None
+    out = output_console(sys.stdout)
+    for part in render(found, flip_averaging=options.flip_averaging):
+        out.print(part, highlight=False)
+    out.print(f"\n{told_openings(read_openings(store, search))}", highlight=False)
+    out.print(f"The page: {store.search(name) / PAGE / 'index.html'}", highlight=False, soft_wrap=True)
+    out.print(f"In a browser: {as_typed('ui', *options.where)}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _train_and_test(
+    record: Record,
+    design: Design,
+    store: Store,
+    search: str,
+    count: int,
+    options: EvaluateOptions,
+    console: Console,
+) -> int:
+    """The exit code: 0 only if all is written that an evaluation writes."""
+    recipes = list(design.recipes.values())
+    record.check_unchanged("weights", digest_weights(recipes, console))
+    data = load_data(recipes[0], store, options)
+    record.check_unchanged("data", data.digest)
+    everything = data.all_for_training()
+    ending = execute(record, store, everything, design.num_runs, options, console, keeps="weights", keeper=NoState)
+    if ending != "complete":
+        return tell_ending(ending, console)
+    console.print("Opening the test set ...", style="dim")
+    images = open_test_set(store, search, count, options.data_dir, use_gpu=options.gpus_per_trial != 0)
+    found = read_evaluation(store, search)
+    assert found is not None
+    from cifar_tune.evaluation_page import write_page
+    from cifar_tune.tracking import log_files
+
+    folder = store.search(runs_name(search, "evaluate", count)) / PAGE
+    figures = write_page(folder, search, data.dataset, found, images, flip_averaging=options.flip_averaging)
+    log_files(store, record.id, folder, figures)
+    return 0
+
+
+def _design(
+    store: Store, search: str, trials: Sequence[Trial], options: EvaluateOptions, console: Console
+) -> tuple[int, Design]:
+    """The last one, which the options must agree with, or a new one; and the how manieth it is."""
+    count = count_reruns(store, search, "evaluate")
+    if count and not options.again:
+        design = read_design(store, search, "evaluate", count)
+        if len(design.seeds) != options.num_seeds:
+            raise UserError(
+                f"{search} has an evaluation with --seeds {len(design.seeds)}; give the same to go on with it or to "
+                f"see it, or --again for a new one, which opens the test set once more."
+            )
+        return count, design
+    baseline, winner = best_baseline(trials), _winner(store, search, trials, console)
+    if baseline is None or winner is None:
+        raise UserError(
+            f"No baseline of {search} has completed, so there is nothing to compare with; run it to its end."
+        )
+    chosen = {trial.number: trial for trial in (baseline, winner)}
+    seeds = fresh_seeds(store, search, trials, options.num_seeds)
+    recipes = {number: trial.recipe for number, trial in chosen.items()}
+    watched = {number: watched_epochs(trial) for number, trial in chosen.items()}
+    return count + 1, Design(baseline.number, 1, seeds, recipes, watched)
+
+
+def _winner(store: Store, search: str, trials: Sequence[Trial], console: Console) -> Trial | None:
+    """By fresh seeds where there are any, else by the search's score alone, which is said."""
+    confirmation = read_confirmation(store, search)
+    if confirmation is None:
+        said = "so the winner is the best by one run each, which is an optimistic choice"
+        console.print(f"Warning: {search} is not confirmed, {said}.", style="yellow", highlight=False)
+        return best_trial(trials)
+    means = {number: found.mean for number, found in confirmation.confirmed.items()}
+    number = choose_winner(means, confirmation.design.baseline)
+    return next(trial for trial in trials if trial.number == number)
+
+
+def render(found: Evaluation, *, flip_averaging: bool) -> list[Table | Text]:
+    """A row for the winner and one for the baseline, each with its interval; averaged ones by themselves."""
+    seeds = found.design.seeds
+    title = (
+        f"evaluation {found.count}: {len(seeds)} runs each on all training images, {len(found.winner.labels):,} test"
+    )
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for header in ("", "trial", "test\naccuracy", "95 % interval", "gain, points"):
+        table.add_column(header, justify="left" if header == "" else "right", header_style="bold")
+    for averaged in (False, True) if flip_averaging else (False,):
+        for role, tested in (("baseline", found.baseline), ("winner", found.winner)):
+            mean, low, high = accuracy(tested.averaged_hits if averaged else tested.hits)
+            gain = tuple(100 * value for value in found.gain(averaged=averaged))
+            table.add_row(
+                role + (", mean with mirror images" if averaged else ""),
+                str(tested.number),
+                f"{100 * mean:.2f} %",
+                f"{100 * low:.2f} to {100 * high:.2f}",
+                "" if role == "baseline" else "{:+.2f} ({:+.2f} to {:+.2f})".format(*gain),
+            )
+    parts: list[Table | Text] = [table]
+    if found.winner.number == found.baseline.number:
+        parts.append(Text("\nNo trial beat the baseline, so it is the winner."))
+    return parts
