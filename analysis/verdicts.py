@@ -17,7 +17,7 @@ from cifar_tune.significance import Gain, judge_gains, paired_difference
 
 Array = npt.NDArray[np.float32]
 
-DIFFICULTY = (2.6, 2.0)  # mean and standard deviation of the logits: 85 % are right on average
+DIFFICULTY = (2.6, 2.0)  # mean and standard deviation of the logits: 82 to 84 % are right on average
 POWER = 0.8
 
 
@@ -75,20 +75,23 @@ def smallest_gain(setting: Setting, num_repetitions: int) -> float:
 
 def main() -> None:
     """Print both."""
-    for setting in (
+    settings = (
         Setting(),
         Setting(num_finalists=1),
         Setting(luck=0.5),
         Setting(luck=0.0),
-        Setting(run_luck=0.0),
         Setting(run_luck=0.3),
-    ):
+        Setting(run_luck=0.3, num_seeds=2),
+    )
+    for setting in settings:
         share, _ = share_of_real(setting, 10_000)
         print(f"{setting}: any false 'real' in {100 * share:.1f} % of 10,000 repetitions", flush=True)
     for num_images in (500, 5_000):
-        # One recipe, which is the finalist: what is asked is what a given gain shows, not what a search finds.
-        found = smallest_gain(Setting(num_recipes=1, num_finalists=1, num_images=num_images, luck=0.5), 400)
-        print(f"{num_images} images, 5 seeds: a gain of {found:.2f} points is called real in 80 %", flush=True)
+        for num_seeds in (3, 5):
+            # One recipe, which is the finalist: what is asked is what a given gain shows, not what a search finds.
+            setting = Setting(num_recipes=1, num_finalists=1, num_images=num_images, num_seeds=num_seeds, luck=0.5)
+            found = smallest_gain(setting, 400)
+            print(f"{num_images} images, {num_seeds} seeds: of {found:.2f} points 80 % are called real", flush=True)
 
 
 if __name__ == "__main__":

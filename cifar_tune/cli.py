@@ -6,7 +6,7 @@ Exit codes: 0; 2 for what the user can mend, with one sentence; 1 for what faile
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
@@ -211,7 +211,7 @@ def confirm(
 @app.command()
 def evaluate(
     search: Annotated[str, typer.Argument(help="The search's name.")],
-    num_seeds: Annotated[int, typer.Option("--seeds", min=2, help="Runs of the winner, and of the baseline.")] = 3,
+    num_seeds: Annotated[int, typer.Option("--seeds", min=2, help="Runs of the winner, and of the baseline.")] = 5,
     flip_averaging: Annotated[
         bool, typer.Option("--flip-averaging", help="Tell the mean with the mirror images too, in rows of its own.")
     ] = False,
@@ -272,9 +272,12 @@ def delete(
         raise UserError(f"{search} is kept; nothing was deleted.")
     from cifar_tune.tracking import delete_runs
 
-    with opened.running(search):
+    with opened.running(search), ExitStack() as held:
         records = [search, *derived_names(opened, search)]
-        num_runs = sum(delete_runs(opened, str(read_attributes(opened, name)["id"])) for name in records)
+        for name in records[1:]:
+            held.enter_context(opened.running(name))
+        ids = [read_attributes(opened, name).get("id") for name in records]  # a record that was cut off has none
+        num_runs = sum(delete_runs(opened, search_id) for search_id in ids if search_id)
         freed = opened.delete_search(search)
         delete_record(opened, search)  # last, so that a deletion which is cut off can be repeated
     typer.echo(f"Deleted {search}: {len(trials)} trials, {num_runs} MLflow runs, {freed / 2**20:.1f} MiB.", err=True)

@@ -10,18 +10,22 @@ from rich.text import Text
 
 from cifar_tune.confirmation import METHOD, Confirmation, read_confirmation
 from cifar_tune.errors import UserError
-from cifar_tune.execution import EXIT_FAILED, Means, digest_weights, execute, load_data, tell_ending
-from cifar_tune.provenance import as_typed
-from cifar_tune.report import best_baseline, format_gain, output_console
-from cifar_tune.search.record import read_record
-from cifar_tune.search.reruns import (
-    Design,
-    count_reruns,
-    fresh_seeds,
-    open_reruns,
-    read_design,
-    runs_name,
+from cifar_tune.execution import (
+    EXIT_FAILED,
+    Ending,
+    Means,
+    digest_weights,
+    execute,
+    load_data,
+    opened_reruns,
+    tell_ending,
+    warn_of_changed_versions,
 )
+from cifar_tune.provenance import as_typed
+from cifar_tune.recipe import Recipe
+from cifar_tune.report import best_baseline, format_gain, output_console
+from cifar_tune.search.record import Record, read_record
+from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, read_design, unfinished_or_last
 from cifar_tune.search.trial import Trial
 from cifar_tune.store import STATE, Store
 
@@ -55,44 +59,59 @@ class NoState:
 def confirm_search(store: Store, search: str, options: ConfirmOptions, console: Console) -> int:
     """Start or resume the confirmation, or tell what it found if it is complete; the exit code."""
     (trials,) = read_record(store, [search]).values()
-    if store.is_running(search):
-        raise UserError(f"The search {search} is running in another process; confirm it when it is over.")
-    count, design = _design(store, search, trials, options)
-    name = runs_name(search, "confirm", count)
-    with store.running(name):
-        record = open_reruns(store, search, "confirm", count, design)
-        try:
-            recipes = list(design.recipes.values())
-            record.check_unchanged("weights", digest_weights(recipes, console))
-            data = load_data(recipes[0], store, options)
-            record.check_unchanged("data", data.digest)
-            ending = execute(record, store, data, design.num_runs, options, console, keeps="hits", keeper=NoState)
-        except KeyboardInterrupt:  # before or after the loop, which ends by itself
-            ending = "interrupted"
-    if ending != "complete":
-        return tell_ending(ending, console)
+    with opened_reruns(store, search, "confirm", lambda: _design(store, search, trials, options)) as (
+        _,
+        design,
+        record,
+    ):
+        if record.num_left(design.num_runs) or not record.is_shown:
+            ending = _train(record, design, store, options, console)
+            if ending != "complete":
+                return tell_ending(ending, console)
     found = read_confirmation(store, search)
     assert found is not None
     out = output_console(sys.stdout)
     for part in render(found, trials):
         out.print(part, highlight=False)
+    newer = newer_finalists(found, trials)
+    if newer:
+        said = f"Since then trial {newer[0]} has become one of the best; --again confirms it with fresh seeds."
+        out.print(f"\n{said}", highlight=False)
     out.print(f"\nIn the leaderboard: {as_typed('report', search, *options.where)}", highlight=False, soft_wrap=True)
     return EXIT_FAILED if design.baseline in found.broken else 0
 
 
+def newer_finalists(found: Confirmation, trials: Sequence[Trial]) -> list[int]:
+    """The trials that would be confirmed now and were not then, because the search went on."""
+    return [number for number in _finalists(trials, found.design.top) if number not in found.design.recipes]
+
+
+def _train(record: Record, design: Design, store: Store, options: ConfirmOptions, console: Console) -> Ending:
+    try:
+        warn_of_changed_versions(record, console)
+        recipes = list(design.recipes.values())
+        record.check_unchanged("weights", digest_weights(recipes, console))
+        data = load_data(recipes[0], store, options)
+        record.check_unchanged("data", data.digest)
+        return execute(record, store, data, design.num_runs, options, console, keeps="hits", keeper=NoState)
+    except KeyboardInterrupt:  # before or after the loop, which ends by itself
+        return "interrupted"
+
+
 def _design(store: Store, search: str, trials: Sequence[Trial], options: ConfirmOptions) -> tuple[int, Design]:
     """The last one, which the options must agree with, or a new one; and the how manieth it is."""
-    count = count_reruns(store, search, "confirm")
-    if count == 0 or options.again:
-        seeds = fresh_seeds(store, search, trials, options.num_seeds)
-        return count + 1, _new_design(search, trials, options, seeds)
-    design = read_design(store, search, "confirm", count)
-    if (design.top, len(design.seeds)) != (options.top, options.num_seeds):
-        raise UserError(
-            f"{search} has a confirmation with --top {design.top} --seeds {len(design.seeds)}; give the same to go on "
-            f"with it or to see it, or --again for a new one: adding runs to it would make chance findings likelier."
-        )
-    return count, design
+    count = unfinished_or_last(store, search, "confirm", again=options.again)
+    if count is not None:
+        design = read_design(store, search, "confirm", count)
+        if (design.top, len(design.seeds)) == (options.top, options.num_seeds):
+            return count, design
+        if not options.again:
+            raise UserError(
+                f"{search} has a confirmation with --top {design.top} --seeds {len(design.seeds)}; give the same to go "
+                f"on with it or to see it, or --again for a new one: more runs would make chance findings likelier."
+            )
+    seeds = fresh_seeds(store, search, trials, options.num_seeds)
+    return 1 + count_reruns(store, search, "confirm"), _new_design(search, trials, options, seeds)
 
 
 def _new_design(search: str, trials: Sequence[Trial], options: ConfirmOptions, seeds: tuple[int, ...]) -> Design:
@@ -101,14 +120,22 @@ def _new_design(search: str, trials: Sequence[Trial], options: ConfirmOptions, s
         raise UserError(
             f"No baseline of {search} has completed, so there is nothing to compare with; run it to its end."
         )
-    ranked = sorted((trial for trial in trials if trial.counts), key=lambda trial: -(trial.val_accuracy or 0.0))
-    recipes = {baseline.number: baseline.recipe}
-    for trial in ranked:
-        if len(recipes) <= options.top and trial.recipe not in recipes.values():
-            recipes[trial.number] = trial.recipe
-    if len(recipes) == 1:
+    finalists = _finalists(trials, options.top)
+    if not finalists:
         raise UserError(f"No trial of {search} but its baseline has completed; continue it with a larger --num-trials.")
-    return Design(baseline.number, options.top, seeds, recipes)
+    return Design(baseline.number, options.top, seeds, {baseline.number: baseline.recipe, **finalists})
+
+
+def _finalists(trials: Sequence[Trial], top: int) -> dict[int, Recipe]:
+    """The best by score that are not the baseline, no recipe twice."""
+    baseline = best_baseline(trials)
+    ranked = sorted((trial for trial in trials if trial.counts), key=lambda trial: -(trial.val_accuracy or 0.0))
+    found: dict[int, Recipe] = {}
+    for trial in ranked:
+        is_new = trial.recipe not in found.values() and (baseline is None or trial.recipe != baseline.recipe)
+        if is_new and len(found) < top:
+            found[trial.number] = trial.recipe
+    return found
 
 
 def render(found: Confirmation, trials: Sequence[Trial]) -> list[Table | Text]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cifar_tune.errors import UserError
 from cifar_tune.search.reruns import Design, count_reruns, read_design, read_runs
 from cifar_tune.search.trial import RERUN_OF, SEED, Trial
 from cifar_tune.significance import ALPHA, Gain, Hits, judge_gains, paired_difference
@@ -58,7 +57,8 @@ def read_confirmation(store: Store, search: str) -> Confirmation | None:
     for count in range(count_reruns(store, search, "confirm"), 0, -1):
         design, runs = read_design(store, search, "confirm", count), read_runs(store, search, "confirm", count)
         if sum(run.is_over for run in runs) == design.num_runs:
-            return judge(count, design, runs, {run.number: _read_hits(store, run) for run in runs if run.is_complete})
+            hits = {run.number: _read_hits(store, run) for run in runs if run.is_complete}
+            return judge(count, design, runs, {number: found for number, found in hits.items() if found is not None})
     return None
 
 
@@ -67,7 +67,7 @@ def judge(count: int, design: Design, runs: Sequence[Trial], hits: Mapping[int, 
     tables, broken = {}, {}
     for number in design.recipes:
         own = sorted((run for run in runs if run.params[RERUN_OF] == number), key=lambda run: int(run.params[SEED]))
-        bad = [f"{run.state} with seed {run.params[SEED]}" for run in own if run.number not in hits]
+        bad = [f"{_fate(run)} with seed {run.params[SEED]}" for run in own if run.number not in hits]
         if bad:
             broken[number] = ", ".join(bad)
         else:
@@ -86,10 +86,14 @@ def _confirmed(number: int, table: Hits, gain: Gain | None) -> Confirmed:
     return Confirmed(number, accuracy.mean, max(low, 0.0), min(high, 1.0), gain)
 
 
-def _read_hits(store: Store, run: Trial) -> Hits:
-    path = store.trial(run.search, run.number) / HITS
+def _fate(run: Trial) -> str:
+    return f"{HITS} is lost" if run.is_complete else run.state
+
+
+def _read_hits(store: Store, run: Trial) -> Hits | None:
+    """None where the file is missing or damaged; a report has other things to say too."""
     try:
-        hits: Hits = np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
-        raise UserError(f"{path} is missing or damaged; confirm the search with --again.") from None
+        hits: Hits = np.load(store.trial(run.search, run.number) / HITS, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
     return hits

@@ -96,7 +96,7 @@ class Display:
         for trial in self._trials.values():
             if trial.state == "running":
                 score = f"{100 * trial.val_accuracy:.2f} %" if trial.val_accuracy is not None else "…"
-                table.add_row(f"trial {trial.number}", f"epoch {trial.epochs}/{trial.recipe.epochs}", score)
+                table.add_row(trial.label, f"epoch {trial.epochs}/{trial.recipe.epochs}", score)
         return table
 
     def _ending(self, trial: Trial) -> str:
@@ -115,6 +115,8 @@ class Display:
     def _best(self) -> str:
         trials = self._trials.values()
         best, baseline = best_trial(trials), baseline_accuracy(trials)
+        if any(trial.is_rerun for trial in trials):
+            return "each with seeds of its own; what they say together is told in the end"
         if best is None:
             return "best: none has completed yet"
         gain = gain_in_points(best, baseline)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -20,12 +21,20 @@ from cifar_tune.evaluation import (
     read_evaluation,
     watched_epochs,
 )
-from cifar_tune.execution import Means, digest_weights, execute, load_data, tell_ending
+from cifar_tune.execution import (
+    Means,
+    digest_weights,
+    execute,
+    load_data,
+    opened_reruns,
+    tell_ending,
+    warn_of_changed_versions,
+)
 from cifar_tune.provenance import as_typed
 from cifar_tune.report import best_baseline, best_trial, output_console, told_openings
 from cifar_tune.search.openings import read_openings
 from cifar_tune.search.record import Record, read_attributes, read_record, write_attribute
-from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, open_reruns, read_design, runs_name
+from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, read_design, runs_name, unfinished_or_last
 from cifar_tune.search.trial import Trial
 from cifar_tune.store import Store
 
@@ -37,7 +46,7 @@ TOLD = "told"  # of an evaluation's record: all that it writes is there, in MLfl
 class EvaluateOptions(Means):
     """The flags of `evaluate`."""
 
-    num_seeds: int = 3
+    num_seeds: int = 5
     flip_averaging: bool = False
     again: bool = False
 
@@ -45,21 +54,17 @@ class EvaluateOptions(Means):
 def evaluate_search(store: Store, search: str, options: EvaluateOptions, console: Console) -> int:
     """Start or resume the evaluation, or tell what it found if it is complete; the exit code."""
     (trials,) = read_record(store, [search]).values()
-    if store.is_running(search):
-        raise UserError(f"The search {search} is running in another process; evaluate it when it is over.")
     read_openings(store, search)  # a record that was altered is told before anything is trained
-    count, design = _design(store, search, trials, options, console)
-    name = runs_name(search, "evaluate", count)
-    with store.running(name):
-        record = open_reruns(store, search, "evaluate", count, design)
-        if TOLD not in read_attributes(store, name):
+    design = partial(_design, store, search, trials, options, console)
+    with opened_reruns(store, search, "evaluate", design) as (count, chosen, record):
+        if TOLD not in read_attributes(store, record.name):
             try:
-                code = _train_and_test(record, design, store, search, count, options, console)
+                code = _train_and_test(record, chosen, store, search, count, options, console)
             except KeyboardInterrupt:  # before or after the training, which ends by itself
                 code = tell_ending("interrupted", console)
             if code:
                 return code
-            write_attribute(store, name, TOLD, True)
+            write_attribute(store, record.name, TOLD, True)
         free_weights(store, search, count)
     found = read_evaluation(store, search)
     assert found is not None
@@ -67,7 +72,7 @@ def evaluate_search(store: Store, search: str, options: EvaluateOptions, console
     for part in render(found, flip_averaging=options.flip_averaging):
         out.print(part, highlight=False)
     out.print(f"\n{told_openings(read_openings(store, search))}", highlight=False)
-    out.print(f"The page: {store.search(name) / PAGE / 'index.html'}", highlight=False, soft_wrap=True)
+    out.print(f"The page: {store.search(record.name) / PAGE / 'index.html'}", highlight=False, soft_wrap=True)
     out.print(f"In a browser: {as_typed('ui', *options.where)}", highlight=False, soft_wrap=True)
     return 0
 
@@ -82,6 +87,7 @@ def _train_and_test(
     console: Console,
 ) -> int:
     """The exit code: 0 only if all is written that an evaluation writes."""
+    warn_of_changed_versions(record, console)
     recipes = list(design.recipes.values())
     record.check_unchanged("weights", digest_weights(recipes, console))
     data = load_data(recipes[0], store, options)
@@ -107,15 +113,16 @@ def _design(
     store: Store, search: str, trials: Sequence[Trial], options: EvaluateOptions, console: Console
 ) -> tuple[int, Design]:
     """The last one, which the options must agree with, or a new one; and the how manieth it is."""
-    count = count_reruns(store, search, "evaluate")
-    if count and not options.again:
+    count = unfinished_or_last(store, search, "evaluate", again=options.again)
+    if count is not None:
         design = read_design(store, search, "evaluate", count)
-        if len(design.seeds) != options.num_seeds:
+        if len(design.seeds) == options.num_seeds:
+            return count, design
+        if not options.again:
             raise UserError(
                 f"{search} has an evaluation with --seeds {len(design.seeds)}; give the same to go on with it or to "
                 f"see it, or --again for a new one, which opens the test set once more."
             )
-        return count, design
     baseline, winner = best_baseline(trials), _winner(store, search, trials, console)
     if baseline is None or winner is None:
         raise UserError(
@@ -125,7 +132,7 @@ def _design(
     seeds = fresh_seeds(store, search, trials, options.num_seeds)
     recipes = {number: trial.recipe for number, trial in chosen.items()}
     watched = {number: watched_epochs(trial) for number, trial in chosen.items()}
-    return count + 1, Design(baseline.number, 1, seeds, recipes, watched)
+    return 1 + count_reruns(store, search, "evaluate"), Design(baseline.number, 1, seeds, recipes, watched)
 
 
 def _winner(store: Store, search: str, trials: Sequence[Trial], console: Console) -> Trial | None:

@@ -1,8 +1,9 @@
 """Training what a record has left: Ray, the MLflow runs, the display, and what is said when it stops early."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,7 +17,8 @@ from cifar_tune.provenance import as_typed, git_commit, hardware, package_versio
 from cifar_tune.recipe import Recipe
 from cifar_tune.search.driver import Driver, Observer
 from cifar_tune.search.ray_environment import configure_ray
-from cifar_tune.search.record import Record
+from cifar_tune.search.record import Record, delete_record
+from cifar_tune.search.reruns import Design, Kind, open_reruns, runs_name
 from cifar_tune.search.resources import plan_resources
 from cifar_tune.search.trial import State, Trial
 from cifar_tune.store import Keepsake, Store
@@ -54,6 +56,30 @@ class Means:
 def load_data(task: Recipe, store: Store, means: Means) -> TrainingData:
     """What the recipe's runs see."""
     return load_training_data(task.dataset, train_images=task.train_images, data_dir=means.data_dir, store=store.root)
+
+
+@contextmanager
+def kept_if_started(record: Record, store: Store) -> Iterator[Record]:
+    """The record itself; one of which nothing could start leaves nothing behind."""
+    try:
+        yield record
+    finally:
+        if record.num_started == 0:
+            delete_record(store, record.name)
+            store.delete_search(record.name)
+
+
+@contextmanager
+def opened_reruns(
+    store: Store, search: str, kind: Kind, design: Callable[[], tuple[int, Design]]
+) -> Iterator[tuple[int, Design, Record]]:
+    """Hold what `design` says is next, which is asked while nobody searches or deletes the search."""
+    with ExitStack() as held:
+        with store.running(search):
+            count, found = design()
+            held.enter_context(store.running(runs_name(search, kind, count)))
+            record = open_reruns(store, search, kind, count, found)
+        yield count, found, held.enter_context(kept_if_started(record, store))
 
 
 def digest_weights(recipes: Sequence[Recipe], console: Console) -> dict[str, str]:

@@ -203,7 +203,9 @@ def _verdict(trial: Trial, confirmation: Confirmation | None) -> dict[str, Any]:
             "verdict": gain.verdict,
             **dict(zip(BAND, (100 * x for x in (gain.mean, gain.low, gain.high)), strict=True)),
         }
-    return {"verdict": "unconfirmed" if trial.is_complete and not trial.is_baseline else None}
+    if trial.is_baseline or not trial.is_complete:
+        return {"verdict": None}
+    return {"verdict": "not judged" if confirmation and trial.number in confirmation.design.recipes else "unconfirmed"}
 
 
 def format_gain(gain: Gain | None) -> str:
@@ -222,7 +224,7 @@ def format_report(
         return frame.to_csv(index=False)
     if kind == "json":
         return json.dumps(_documents(frame, searches), indent=2) + "\n"
-    return _markdown(frame)
+    return _markdown(frame) + "".join(f"\n{sentence}.\n" for sentence in footnotes(frame))
 
 
 def _documents(frame: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
@@ -322,9 +324,12 @@ def headline(
 def _confirmed(trials: Sequence[Trial], confirmation: Confirmation | None) -> str:
     """What fresh seeds say of the best trial's gain; nothing where none was trained with them."""
     best = best_trial(trials)
-    gain = confirmation.gain(best.number) if confirmation and best else None
-    if confirmation is None or gain is None:
+    if confirmation is None or best is None or best.number not in confirmation.design.finalists:
         return ""
+    gain = confirmation.gain(best.number)
+    if gain is None:
+        broken = "; ".join(f"trial {number} {why}" for number, why in confirmation.broken.items())
+        return f"It could not be judged with fresh seeds: {broken}."
     after = "" if confirmation.count == 1 else f", the search's confirmation {confirmation.count}"
     return f"Again with {len(confirmation.design.seeds)} fresh seeds: {format_gain(gain)}{after}."
 
@@ -395,7 +400,13 @@ def render(
         said = headline(trials, extensions.get(name), confirmations.get(name))
         said += f" {told_openings(openings[name])}" if openings.get(name) else ""
         parts += [Text(f"\n{name}: {said}"), *describe_pruning(trials)]
-    return [*parts, Text(f"\n{METHOD if confirmations else UNCONFIRMED}.", style="dim")]
+    return [*parts, *(Text(f"\n{sentence}.", style="dim") for sentence in footnotes(frame))]
+
+
+def footnotes(frame: pd.DataFrame) -> list[str]:
+    """What the verdicts in a leaderboard mean."""
+    verdicts = set(frame["verdict"].dropna())
+    return [*([METHOD] if verdicts - {"unconfirmed"} else []), *([UNCONFIRMED] if "unconfirmed" in verdicts else [])]
 
 
 def describe_pruning(trials: Sequence[Trial]) -> list[Table | Text]:

@@ -17,6 +17,7 @@ from cifar_tune.execution import (
     Means,
     digest_weights,
     execute,
+    kept_if_started,
     load_data,
     tell_ending,
     warn_of_changed_versions,
@@ -33,7 +34,7 @@ from cifar_tune.report import (
 )
 from cifar_tune.search.extend import check_extends, extend
 from cifar_tune.search.limits import check_limits
-from cifar_tune.search.record import Record, delete_record, open_record
+from cifar_tune.search.record import Record, open_record
 from cifar_tune.search.resources import plan_resources, this_machine
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
 from cifar_tune.search.trial import Trial
@@ -84,7 +85,7 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
     num_trials = options.num_trials or space.search.num_trials
     if options.extends == name:
         raise UserError(f"--extend {name}: a search cannot extend itself; give the new one another --name.")
-    with store.running(name), _opened(space, store, name, options.seed) as record:
+    with store.running(name), kept_if_started(open_record(store, name, space, options.seed), store) as record:
         if options.extends:
             check_extends(record, store, options.extends)
         warn_of_changed_versions(record, console)
@@ -112,18 +113,6 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
 
 def _check_weights(space: Space, console: Console) -> dict[str, str]:
     return digest_weights([*space.baselines, *space.draw_recipes(NUM_RANGE_DRAWS)], console)
-
-
-@contextmanager
-def _opened(space: Space, store: Store, name: str, seed: int) -> Iterator[Record]:
-    """The record; a search that could not start leaves none behind."""
-    record = open_record(store, name, space, seed)
-    try:
-        yield record
-    finally:
-        if record.num_started == 0:
-            delete_record(store, name)
-            store.delete_search(name)
 
 
 def _exit_code(record: Record, console: Console) -> int:

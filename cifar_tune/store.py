@@ -94,7 +94,7 @@ class Store:
             held = lock.acquire(timeout=LOCK_SECONDS)
         except Timeout:
             raise UserError(
-                f"The search {name} is running in another process; wait for it, or take another --name."
+                f"The search {name} is running in another process; wait for it, or give a new search another --name."
             ) from None
         with held:
             yield

@@ -290,8 +290,8 @@ class Training:
         logits = self.predict(images)
         loss = F.cross_entropy(logits, images.labels)
         hits = (logits.argmax(dim=1) == images.labels).sum()
-        loss, accuracy = torch.stack([loss, hits / len(images)]).tolist()
-        return loss, accuracy
+        loss, hits = torch.stack([loss, hits]).tolist()
+        return loss, hits / len(images)
 
     @torch.inference_mode()
     def predict(self, images: DeviceImages) -> Tensor:

@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests that take minutes first, so that they do not all fall to one process at the end."""
-    long = ("test_search.py", "test_states.py", "test_extend.py", "test_goal.py")
+    long = ("test_search.py", "test_states.py", "test_evaluate.py", "test_confirm.py", "test_extend.py", "test_goal.py")
     items.sort(key=lambda item: item.path.name not in long)
 
 

@@ -1,6 +1,5 @@
-"""`evaluate` through the command line: real Ray, Optuna and MLflow on tiny trials of the built-in data set."""
+"""`evaluate` through the command line: real Ray, Optuna and MLflow on tiny trials of random images."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ import torch
 from commands import Call, Start, wait_until
 from image_files import one_shard, random_images, write_shard
 from mlflow.tracking import MlflowClient
+from records import written
 
-from cifar_tune import shapes
 from cifar_tune.classifier import load_classifier
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation import (
-    LOGITS,
     Outcome,
     choose_winner,
     confusion,
@@ -24,8 +22,10 @@ from cifar_tune.evaluation import (
     read_evaluation,
 )
 from cifar_tune.evaluation_page import class_report, draw_confusion
+from cifar_tune.images import Images
+from cifar_tune.report import told_openings
 from cifar_tune.search.openings import OPENINGS, note_opening, read_openings
-from cifar_tune.search.record import read_attributes, read_record, write_attribute
+from cifar_tune.search.record import open_record, read_attributes, read_record, write_attribute
 from cifar_tune.search.reruns import read_runs
 from cifar_tune.store import WEIGHTS, Store
 
@@ -33,7 +33,7 @@ SPACE = """
 from cifar_tune import Recipe, Search
 
 BASELINE = Recipe(
-    dataset="shapes",
+    dataset="cifar10",
     model={"name": "mini_resnet"},
     optimizer={"name": "adam", "lr": 0.001},
     schedule={"name": "plateau", "patience": 0},
@@ -47,33 +47,41 @@ def space(trial):
     return BASELINE.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-2, log=True)})
 
 
-SEARCH = Search(num_trials=3, scheduler={"name": "none"})
+SEARCH = Search(num_trials=2, scheduler={"name": "none"})
 """
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a search of three trials."""
-    from cifar_tune.cli import app
-
-    folder = tmp_path_factory.mktemp("searched")
-    (folder / "tiny.py").write_text(SPACE, encoding="utf-8")
-    app(["run", str(folder / "tiny.py"), "--store", str(folder / "store")], standalone_mode=False)
-    return folder / "store"
-
-
 @pytest.fixture
-def store(searched: Path, tmp_path: Path) -> Store:
-    """A copy of it."""
-    shutil.copytree(searched, tmp_path / "store")
-    return Store(tmp_path / "store")
+def searched(store: Store, tmp_path: Path) -> Store:
+    """A store with the record of a search that has no trial yet."""
+    open_record(store, "tiny", written(tmp_path, SPACE), seed=0)
+    return store
 
 
-def test_winner_and_baseline_are_trained_on_everything_and_tested_once(store: Store, call: Call) -> None:
-    arguments = ("evaluate", "tiny", "--store", store.root, "--seeds", 2, "--flip-averaging")
+def test_winner_and_baseline_are_trained_on_everything_and_tested_once(
+    tmp_path: Path, start: Start, call: Call
+) -> None:
+    """The test file raises when it is read, until the evaluation has come there: it is no parquet at all."""
+    store, data, path = Store(tmp_path / "store"), tmp_path / "data", tmp_path / "tiny.py"
+    write_shard(one_shard(data), random_images(400))
+    one_shard(data, "test").write_bytes(b"not to be read")
+    path.write_text(SPACE, encoding="utf-8")
+    where = ("--store", store.root, "--data-dir", data)
+    assert call("run", path, *where).code == 0
+    arguments = ("evaluate", "tiny", "--seeds", 2, "--flip-averaging", *where)
+    process = start(*arguments)
+    wait_until(lambda: len(list(store.root.rglob(f"evaluate-1/**/{WEIGHTS}"))) > 1)
+    process.kill()
+    process.wait()
+    assert read_openings(store, "tiny") == []
+    unreadable = call(*arguments)
+    assert unreadable.code == 2
+    assert "test-00000-of-00001.parquet" in unreadable.stderr
+
+    images = random_images(100, seed=1)
+    write_shard(one_shard(data, "test"), images)
     answer = call(*arguments)
     assert answer.code == 0, answer.stderr
-    assert "not confirmed" in answer.stderr
     trials, runs = read_record(store)["tiny"], read_runs(store, "tiny", "evaluate", 1)
     winner = max(trials, key=lambda trial: (trial.val_accuracy or 0, -trial.number)).number
     assert len(runs) == (4 if winner else 2)
@@ -84,7 +92,7 @@ def test_winner_and_baseline_are_trained_on_everything_and_tested_once(store: St
     found = read_evaluation(store, "tiny")
     assert found is not None
     assert found.winner.number == winner
-    assert_logits_are_the_networks(store, found.baseline)
+    assert_logits_are_the_networks(store, found.baseline, images)
     assert "evaluation 1: 2 runs each" in plain(answer.stdout)
     assert "mean with mirror images" in plain(answer.stdout)
     assert "opened once" in plain(answer.stdout)
@@ -97,7 +105,7 @@ def test_winner_and_baseline_are_trained_on_everything_and_tested_once(store: St
     assert page.count("<img") == 2
     assert_mlflow_has_the_page(store)
 
-    refused = call("evaluate", "tiny", "--store", store.root, "--seeds", 3)
+    refused = call("evaluate", "tiny", "--seeds", 3, *where)
     assert refused.code == 2
     assert "--seeds 2" in refused.stderr
 
@@ -107,16 +115,15 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def assert_logits_are_the_networks(store: Store, baseline: Outcome) -> None:
+def assert_logits_are_the_networks(store: Store, baseline: Outcome, images: Images) -> None:
     """Of the first seed, whose weights are kept: on the test images and their mirror images."""
-    pixels, labels = shapes.generate("test")
-    assert (baseline.labels == labels).all()
+    assert (baseline.labels == images.labels).all()
     run = read_runs(store, "tiny", "evaluate", 1)[0]
     classifier, recipe = load_classifier(store.trial(run.search, run.number) / WEIGHTS)
     assert recipe == run.recipe
-    images = torch.from_numpy(pixels[:50])
+    pixels = torch.from_numpy(images.images[:50])
     with torch.inference_mode():
-        expected = [classifier(images), classifier(images.flip(-1))]
+        expected = [classifier(pixels), classifier(pixels.flip(-1))]
     for found, logits in zip(baseline.logits[0], expected, strict=True):
         np.testing.assert_allclose(found[:50], logits.numpy(), atol=1e-4)
 
@@ -130,42 +137,26 @@ def assert_mlflow_has_the_page(store: Store) -> None:
     assert 0 < parent.data.metrics["test_accuracy"] < 1
 
 
-def test_an_evaluation_that_is_killed_opens_the_test_set_once(store: Store, start: Start, call: Call) -> None:
-    arguments = ("evaluate", "tiny", "--store", store.root, "--seeds", 2)
-    process = start(*arguments)
-    wait_until(lambda: len(list(store.root.rglob(WEIGHTS))) > 1)
-    process.kill()
-    process.wait()
-    assert read_openings(store, "tiny") == []
-    process = start(*arguments)
-    wait_until(lambda: bool(list(store.root.rglob(LOGITS))))
-    process.kill()
-    process.wait()
-    last = call(*arguments)
-    assert last.code == 0, last.stderr
-    assert len(read_openings(store, "tiny")) == 1
-    assert call(*arguments, "--again").code == 0
-    assert "opened 2 times" in plain(call("report", "--store", store.root).stdout)
-
-
 # The record of openings
 
 
-def test_an_opening_is_noted_once_and_before_the_next(store: Store) -> None:
+def test_an_opening_is_noted_once_and_before_the_next(searched: Store) -> None:
     for evaluation in (1, 1, 2, 1):
-        note_opening(store, "tiny", evaluation)
-    assert [opening.evaluation for opening in read_openings(store, "tiny")] == [1, 2]
+        note_opening(searched, "tiny", evaluation)
+    openings = read_openings(searched, "tiny")
+    assert [opening.evaluation for opening in openings] == [1, 2]
+    assert told_openings(openings).startswith("The test set of this search was opened 2 times, last on 20")
 
 
 @pytest.mark.parametrize("alter", [lambda entries: entries[1:], lambda entries: [{**entries[0], "at": "1999"}]])
 def test_an_altered_record_of_openings_is_told(
-    store: Store, alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+    searched: Store, alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 ) -> None:
     for evaluation in (1, 2):
-        note_opening(store, "tiny", evaluation)
-    write_attribute(store, "tiny", OPENINGS, alter(read_attributes(store, "tiny")[OPENINGS]))
+        note_opening(searched, "tiny", evaluation)
+    write_attribute(searched, "tiny", OPENINGS, alter(read_attributes(searched, "tiny")[OPENINGS]))
     with pytest.raises(UserError, match="altered"):
-        read_openings(store, "tiny")
+        read_openings(searched, "tiny")
 
 
 # What is made of the networks' logits
@@ -205,21 +196,3 @@ def test_a_hundred_classes_are_drawn_with_their_names() -> None:
 def test_of_equals_the_baseline_wins() -> None:
     assert choose_winner({0: 0.5, 3: 0.6, 4: 0.55}, 0) == 3
     assert choose_winner({0: 0.6, 3: 0.6}, 0) == 0
-
-
-def test_only_an_evaluation_reads_the_test_images(tmp_path: Path, call: Call) -> None:
-    """The test file raises when it is read: it is no parquet at all, which its name does not tell."""
-    data, path = tmp_path / "data", tmp_path / "tiny.py"
-    write_shard(one_shard(data), random_images(400))
-    one_shard(data, "test").write_bytes(b"not to be read")
-    path.write_text(SPACE.replace('"shapes"', '"cifar10"').replace("epochs=3", "epochs=1"), encoding="utf-8")
-    where = ("--store", tmp_path / "store", "--data-dir", data)
-    assert call("run", path, "--num-trials", 2, *where).code == 0
-    assert call("confirm", "tiny", "--top", 1, "--seeds", 2, *where).code == 0
-    evaluated = call("evaluate", "tiny", "--seeds", 2, *where)
-    assert evaluated.code == 2
-    assert "test-00000-of-00001.parquet" in evaluated.stderr
-
-    write_shard(one_shard(data, "test"), random_images(100, seed=1))
-    assert call("evaluate", "tiny", "--seeds", 2, *where).code == 0
-    assert len(read_openings(Store(tmp_path / "store"), "tiny")) == 1

@@ -63,7 +63,7 @@ class Design:
         """What `dumps` wrote."""
         found = json.loads(text)
         recipes = {int(number): Recipe.model_validate(recipe) for number, recipe in found["recipes"].items()}
-        watched = {int(number): [(a, b) for a, b in epochs] for number, epochs in found["watched"].items()}
+        watched = {int(number): [(a, b) for a, b in epochs] for number, epochs in found.get("watched", {}).items()}
         return cls(found["baseline"], found["top"], tuple(found["seeds"]), recipes, watched)
 
 
@@ -95,13 +95,27 @@ class Reruns(Space):
 
 def open_reruns(store: Store, search: str, kind: Kind, count: int, design: Design) -> Record:
     """The record of the search's `count`-th reruns of a kind, begun with the same data and weights as the search."""
-    record = open_record(store, runs_name(search, kind, count), _as_space(design, store.space(search)), seed=0)
+    name = runs_name(search, kind, count)
+    # What stands there stays as it is, though this version would write it otherwise.
+    known = name in derived_names(store, search) and read_attributes(store, name).get("identity")
+    text = known["space"] if known else design.dumps()
+    record = open_record(store, name, _as_space(design, text, store.space(search)), seed=0)
     inputs = read_attributes(store, search)
     used = {recipe.model.weights for recipe in design.recipes.values()}
     weights = {name: digest for name, digest in inputs.get("weights", {}).items() if name in used}
     record.check_unchanged("data", inputs["data"])
     record.check_unchanged("weights", weights)
     return record
+
+
+def unfinished_or_last(store: Store, search: str, kind: Kind, *, again: bool) -> int | None:
+    """The count of the reruns to go on with or to show; None where new ones are to begin."""
+    count = count_reruns(store, search, kind)
+    if count == 0:
+        return None
+    design, runs = read_design(store, search, kind, count), read_runs(store, search, kind, count)
+    is_complete = sum(run.is_over for run in runs) == design.num_runs
+    return None if again and is_complete else count
 
 
 def read_design(store: Store, search: str, kind: Kind, count: int) -> Design:
@@ -115,8 +129,9 @@ def read_runs(store: Store, search: str, kind: Kind, count: int) -> list[Trial]:
 
 
 def count_reruns(store: Store, search: str, kind: Kind) -> int:
-    """How often reruns of the kind were begun."""
-    return sum(name.startswith(f"{search}/{kind}-") for name in derived_names(store, search))
+    """How often reruns of the kind were begun; a record that was cut off before it said of what is made anew."""
+    names = [name for name in derived_names(store, search) if name.startswith(f"{search}/{kind}-")]
+    return sum("identity" in read_attributes(store, name) for name in names)
 
 
 def runs_name(search: str, kind: Kind, count: int) -> str:
@@ -124,7 +139,7 @@ def runs_name(search: str, kind: Kind, count: int) -> str:
     return f"{search}/{kind}-{count}"
 
 
-def _as_space(design: Design, path: Path) -> Reruns:
+def _as_space(design: Design, text: str, path: Path) -> Reruns:
     recipes = design.recipes
 
     def rerun(trial: optuna.Trial) -> Recipe:
@@ -133,7 +148,7 @@ def _as_space(design: Design, path: Path) -> Reruns:
 
     baselines = tuple(recipes[design.baseline].model_copy(update={"seed": seed}) for seed in design.seeds)
     search = Search(num_trials=design.num_runs, sampler="random", scheduler=NoStopping())
-    return Reruns(path, design.dumps(), baselines, search, {}, {}, rerun, design)
+    return Reruns(path, text, baselines, search, {}, {}, rerun, design)
 
 
 def fresh_seeds(store: Store, search: str, trials: Sequence[Trial], number: int) -> tuple[int, ...]:
