@@ -243,6 +243,28 @@ def evaluate(
 
 
 @app.command()
+def predict(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A weights.safetensors that a search or evaluate kept.")
+    ],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Of any size, mode and format.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes of each to tell.")] = 3,
+) -> None:
+    """Tell the classes of your own images."""
+    from cifar_tune.predict import predict
+
+    found = predict(model, images, top)
+    for prediction in found:
+        if prediction.error is None:
+            told = ", ".join(f"{name} {100 * share:.1f} %" for name, share in prediction.classes)
+            print(f"{prediction.path}: {told}")
+    unread = [prediction for prediction in found if prediction.error is not None]
+    for prediction in unread:
+        print(f"cifar-tune: {prediction.path} was skipped: {prediction.error}", file=sys.stderr)
+    raise typer.Exit(2 if unread else 0)
+
+
+@app.command()
 def ui(
     store: StoreFolder = None,
     host: Annotated[

@@ -398,6 +398,7 @@ OPTIONS = {
     "confirm": "--top --seeds --again --data-dir --store --cpus-per-trial --gpus-per-trial --max-concurrent --address",
     "evaluate": "--seeds --flip-averaging --again --data-dir --store --cpus-per-trial --gpus-per-trial "
     "--max-concurrent --address",
+    "predict": "--top",
     "ui": "--store --host --port",
     "delete": "--yes --store",
 }

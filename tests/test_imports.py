@@ -19,7 +19,7 @@ ROOMS = {
     "torchvision": ("archive.py", "models.py"),
     "kornia": ("augment.py",),
     "pyarrow": ("parquet.py",),
-    "PIL": ("parquet.py",),
+    "PIL": ("parquet.py", "predict.py"),
     "safetensors": ("checkpoint.py", "classifier.py", "features.py", "weights.py"),
     "pandas": ("report.py",),
     "scipy": ("search/", "significance.py"),
