@@ -34,11 +34,12 @@ from cifar_tune.provenance import as_typed
 from cifar_tune.report import best_baseline, best_trial, output_console, told_openings
 from cifar_tune.search.openings import read_openings
 from cifar_tune.search.record import Record, read_attributes, read_record, write_attribute
-from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, read_design, runs_name, unfinished_or_last
+from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, read_design, unfinished_or_last
 from cifar_tune.search.trial import Trial
 from cifar_tune.store import Store
 
 PAGE = "page"  # the folder of what it writes, in the evaluation's
+EXPORT = "export"  # the winner for its users, beside it
 TOLD = "told"  # of an evaluation's record: all that it writes is there, in MLflow too
 
 
@@ -65,7 +66,6 @@ def evaluate_search(store: Store, search: str, options: EvaluateOptions, console
             if code:
                 return code
             write_attribute(store, record.name, TOLD, True)
-        free_weights(store, search, count)
     found = read_evaluation(store, search)
     assert found is not None
     out = output_console(sys.stdout)
@@ -73,6 +73,7 @@ def evaluate_search(store: Store, search: str, options: EvaluateOptions, console
         out.print(part, highlight=False)
     out.print(f"\n{told_openings(read_openings(store, search))}", highlight=False)
     out.print(f"The page: {store.search(record.name) / PAGE / 'index.html'}", highlight=False, soft_wrap=True)
+    out.print(f"The winner, to use and to search on from: {store.search(record.name) / EXPORT}", soft_wrap=True)
     out.print(f"In a browser: {as_typed('ui', *options.where)}", highlight=False, soft_wrap=True)
     return 0
 
@@ -101,9 +102,14 @@ def _train_and_test(
     found = read_evaluation(store, search)
     assert found is not None
     from cifar_tune.evaluation_page import write_page
+    from cifar_tune.export import export_winner
     from cifar_tune.tracking import log_files
 
-    folder = store.search(runs_name(search, "evaluate", count)) / PAGE
+    weights = free_weights(store, search, count)[found.winner.number]
+    said = f"The winner of the search {search}, its trial {found.winner.number}, is the recipe to beat."
+    winner, space = design.recipes[found.winner.number], store.space(search).read_text(encoding="utf-8")
+    export_winner(store.search(record.name) / EXPORT, weights, winner, space, said)
+    folder = store.search(record.name) / PAGE
     figures = write_page(folder, search, data.dataset, found, images, flip_averaging=options.flip_averaging)
     log_files(store, record.id, folder, figures)
     return 0

@@ -27,6 +27,7 @@ from cifar_tune.report import told_openings
 from cifar_tune.search.openings import OPENINGS, note_opening, read_openings
 from cifar_tune.search.record import open_record, read_attributes, read_record, write_attribute
 from cifar_tune.search.reruns import read_runs
+from cifar_tune.search.space import load_space
 from cifar_tune.store import WEIGHTS, Store
 
 SPACE = """
@@ -104,6 +105,7 @@ def test_winner_and_baseline_are_trained_on_everything_and_tested_once(
     assert "http" not in page
     assert page.count("<img") == 2
     assert_mlflow_has_the_page(store)
+    assert_the_winner_is_exported(store, found.winner.number)
 
     refused = call("evaluate", "tiny", "--seeds", 3, *where)
     assert refused.code == 2
@@ -126,6 +128,18 @@ def assert_logits_are_the_networks(store: Store, baseline: Outcome, images: Imag
         expected = [classifier(pixels), classifier(pixels.flip(-1))]
     for found, logits in zip(baseline.logits[0], expected, strict=True):
         np.testing.assert_allclose(found[:50], logits.numpy(), atol=1e-4)
+
+
+def assert_the_winner_is_exported(store: Store, winner: int) -> None:
+    folder = store.search("tiny/evaluate-1") / "export"
+    classifier, recipe = load_classifier(folder / WEIGHTS)
+    assert recipe.model_copy(update={"seed": 0}) == read_record(store)["tiny"][winner].recipe
+    program = torch.export.load(folder / "model.pt2").module()
+    for number in (1, 7):
+        images = torch.randint(0, 256, (number, 3, 32, 32), dtype=torch.uint8)
+        with torch.inference_mode():
+            torch.testing.assert_close(program(images), classifier(images))
+    assert load_space(folder / "winner.py").baselines == (read_record(store)["tiny"][winner].recipe,)
 
 
 def assert_mlflow_has_the_page(store: Store) -> None:

@@ -1,0 +1,34 @@
+"""What `evaluate` exports: every network as a program, and every shipped space with another recipe to beat."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from runs import BASE, variants
+
+from cifar_tune.classifier import Classifier
+from cifar_tune.export import as_program, with_baseline
+from cifar_tune.search.space import load_space
+
+SPACES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", variants("model"))
+def test_a_program_gives_the_networks_logits_for_any_number_of_images(name: str) -> None:
+    torch.manual_seed(0)
+    network = BASE.replace({"model/name": name}).model.build(10)
+    classifier = Classifier(network, [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]).eval()
+    program = as_program(classifier).module()
+    for number in (1, 3):
+        images = torch.randint(0, 256, (number, 3, 32, 32), dtype=torch.uint8)
+        with torch.inference_mode():
+            torch.testing.assert_close(program(images), classifier(images))
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_a_space_starts_from_any_recipe_that_it_gave(path: Path, tmp_path: Path) -> None:
+    space = load_space(path)
+    for number, recipe in enumerate([*space.baselines, *space.draw_recipes(5)]):
+        written = tmp_path / f"winner{number}.py"
+        written.write_text(with_baseline(space.source, recipe, "A winner."), encoding="utf-8")
+        assert load_space(written).baselines == (recipe,)
