@@ -167,7 +167,9 @@ def test_the_report_says_what_pruning_saved_only_where_a_trial_was_pruned() -> N
     assert "Pruning stopped 1 of 4 trials and saved up to 6 of 32 epochs, about 3 s by" in said
     (row,) = [line for line in said.splitlines() if line.lstrip().startswith("0.25")]
     assert row.split() == ["0.25", "1", "6", "3", "-0.50", "(n=3)", "-", "(n=0)", "constant"]
-    assert len(render({"tiny": trials}, 100)) == 4
+    assert (
+        len(render({"tiny": trials}, 100)) == 5
+    )  # the leaderboard, the headline, two of pruning, what "unconfirmed" means
 
 
 def test_an_estimate_is_shown_with_its_n() -> None:
