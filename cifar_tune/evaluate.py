@@ -73,7 +73,8 @@ def evaluate_search(store: Store, search: str, options: EvaluateOptions, console
         out.print(part, highlight=False)
     out.print(f"\n{told_openings(read_openings(store, search))}", highlight=False)
     out.print(f"The page: {store.search(record.name) / PAGE / 'index.html'}", highlight=False, soft_wrap=True)
-    out.print(f"The winner, to use and to search on from: {store.search(record.name) / EXPORT}", soft_wrap=True)
+    exported = store.search(record.name) / EXPORT
+    out.print(f"The winner, to use and to search on from: {exported}", highlight=False, soft_wrap=True)
     out.print(f"In a browser: {as_typed('ui', *options.where)}", highlight=False, soft_wrap=True)
     return 0
 
