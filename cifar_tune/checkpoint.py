@@ -1,4 +1,4 @@
-"""The files of a trial: `state.pt`, from which an interrupted run goes on, and `weights.safetensors` or `val_hits.npy`.
+"""The files of a trial: `state.pt`, from which an interrupted run goes on, `weights.safetensors`, and arrays.
 
 Each appears whole or not at all, and none is ever unpickled: `torch.load` with `weights_only`, safetensors, numpy.
 """
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
-from cifar_tune.store import HITS, STATE, WEIGHTS
+from cifar_tune.store import STATE, WEIGHTS
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -37,14 +38,14 @@ def save_weights(folder: Path, model: torch.nn.Module, metadata: Mapping[str, An
     _write(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata=texts))
 
 
-def save_hits(folder: Path, hits: torch.Tensor) -> None:
-    """Which validation images the network was right about: bool (n,)."""
+def save_array(path: Path, array: npt.NDArray[np.generic]) -> None:
+    """An array as a file of numpy's own."""
 
-    def save(path: Path) -> None:
-        with path.open("wb") as file:  # numpy would add a suffix to a path
-            np.save(file, hits.cpu().numpy(), allow_pickle=False)
+    def save(partial: Path) -> None:
+        with partial.open("wb") as file:  # numpy would add a suffix to a path
+            np.save(file, array, allow_pickle=False)
 
-    _write(folder / HITS, save)
+    _write(path, save)
 
 
 def _write(path: Path, save: Callable[[Path], None]) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -10,24 +11,14 @@ from rich.text import Text
 
 from cifar_tune.confirmation import METHOD, Confirmation, read_confirmation
 from cifar_tune.errors import UserError
-from cifar_tune.execution import (
-    EXIT_FAILED,
-    Ending,
-    Means,
-    digest_weights,
-    execute,
-    load_data,
-    opened_reruns,
-    tell_ending,
-    warn_of_changed_versions,
-)
+from cifar_tune.execution import EXIT_FAILED, Means, opened_reruns, tell_ending, train_reruns
 from cifar_tune.provenance import as_typed
 from cifar_tune.recipe import Recipe
 from cifar_tune.report import best_baseline, format_gain, output_console
-from cifar_tune.search.record import Record, read_record
+from cifar_tune.search.record import read_record
 from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, read_design, unfinished_or_last
 from cifar_tune.search.trial import Trial
-from cifar_tune.store import STATE, Store
+from cifar_tune.store import Store
 
 
 @dataclass(frozen=True)
@@ -39,33 +30,16 @@ class ConfirmOptions(Means):
     again: bool = False
 
 
-class NoState:
-    """Frees the state of every rerun that is over. An Observer."""
-
-    def __init__(self, store: Store, trials: Sequence[Trial]) -> None:
-        self._store = store
-        for trial in trials:  # one that ended when the process died may have left its state
-            self.update(trial)
-
-    def update(self, trial: Trial) -> None:
-        """When it is over."""
-        if trial.is_over:
-            (self._store.trial(trial.search, trial.number) / STATE).unlink(missing_ok=True)
-
-    def tick(self) -> None:
-        """Nothing between two updates."""
-
-
 def confirm_search(store: Store, search: str, options: ConfirmOptions, console: Console) -> int:
     """Start or resume the confirmation, or tell what it found if it is complete; the exit code."""
     (trials,) = read_record(store, [search]).values()
-    with opened_reruns(store, search, "confirm", lambda: _design(store, search, trials, options)) as (
-        _,
-        design,
-        record,
-    ):
+    wanted = partial(_design, store, search, trials, options)
+    with opened_reruns(store, search, "confirm", wanted) as (_, design, record):
         if record.num_left(design.num_runs) or not record.is_shown:
-            ending = _train(record, design, store, options, console)
+            try:
+                ending = train_reruns(record, design, store, options, console, keeps="hits")
+            except KeyboardInterrupt:  # before or after the training, which ends by itself
+                ending = "interrupted"
             if ending != "complete":
                 return tell_ending(ending, console)
     found = read_confirmation(store, search)
@@ -84,18 +58,6 @@ def confirm_search(store: Store, search: str, options: ConfirmOptions, console: 
 def newer_finalists(found: Confirmation, trials: Sequence[Trial]) -> list[int]:
     """The trials that would be confirmed now and were not then, because the search went on."""
     return [number for number in _finalists(trials, found.design.top) if number not in found.design.recipes]
-
-
-def _train(record: Record, design: Design, store: Store, options: ConfirmOptions, console: Console) -> Ending:
-    try:
-        warn_of_changed_versions(record, console)
-        recipes = list(design.recipes.values())
-        record.check_unchanged("weights", digest_weights(recipes, console))
-        data = load_data(recipes[0], store, options)
-        record.check_unchanged("data", data.digest)
-        return execute(record, store, data, design.num_runs, options, console, keeps="hits", keeper=NoState)
-    except KeyboardInterrupt:  # before or after the loop, which ends by itself
-        return "interrupted"
 
 
 def _design(store: Store, search: str, trials: Sequence[Trial], options: ConfirmOptions) -> tuple[int, Design]:
@@ -151,13 +113,13 @@ def render(found: Confirmation, trials: Sequence[Trial]) -> list[Table | Text]:
         if number in found.broken:
             table.add_row(str(number), f"{100 * score:.2f} %", "-", "-", "-", f"not judged: {found.broken[number]}")
             continue
-        own = found.confirmed[number]
+        own = found.accuracies[number]
         table.add_row(
             str(number),
             f"{100 * score:.2f} %",
             f"{100 * own.mean:.2f} %",
             f"{100 * own.low:.2f} to {100 * own.high:.2f}",
             f"{100 * (own.mean - score):+.2f}",
-            "baseline" if number == found.design.baseline else format_gain(own.gain),
+            "baseline" if number == found.design.baseline else format_gain(found.gains.get(number)),
         )
     return [table, Text(f"\n{METHOD}.", style="dim")]

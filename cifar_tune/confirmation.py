@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cifar_tune.search.reruns import Design, count_reruns, read_design, read_runs
-from cifar_tune.search.trial import RERUN_OF, SEED, Trial
-from cifar_tune.significance import ALPHA, Gain, Hits, judge_gains, paired_difference
+from cifar_tune.search.reruns import Design, count_reruns, read_design, read_runs, runs_of
+from cifar_tune.search.trial import SEED, Trial
+from cifar_tune.significance import Estimate, Gain, Hits, estimate_accuracy, judge_gains, paired_difference
 from cifar_tune.store import HITS, Store
 
 METHOD = (
@@ -22,28 +22,14 @@ METHOD = (
 
 
 @dataclass(frozen=True)
-class Confirmed:
-    """A recipe's reruns: the mean accuracy with its 95 % interval, fractions; the gain of a finalist."""
-
-    number: int
-    mean: float
-    low: float
-    high: float
-    gain: Gain | None
-
-
-@dataclass(frozen=True)
 class Confirmation:
-    """The `count`-th of a search: what could be judged, by trial number, and why the others could not."""
+    """The `count`-th of a search, by trial number: accuracies, the finalists' gains, and why others have neither."""
 
     count: int
     design: Design
-    confirmed: Mapping[int, Confirmed]
+    accuracies: Mapping[int, Estimate]
+    gains: Mapping[int, Gain]
     broken: Mapping[int, str]
-
-    def gain(self, number: int) -> Gain | None:
-        """Of a finalist."""
-        return self.confirmed[number].gain if number in self.confirmed else None
 
 
 def read_confirmations(store: Store, searches: Iterable[str]) -> dict[str, Confirmation]:
@@ -56,7 +42,7 @@ def read_confirmation(store: Store, search: str) -> Confirmation | None:
     """The last one of which every run is over."""
     for count in range(count_reruns(store, search, "confirm"), 0, -1):
         design, runs = read_design(store, search, "confirm", count), read_runs(store, search, "confirm", count)
-        if sum(run.is_over for run in runs) == design.num_runs:
+        if design.is_complete(runs):
             hits = {run.number: _read_hits(store, run) for run in runs if run.is_complete}
             return judge(count, design, runs, {number: found for number, found in hits.items() if found is not None})
     return None
@@ -66,7 +52,7 @@ def judge(count: int, design: Design, runs: Sequence[Trial], hits: Mapping[int, 
     """What the runs say, with the `hits` of each that was trained to its end, by its number."""
     tables, broken = {}, {}
     for number in design.recipes:
-        own = sorted((run for run in runs if run.params[RERUN_OF] == number), key=lambda run: int(run.params[SEED]))
+        own = runs_of(runs, number)
         bad = [f"{_fate(run)} with seed {run.params[SEED]}" for run in own if run.number not in hits]
         if bad:
             broken[number] = ", ".join(bad)
@@ -75,15 +61,8 @@ def judge(count: int, design: Design, runs: Sequence[Trial], hits: Mapping[int, 
     baseline = tables.get(design.baseline)
     finalists = [number for number in design.finalists if number in tables and baseline is not None]
     gains = judge_gains([paired_difference(tables[number], tables[design.baseline]) for number in finalists])
-    by_number = dict(zip(finalists, gains, strict=True))
-    confirmed = {number: _confirmed(number, table, by_number.get(number)) for number, table in tables.items()}
-    return Confirmation(count, design, confirmed, broken)
-
-
-def _confirmed(number: int, table: Hits, gain: Gain | None) -> Confirmed:
-    accuracy = paired_difference(table, np.zeros_like(table))
-    low, high = accuracy.interval(ALPHA)
-    return Confirmed(number, accuracy.mean, max(low, 0.0), min(high, 1.0), gain)
+    accuracies = {number: estimate_accuracy(table) for number, table in tables.items()}
+    return Confirmation(count, design, accuracies, dict(zip(finalists, gains, strict=True)), broken)
 
 
 def _fate(run: Trial) -> str:

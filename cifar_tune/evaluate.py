@@ -9,33 +9,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cifar_tune.confirm import NoState
 from cifar_tune.confirmation import read_confirmation
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation import (
     Evaluation,
-    accuracy,
     choose_winner,
     free_weights,
     open_test_set,
     read_evaluation,
     watched_epochs,
 )
-from cifar_tune.execution import (
-    Means,
-    digest_weights,
-    execute,
-    load_data,
-    opened_reruns,
-    tell_ending,
-    warn_of_changed_versions,
-)
+from cifar_tune.execution import Means, opened_reruns, tell_ending, train_reruns
 from cifar_tune.provenance import as_typed
 from cifar_tune.report import best_baseline, best_trial, output_console, told_openings
 from cifar_tune.search.openings import read_openings
 from cifar_tune.search.record import Record, read_attributes, read_record, write_attribute
 from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, read_design, unfinished_or_last
 from cifar_tune.search.trial import Trial
+from cifar_tune.significance import estimate_accuracy
 from cifar_tune.store import Store
 
 PAGE = "page"  # the folder of what it writes, in the evaluation's
@@ -89,13 +80,7 @@ def _train_and_test(
     console: Console,
 ) -> int:
     """The exit code: 0 only if all is written that an evaluation writes."""
-    warn_of_changed_versions(record, console)
-    recipes = list(design.recipes.values())
-    record.check_unchanged("weights", digest_weights(recipes, console))
-    data = load_data(recipes[0], store, options)
-    record.check_unchanged("data", data.digest)
-    everything = data.all_for_training()
-    ending = execute(record, store, everything, design.num_runs, options, console, keeps="weights", keeper=NoState)
+    ending = train_reruns(record, design, store, options, console, keeps="weights")
     if ending != "complete":
         return tell_ending(ending, console)
     console.print("Opening the test set ...", style="dim")
@@ -111,7 +96,7 @@ def _train_and_test(
     winner, space = design.recipes[found.winner.number], store.space(search).read_text(encoding="utf-8")
     export_winner(store.search(record.name) / EXPORT, weights, winner, space, said)
     folder = store.search(record.name) / PAGE
-    figures = write_page(folder, search, data.dataset, found, images, flip_averaging=options.flip_averaging)
+    figures = write_page(folder, search, winner.dataset, found, images, flip_averaging=options.flip_averaging)
     log_files(store, record.id, folder, figures)
     return 0
 
@@ -149,7 +134,7 @@ def _winner(store: Store, search: str, trials: Sequence[Trial], console: Console
         said = "so the winner is the best by one run each, which is an optimistic choice"
         console.print(f"Warning: {search} is not confirmed, {said}.", style="yellow", highlight=False)
         return best_trial(trials)
-    means = {number: found.mean for number, found in confirmation.confirmed.items()}
+    means = {number: found.mean for number, found in confirmation.accuracies.items()}
     number = choose_winner(means, confirmation.design.baseline)
     return next(trial for trial in trials if trial.number == number)
 
@@ -164,15 +149,16 @@ def render(found: Evaluation, *, flip_averaging: bool) -> list[Table | Text]:
     for header in ("", "trial", "test\naccuracy", "95 % interval", "gain, points"):
         table.add_column(header, justify="left" if header == "" else "right", header_style="bold")
     for averaged in (False, True) if flip_averaging else (False,):
-        for role, tested in (("baseline", found.baseline), ("winner", found.winner)):
-            mean, low, high = accuracy(tested.averaged_hits if averaged else tested.hits)
-            gain = tuple(100 * value for value in found.gain(averaged=averaged))
+        gain = found.gain(averaged=averaged)
+        told = f"{100 * gain.mean:+.2f} ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+        for role, tested, gained in (("baseline", found.baseline, ""), ("winner", found.winner, told)):
+            accuracy = estimate_accuracy(tested.averaged_hits if averaged else tested.hits)
             table.add_row(
                 role + (", mean with mirror images" if averaged else ""),
                 str(tested.number),
-                f"{100 * mean:.2f} %",
-                f"{100 * low:.2f} to {100 * high:.2f}",
-                "" if role == "baseline" else "{:+.2f} ({:+.2f} to {:+.2f})".format(*gain),
+                f"{100 * accuracy.mean:.2f} %",
+                f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f}",
+                gained,
             )
     parts: list[Table | Text] = [table]
     if found.winner.number == found.baseline.number:

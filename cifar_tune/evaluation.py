@@ -16,9 +16,9 @@ from cifar_tune.datasets import load_images
 from cifar_tune.errors import UserError
 from cifar_tune.images import Images
 from cifar_tune.search.openings import note_opening
-from cifar_tune.search.reruns import Design, count_reruns, read_design, read_runs, runs_name
-from cifar_tune.search.trial import RERUN_OF, SEED, Trial
-from cifar_tune.significance import ALPHA, Difference, paired_difference
+from cifar_tune.search.reruns import Design, count_reruns, read_design, read_runs, runs_name, runs_of
+from cifar_tune.search.trial import Trial
+from cifar_tune.significance import Gain, Hits, judge_gains, paired_difference
 from cifar_tune.store import WEIGHTS, Store
 
 LOGITS = "test_logits.npy"  # in a run's folder: float32 (2, images, classes), of the images and of their mirror images
@@ -49,15 +49,15 @@ class Outcome:
         return shares
 
     @property
-    def hits(self) -> npt.NDArray[np.bool_]:
+    def hits(self) -> Hits:
         """(seeds, images)."""
-        found: npt.NDArray[np.bool_] = self.predictions == self.labels
+        found: Hits = self.predictions == self.labels
         return found
 
     @property
-    def averaged_hits(self) -> npt.NDArray[np.bool_]:
+    def averaged_hits(self) -> Hits:
         """The same of the mean of the logits of every image and its mirror image."""
-        found: npt.NDArray[np.bool_] = self.logits.mean(axis=1).argmax(axis=-1) == self.labels
+        found: Hits = self.logits.mean(axis=1).argmax(axis=-1) == self.labels
         return found
 
 
@@ -70,21 +70,11 @@ class Evaluation:
     winner: Outcome
     baseline: Outcome
 
-    def gain(self, *, averaged: bool = False) -> tuple[float, float, float]:
+    def gain(self, *, averaged: bool = False) -> Gain:
         """The paired difference of the test accuracies with its 95 % interval."""
-        ours, theirs = ((t.averaged_hits if averaged else t.hits) for t in (self.winner, self.baseline))
-        return with_interval(paired_difference(ours, theirs))
-
-
-def with_interval(found: Difference) -> tuple[float, float, float]:
-    """The mean, and from where to where it may truly lie but for a chance of 5 %."""
-    return found.mean, *found.interval(ALPHA)
-
-
-def accuracy(hits: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
-    """Of (seeds, images), with its 95 % interval."""
-    mean, low, high = with_interval(paired_difference(hits, np.zeros_like(hits)))
-    return mean, max(low, 0.0), min(high, 1.0)
+        ours, theirs = ((each.averaged_hits if averaged else each.hits) for each in (self.winner, self.baseline))
+        (gain,) = judge_gains([paired_difference(ours, theirs)])
+        return gain
 
 
 def read_evaluation(store: Store, search: str) -> Evaluation | None:
@@ -100,13 +90,15 @@ def read_evaluation(store: Store, search: str) -> Evaluation | None:
 
 
 def _tested(store: Store, number: int, runs: Sequence[Trial], labels: npt.NDArray[np.int64]) -> Outcome:
-    own = sorted((run for run in runs if run.params[RERUN_OF] == number), key=lambda run: int(run.params[SEED]))
-    logits = [np.load(store.trial(run.search, run.number) / LOGITS, allow_pickle=False) for run in own]
+    folders = [store.trial(run.search, run.number) for run in runs_of(runs, number)]
+    logits = [np.load(folder / LOGITS, allow_pickle=False) for folder in folders]
     return Outcome(number, np.stack(logits), labels)
 
 
 def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, *, use_gpu: bool) -> Images:
     """Note it, read the test images, and keep what every network of the evaluation makes of them; the images."""
+    from cifar_tune.checkpoint import save_array  # with torch, which training need not wait for
+
     runs = read_runs(store, search, "evaluate", count)
     broken = [run for run in runs if not run.is_complete]
     if broken:
@@ -119,8 +111,8 @@ def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, 
     for run in runs:
         folder = store.trial(run.search, run.number)
         if not (folder / LOGITS).is_file():
-            _save(folder / LOGITS, _infer(folder / WEIGHTS, images, use_gpu=use_gpu))
-    _save(_labels(store, search, count), images.labels)  # last: with it the evaluation is whole
+            save_array(folder / LOGITS, _infer(folder / WEIGHTS, images, use_gpu=use_gpu))
+    save_array(_labels(store, search, count), images.labels)  # last: with it the evaluation is whole
     return images
 
 
@@ -146,9 +138,10 @@ def _infer(weights: Path, images: Images, *, use_gpu: bool) -> Array:
 def free_weights(store: Store, search: str, count: int) -> dict[int, Path]:
     """Keep each recipe's network of the first seed, which nothing chose, and free the others; the files, by trial."""
     kept: dict[int, Path] = {}
-    for run in sorted(read_runs(store, search, "evaluate", count), key=lambda run: int(run.params[SEED])):
-        path = store.trial(run.search, run.number) / WEIGHTS
-        if kept.setdefault(run.params[RERUN_OF], path) != path:
+    runs = read_runs(store, search, "evaluate", count)
+    for number in read_design(store, search, "evaluate", count).recipes:
+        kept[number], *others = [store.trial(run.search, run.number) / WEIGHTS for run in runs_of(runs, number)]
+        for path in others:
             path.unlink(missing_ok=True)
     return kept
 
@@ -173,14 +166,6 @@ def confusion(tested: Outcome) -> npt.NDArray[np.float64]:
 
 def _labels(store: Store, search: str, count: int) -> Path:
     return store.search(runs_name(search, "evaluate", count)) / LABELS
-
-
-def _save(path: Path, array: npt.NDArray[np.generic]) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    with unfinished.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    unfinished.replace(path)
 
 
 def watched_epochs(trial: Trial) -> list[tuple[float, float]]:

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from sklearn.metrics import classification_report
 
 from cifar_tune.datasets import CLASS_NAMES
-from cifar_tune.evaluation import Evaluation, Outcome, accuracy, confusion, hardest_pairs
+from cifar_tune.evaluation import Evaluation, Outcome, confusion, hardest_pairs
 from cifar_tune.images import Images
+from cifar_tune.significance import estimate_accuracy
 
 NUM_SAMPLES = 8  # of each kind
 MAX_NAMED = 20  # classes whose cells have room for a number
@@ -39,13 +40,13 @@ def write_page(
     drawn = {name: _save(figure, folder / name) for name, figure in figures.items()}
     page = _page(search, dataset, found, names, report, drawn, flip_averaging=flip_averaging)
     (folder / "index.html").write_text(page, encoding="utf-8")
-    gain, low, high = found.gain()
+    gain = found.gain()
     return {
-        "test_accuracy": accuracy(found.winner.hits)[0],
-        "baseline_test_accuracy": accuracy(found.baseline.hits)[0],
-        "test_gain": gain,
-        "test_gain_low": low,
-        "test_gain_high": high,
+        "test_accuracy": float(found.winner.hits.mean()),
+        "baseline_test_accuracy": float(found.baseline.hits.mean()),
+        "test_gain": gain.mean,
+        "test_gain_low": gain.low,
+        "test_gain_high": gain.high,
     }
 
 
@@ -149,8 +150,10 @@ def _rows(found: Evaluation, *, flip_averaging: bool) -> str:
     for averaged in (False, True) if flip_averaging else (False,):
         told = ", mean of the logits with the mirror image's" if averaged else ""
         for role, tested in (("baseline", found.baseline), ("winner", found.winner)):
-            mean, low, high = accuracy(tested.averaged_hits if averaged else tested.hits)
-            rows.append((role + told, f"{100 * mean:.2f} %", f"{100 * low:.2f} to {100 * high:.2f}"))
-        gain, low, high = (100 * value for value in found.gain(averaged=averaged))
-        rows.append(("gain in points" + told, f"{gain:+.2f}", f"{low:+.2f} to {high:+.2f}"))
+            accuracy = estimate_accuracy(tested.averaged_hits if averaged else tested.hits)
+            interval = f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f}"
+            rows.append((role + told, f"{100 * accuracy.mean:.2f} %", interval))
+        gain = found.gain(averaged=averaged)
+        interval = f"{100 * gain.low:+.2f} to {100 * gain.high:+.2f}"
+        rows.append(("gain in points" + told, f"{100 * gain.mean:+.2f}", interval))
     return "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)

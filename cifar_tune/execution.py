@@ -21,7 +21,7 @@ from cifar_tune.search.record import Record, delete_record
 from cifar_tune.search.reruns import Design, Kind, open_reruns, runs_name
 from cifar_tune.search.resources import plan_resources
 from cifar_tune.search.trial import State, Trial
-from cifar_tune.store import Keepsake, Store
+from cifar_tune.store import STATE, Keepsake, Store
 
 if TYPE_CHECKING:
     from cifar_tune.tracking import Tracker
@@ -127,6 +127,36 @@ def execute(
             opening.result().finish(state)
             record.set_shown()
     return "complete"
+
+
+def train_reruns(
+    record: Record, design: Design, store: Store, means: Means, console: Console, *, keeps: Keepsake
+) -> Ending:
+    """Train what is left of the reruns; those that watch another's validation are trained on the images of it too."""
+    warn_of_changed_versions(record, console)
+    recipes = list(design.recipes.values())
+    record.check_unchanged("weights", digest_weights(recipes, console))
+    data = load_data(recipes[0], store, means)
+    record.check_unchanged("data", data.digest)
+    data = data.all_for_training() if design.watched else data
+    return execute(record, store, data, design.num_runs, means, console, keeps=keeps, keeper=_NoState)
+
+
+class _NoState:
+    """Frees the state of every rerun that is over. An Observer."""
+
+    def __init__(self, store: Store, trials: Sequence[Trial]) -> None:
+        self._store = store
+        for trial in trials:  # one that ended when the process died may have left its state
+            self.update(trial)
+
+    def update(self, trial: Trial) -> None:
+        """When it is over."""
+        if trial.is_over:
+            (self._store.trial(trial.search, trial.number) / STATE).unlink(missing_ok=True)
+
+    def tick(self) -> None:
+        """Nothing between two updates."""
 
 
 def tell_ending(ending: Ending, console: Console) -> int:

@@ -197,7 +197,7 @@ def _row(trial: Trial, baseline: float | None, on_front: Set[tuple[str, int]]) -
 
 def _verdict(trial: Trial, confirmation: Confirmation | None) -> dict[str, Any]:
     """Whether the gain is known to be real; nothing is said of baselines and of what was not trained to its end."""
-    gain = confirmation.gain(trial.number) if confirmation else None
+    gain = confirmation.gains.get(trial.number) if confirmation else None
     if gain is not None:
         return {
             "verdict": gain.verdict,
@@ -326,7 +326,7 @@ def _confirmed(trials: Sequence[Trial], confirmation: Confirmation | None) -> st
     best = best_trial(trials)
     if confirmation is None or best is None or best.number not in confirmation.design.finalists:
         return ""
-    gain = confirmation.gain(best.number)
+    gain = confirmation.gains.get(best.number)
     if gain is None:
         broken = "; ".join(f"trial {number} {why}" for number, why in confirmation.broken.items())
         return f"It could not be judged with fresh seeds: {broken}."

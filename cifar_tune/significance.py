@@ -68,12 +68,17 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Gain:
-    """Of a finalist over the baseline, as fractions of the images: the mean, and the interval that decides."""
+class Estimate:
+    """A mean with its interval, as fractions of the images."""
 
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Gain(Estimate):
+    """Of a finalist over the baseline; the interval decides."""
 
     @property
     def verdict(self) -> Verdict:
@@ -98,6 +103,13 @@ def paired_difference(ours: Hits, theirs: Hits) -> Difference:
     )
     parts = squares / freedoms / (num_seeds * num_images)
     return Difference(mean, num_seeds, num_images, *parts.tolist())
+
+
+def estimate_accuracy(hits: Hits) -> Estimate:
+    """Of a recipe, with its 95 % interval."""
+    found = paired_difference(hits, np.zeros_like(hits))
+    low, high = found.interval(ALPHA)
+    return Estimate(found.mean, max(low, 0.0), min(high, 1.0))
 
 
 def judge_gains(differences: Sequence[Difference]) -> list[Gain]:

@@ -93,7 +93,7 @@ def test_finalists_are_trained_again_through_a_kill_and_told_with_their_interval
 
     found = read_confirmation(store, "tiny")
     assert found is not None
-    gain = found.gain(finalist)
+    gain = found.gains.get(finalist)
     assert gain is not None
     scores = {(run.params[RERUN_OF], run.params[SEED]): run.val_accuracy or 0.0 for run in runs}
     assert gain.mean == pytest.approx(np.mean([scores[finalist, seed] - scores[0, seed] for seed in (1, 2)]))
@@ -204,23 +204,23 @@ def hits_of(runs: list[Trial], shares: dict[int, float]) -> dict[int, np.ndarray
 def test_a_large_gain_is_real_and_none_is_tied() -> None:
     runs = runs_of(design())
     found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
-    assert [found.confirmed[number].gain.verdict for number in (7, 4)] == ["real", "tied"]  # type: ignore[union-attr]
-    assert found.confirmed[0].gain is None
-    assert found.confirmed[7].low < found.confirmed[7].mean < found.confirmed[7].high
+    assert [found.gains[number].verdict for number in (7, 4)] == ["real", "tied"]
+    assert 0 not in found.gains
+    assert found.accuracies[7].low < found.accuracies[7].mean < found.accuracies[7].high
 
 
 def test_a_finalist_that_broke_down_is_not_judged_and_the_others_are() -> None:
     runs = runs_of(design(), {4: "diverged"})  # the second run of trial 7
     found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.6}))
     assert found.broken == {7: "diverged with seed 2"}
-    assert found.gain(7) is None
-    assert found.gain(4) is not None
+    assert found.gains.get(7) is None
+    assert found.gains.get(4) is not None
 
 
 def test_without_the_baseline_nobody_is_judged() -> None:
     runs = runs_of(design(), {0: "failed"})
     found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.6}))
-    assert found.gain(7) is None
+    assert found.gains.get(7) is None
     assert found.broken == {0: "failed with seed 1"}
 
 

@@ -53,6 +53,10 @@ class Design:
         """All of them."""
         return len(self.seeds) * len(self.recipes)
 
+    def is_complete(self, runs: Sequence[Trial]) -> bool:
+        """Whether all of them are over."""
+        return sum(run.is_over for run in runs) == self.num_runs
+
     def dumps(self) -> str:
         """As JSON."""
         recipes = {number: recipe.model_dump(mode="json") for number, recipe in self.recipes.items()}
@@ -114,8 +118,7 @@ def unfinished_or_last(store: Store, search: str, kind: Kind, *, again: bool) ->
     if count == 0:
         return None
     design, runs = read_design(store, search, kind, count), read_runs(store, search, kind, count)
-    is_complete = sum(run.is_over for run in runs) == design.num_runs
-    return None if again and is_complete else count
+    return None if again and design.is_complete(runs) else count
 
 
 def read_design(store: Store, search: str, kind: Kind, count: int) -> Design:
@@ -126,6 +129,11 @@ def read_design(store: Store, search: str, kind: Kind, count: int) -> Design:
 def read_runs(store: Store, search: str, kind: Kind, count: int) -> list[Trial]:
     """The runs of the search's `count`-th reruns of a kind that were started."""
     return read_trials_of(store, runs_name(search, kind, count))
+
+
+def runs_of(runs: Sequence[Trial], number: int) -> list[Trial]:
+    """Those of a trial's recipe, by seed, so that two recipes' runs are paired."""
+    return sorted((run for run in runs if run.params[RERUN_OF] == number), key=lambda run: int(run.params[SEED]))
 
 
 def count_reruns(store: Store, search: str, kind: Kind) -> int:

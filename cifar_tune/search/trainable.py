@@ -15,14 +15,14 @@ from typing import Any, TypedDict
 import torch
 from ray import tune
 
-from cifar_tune.checkpoint import load_state, save_hits, save_state, save_weights
+from cifar_tune.checkpoint import load_state, save_array, save_state, save_weights
 from cifar_tune.features import FeatureCache
 from cifar_tune.images import TrainingData
 from cifar_tune.inputs import DeviceData
 from cifar_tune.network import count_macs
 from cifar_tune.recipe import Recipe
 from cifar_tune.search.trial import REPLAYS
-from cifar_tune.store import Keepsake
+from cifar_tune.store import HITS, Keepsake
 from cifar_tune.training import DivergenceError, EpochMetrics, Training, is_out_of_memory, peak_memory
 from cifar_tune.weights import Weights, open_weights
 
@@ -94,7 +94,8 @@ def _keep(training: Training, folder: Path, keeps: Keepsake) -> None:
         save_weights(folder, training.model, weights_metadata(training))
     else:
         val = training.data.val
-        save_hits(folder, training.predict(val).argmax(dim=1) == val.labels)
+        hits = training.predict(val).argmax(dim=1) == val.labels
+        save_array(folder / HITS, hits.cpu().numpy())
 
 
 def weights_metadata(training: Training) -> dict[str, Any]:
