@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_tune.confirmation import read_confirmation
+from cifar_tune.datasets import CLASS_NAMES
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation import (
     Evaluation,
@@ -20,6 +21,7 @@ from cifar_tune.evaluation import (
     watched_epochs,
 )
 from cifar_tune.execution import Means, opened_reruns, tell_ending, train_reruns
+from cifar_tune.images import Images
 from cifar_tune.provenance import as_typed
 from cifar_tune.report import best_baseline, best_trial, output_console, told_openings
 from cifar_tune.search.openings import read_openings
@@ -66,6 +68,7 @@ def evaluate_search(store: Store, search: str, options: EvaluateOptions, console
     out.print(f"The page: {store.search(record.name) / PAGE / 'index.html'}", highlight=False, soft_wrap=True)
     exported = store.search(record.name) / EXPORT
     out.print(f"The winner, to use and to search on from: {exported}", highlight=False, soft_wrap=True)
+    out.print(f"In MLflow's model registry: models:/{model_name(search)}@champion", highlight=False, soft_wrap=True)
     out.print(f"In a browser: {as_typed('ui', *options.where)}", highlight=False, soft_wrap=True)
     return 0
 
@@ -85,20 +88,41 @@ def _train_and_test(
         return tell_ending(ending, console)
     console.print("Opening the test set ...", style="dim")
     images = open_test_set(store, search, count, options.data_dir, use_gpu=options.gpus_per_trial != 0)
-    found = read_evaluation(store, search)
-    assert found is not None
+    console.print("Writing the page, the export and the model registry ...", style="dim")
+    _publish(record, store, search, images)
+    return 0
+
+
+def _publish(record: Record, store: Store, search: str, images: Images) -> None:
+    """The page, the winner for its users, and MLflow's share; to do it again changes nothing."""
+    from cifar_tune.classifier import load_classifier
     from cifar_tune.evaluation_page import write_page
     from cifar_tune.export import export_winner
+    from cifar_tune.registry import register_winner
     from cifar_tune.tracking import log_files
 
-    weights = free_weights(store, search, count)[found.winner.number]
-    said = f"The winner of the search {search}, its trial {found.winner.number}, is the recipe to beat."
-    winner, space = design.recipes[found.winner.number], store.space(search).read_text(encoding="utf-8")
-    export_winner(store.search(record.name) / EXPORT, weights, winner, space, said)
-    folder = store.search(record.name) / PAGE
-    figures = write_page(folder, search, winner.dataset, found, images, flip_averaging=options.flip_averaging)
-    log_files(store, record.id, folder, figures)
-    return 0
+    found = read_evaluation(store, search)
+    assert found is not None
+    number = found.winner.number
+    winner, space = found.design.recipes[number], store.space(search).read_text(encoding="utf-8")
+    folder = store.search(record.name)
+    metrics = write_page(folder / PAGE, search, winner.dataset, found, images)
+    log_files(store, record.id, folder / PAGE, metrics)
+    weights = free_weights(store, search, found.count)[number]
+    said = f"The winner of the search {search}, its trial {number}, is the recipe to beat."
+    export_winner(folder / EXPORT, weights, winner, space, said)
+    mean, seeds = estimate_accuracy(found.winner.hits), len(found.design.seeds)
+    said = (
+        f"Trial {number} of {search}: {100 * mean.mean:.2f} % of the test images ({100 * mean.low:.2f} to "
+        f"{100 * mean.high:.2f}), the mean of {seeds} seeds. This network is of the first seed."
+    )
+    classifier, _ = load_classifier(weights)
+    register_winner(store, model_name(search), record.id, classifier, CLASS_NAMES[winner.dataset], said)
+
+
+def model_name(search: str) -> str:
+    """What the registry calls the winners of a search; a server may have models of others."""
+    return f"cifar-tune-{search}"
 
 
 def _design(

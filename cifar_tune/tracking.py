@@ -18,7 +18,7 @@ from typing import NoReturn, Protocol
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import, which would send it
 
 from mlflow.entities import Dataset as DatasetEntity
-from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import DatasetInput, LoggedModel, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -225,28 +225,52 @@ def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
     return str(client.create_experiment(name, artifact_location=location))
 
 
+def find_parent(client: MlflowClient, search_id: str) -> Run:
+    """The run of a search as a whole, which there is once a trial has started."""
+    (parent,) = (run for run in find_runs(client, search_id) if PARENT_TAG not in run.data.tags)
+    return parent
+
+
+def find_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
+    """The networks that a run logged."""
+    return list(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"))
+
+
 def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
     """Files and figures of a search as a whole, on its parent run."""
     client = MlflowClient(tracking_url(store))
-    (parent,) = (run for run in find_runs(client, search_id) if PARENT_TAG not in run.data.tags)
-    client.log_artifacts(parent.info.run_id, str(folder))
+    run_id = find_parent(client, search_id).info.run_id
+    client.log_artifacts(run_id, str(folder))
     now = int(time.time() * 1000)
-    client.log_batch(parent.info.run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+    client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
 
 
 def delete_runs(store: Store, search_id: str) -> int:
-    """Remove a search's runs for good; how many there were."""
+    """Remove a search's runs for good, with the models that they logged; how many runs there were."""
     url = tracking_url(store)
     client = MlflowClient(url)
     for run in find_runs(client, search_id):
+        if PARENT_TAG not in run.data.tags:
+            _delete_models(client, run)
         client.delete_run(run.info.run_id)
     run_ids = [run.info.run_id for run in find_runs(client, search_id, ViewType.ALL)]
     for start in range(0, len(run_ids) if url == store.mlflow_url else 0, MAX_RUNS_PER_COMMAND):
-        # A deleted run is only hidden; `mlflow gc` is the public way to free what it holds.
+        # What is deleted is only hidden; `mlflow gc` is the public way to free what it holds, the models too.
         chosen = ",".join(run_ids[start : start + MAX_RUNS_PER_COMMAND])
         command = ["gc", "--backend-store-uri", url, "--tracking-uri", url, "--run-ids", chosen]
         subprocess.run([sys.executable, "-m", "mlflow", *command], check=True, capture_output=True)
     return len(run_ids)
+
+
+def _delete_models(client: MlflowClient, run: Run) -> None:
+    """What a run logged and registered; versions of the same model that others made stay."""
+    for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+        if len(client.search_model_versions(f"name = '{version.name}'")) == 1:
+            client.delete_registered_model(version.name)
+        else:
+            client.delete_model_version(version.name, version.version)
+    for model in find_models(client, run):
+        client.delete_logged_model(model.model_id)
 
 
 def serve_ui(store: Store, host: str, port: int) -> NoReturn:

@@ -1,5 +1,9 @@
 """`evaluate` through the command line: real Ray, Optuna and MLflow on tiny trials of random images."""
 
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +56,29 @@ SEARCH = Search(num_trials=2, scheduler={"name": "none"})
 """
 
 
+# In the order in which an evaluation that has trained comes to them.
+MOMENTS = [
+    "cifar_tune.checkpoint:save_array",  # the test set was read
+    "cifar_tune.evaluation_page:draw_samples",
+    "cifar_tune.tracking:log_files",
+    "torch.export:save",  # the weights that nobody needs are gone
+    "mlflow.tracking:MlflowClient.set_registered_model_alias",
+    "cifar_tune.evaluate:write_attribute",
+]
+DIE_AT = """
+import importlib, os, signal, sys
+from functools import reduce
+
+module, _, path = sys.argv.pop(1).partition(":")
+*owners, name = path.split(".")
+owner = reduce(getattr, owners, importlib.import_module(module))
+setattr(owner, name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+from cifar_tune.cli import main
+
+main()
+"""
+
+
 @pytest.fixture
 def searched(store: Store, tmp_path: Path) -> Store:
     """A store with the record of a search that has no trial yet."""
@@ -81,6 +108,11 @@ def test_winner_and_baseline_are_trained_on_everything_and_tested_once(
 
     images = random_images(100, seed=1)
     write_shard(one_shard(data, "test"), images)
+    for moment in MOMENTS:
+        killed = subprocess.run([sys.executable, "-c", DIE_AT, moment, *map(str, arguments)], capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert len(read_openings(store, "tiny")) == 1
+        assert told_in_report(call, store) == "once"
     answer = call(*arguments)
     assert answer.code == 0, answer.stderr
     trials, runs = read_record(store)["tiny"], read_runs(store, "tiny", "evaluate", 1)
@@ -100,16 +132,21 @@ def test_winner_and_baseline_are_trained_on_everything_and_tested_once(
 
     assert call(*arguments).stdout == answer.stdout
     assert len(read_openings(store, "tiny")) == 1
-    assert "opened once" in plain(call("report", "--store", store.root).stdout)
     page = (store.search("tiny/evaluate-1") / "page" / "index.html").read_text(encoding="utf-8")
     assert "http" not in page
     assert page.count("<img") == 2
-    assert_mlflow_has_the_page(store)
+    assert_mlflow_has_the_page_and_the_champion(store)
     assert_the_winner_is_exported(store, found.winner.number)
 
     refused = call("evaluate", "tiny", "--seeds", 3, *where)
     assert refused.code == 2
     assert "--seeds 2" in refused.stderr
+
+
+def told_in_report(call: Call, store: Store) -> str:
+    """How often the test set was opened."""
+    found = re.search(r"was opened (\w+)", plain(call("report", "--store", store.root).stdout))
+    return found[1] if found else "not told"
 
 
 def plain(text: str) -> str:
@@ -142,13 +179,17 @@ def assert_the_winner_is_exported(store: Store, winner: int) -> None:
     assert load_space(folder / "winner.py").baselines == (read_record(store)["tiny"][winner].recipe,)
 
 
-def assert_mlflow_has_the_page(store: Store) -> None:
+def assert_mlflow_has_the_page_and_the_champion(store: Store) -> None:
     client = MlflowClient(store.mlflow_url)
     runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
     (parent,) = [run for run in runs if run.info.run_name == "tiny/evaluate-1"]
     names = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert names == {"index.html", "confusion.png", "samples.png", "classes.txt"}
     assert 0 < parent.data.metrics["test_accuracy"] < 1
+    assert len(client.search_logged_models([parent.info.experiment_id])) == 1
+    champion = client.get_model_version_by_alias("cifar-tune-tiny", "champion")
+    assert champion.run_id == parent.info.run_id
+    assert f"{100 * parent.data.metrics['test_accuracy']:.2f} % of the test images" in str(champion.description)
 
 
 # The record of openings

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {
     "ray": ("search/",),
     "optuna": ("search/", "describe.py", "__init__.py"),
-    "mlflow": ("tracking.py",),
+    "mlflow": ("tracking.py", "registry.py"),
     "torchvision": ("archive.py", "models.py"),
     "kornia": ("augment.py",),
     "pyarrow": ("parquet.py",),
