@@ -23,9 +23,11 @@ from cifar_tune.evaluation import (
 from cifar_tune.execution import Means, opened_reruns, tell_ending, train_reruns
 from cifar_tune.images import Images
 from cifar_tune.provenance import as_typed
-from cifar_tune.report import best_baseline, best_trial, output_console, told_openings
+from cifar_tune.report.leaderboard import best_baseline, best_trial
+from cifar_tune.report.text import output_console, told_openings
 from cifar_tune.search.openings import read_openings
-from cifar_tune.search.record import Record, read_attributes, read_record, write_attribute
+from cifar_tune.search.reading import read_attributes, read_record, write_attribute
+from cifar_tune.search.record import Record
 from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, read_design, unfinished_or_last
 from cifar_tune.search.trial import Trial
 from cifar_tune.significance import estimate_accuracy
@@ -97,20 +99,22 @@ def _publish(record: Record, store: Store, search: str, images: Images) -> None:
     """The page, the winner for its users, and MLflow's share; to do it again changes nothing."""
     from cifar_tune.classifier import load_classifier
     from cifar_tune.evaluation_page import write_page
-    from cifar_tune.export import export_winner
+    from cifar_tune.export import export_winner, with_baseline
     from cifar_tune.registry import register_winner
     from cifar_tune.tracking import log_files
 
     found = read_evaluation(store, search)
     assert found is not None
     number = found.winner.number
-    winner, space = found.design.recipes[number], store.space(search).read_text(encoding="utf-8")
+    winner = found.design.recipes[number]
     folder = store.search(record.name)
     metrics = write_page(folder / PAGE, search, winner.dataset, found, images)
     log_files(store, record.id, folder / PAGE, metrics)
     weights = free_weights(store, search, found.count)[number]
     said = f"The winner of the search {search}, its trial {number}, is the recipe to beat."
-    export_winner(folder / EXPORT, weights, winner, space, said)
+    searched = read_attributes(store, search)["identity"]
+    space = with_baseline(searched["space"], searched["settings"], winner, said)
+    export_winner(folder / EXPORT, weights, space)
     mean, seeds = estimate_accuracy(found.winner.hits), len(found.design.seeds)
     said = (
         f"Trial {number} of {search}: {100 * mean.mean:.2f} % of the test images ({100 * mean.low:.2f} to "

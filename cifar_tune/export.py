@@ -1,6 +1,7 @@
 """The winner of a search for its users: a search space that starts from it, its weights, and a program."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,27 +16,28 @@ SPACE, PROGRAM = "winner.py", "model.pt2"
 NUM_EXAMPLES = 2  # torch.export would take a batch of one for a constant
 
 
-def export_winner(folder: Path, weights: Path, winner: Recipe, space: str, said: str) -> None:
-    """`winner.py`, `weights.safetensors` and `model.pt2` in the folder.
-
-    `winner` is the recipe as the search had it, `space` the text of its file, `said` what the new one says of itself.
-    """
+def export_winner(folder: Path, weights: Path, space: str) -> None:
+    """`winner.py`, whose text is `space`, `weights.safetensors` and `model.pt2` in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, folder / WEIGHTS)
-    (folder / SPACE).write_text(with_baseline(space, winner, said), encoding="utf-8")
+    (folder / SPACE).write_text(space, encoding="utf-8")
     classifier, _ = load_classifier(weights)
     torch.export.save(as_program(classifier), folder / PROGRAM)
 
 
-def with_baseline(space: str, baseline: Recipe, said: str) -> str:
-    """A space file's text with another recipe to beat; what it had stands above, and its ranges stay."""
+def with_baseline(space: str, settings: Mapping[str, str], baseline: Recipe, said: str) -> str:
+    """A space file's text with another recipe to beat, under the settings of its search.
+
+    What it had stands above, and its ranges stay; `said` is what it says of the new recipe.
+    """
     fields = "".join(f"    {name}={value!r},\n" for name, value in baseline.model_dump(mode="json").items())
     lines = [
         space.rstrip(),
         f"\n\n# {said}",
         "from cifar_tune import Recipe  # noqa: E402",
         f"\nBASELINE = Recipe(\n{fields})",
-        "BASELINES = [BASELINE]\n",
+        "BASELINES = [BASELINE]",
+        f"SETTINGS = {dict(settings)!r}  # the search's own --set\n",
     ]
     return "\n".join(lines)
 

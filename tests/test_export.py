@@ -25,10 +25,13 @@ def test_a_program_gives_the_networks_logits_for_any_number_of_images(name: str)
             torch.testing.assert_close(program(images), classifier(images))
 
 
+@pytest.mark.parametrize("settings", [{}, {"train_images": "900", "epochs": "50"}], ids=["as it is", "with settings"])
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
-def test_a_space_starts_from_any_recipe_that_it_gave(path: Path, tmp_path: Path) -> None:
-    space = load_space(path)
+def test_a_space_starts_from_any_recipe_that_it_gave(path: Path, settings: dict[str, str], tmp_path: Path) -> None:
+    space = load_space(path, settings)
     for number, recipe in enumerate([*space.baselines, *space.draw_recipes(5)]):
         written = tmp_path / f"winner{number}.py"
-        written.write_text(with_baseline(space.source, recipe, "A winner."), encoding="utf-8")
-        assert load_space(written).baselines == (recipe,)
+        written.write_text(with_baseline(space.source, settings, recipe, "A winner."), encoding="utf-8")
+        loaded = load_space(written)
+        assert loaded.baselines == (recipe,)
+        assert loaded.settings == settings

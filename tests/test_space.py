@@ -220,6 +220,10 @@ BAD_FILES = {
     "space is no function": (GOOD + "\nspace = 3\n", r"defines no space\(trial\) function"),
     "no recipe returned": (changed("return BASELINE", "BASELINE"), r"must return a Recipe, not NoneType\.$"),
     "search of another kind": (GOOD + "\nSEARCH = {}\n", r"SEARCH must be a Search, not dict\.$"),
+    "settings of another kind": (
+        GOOD + "\nSETTINGS = {'epochs': 10}\n",
+        r"SETTINGS must be a dict of fields and values",
+    ),
     "invalid search": (changed("num_trials=7", "num_trials=0"), r", line 12: num_trials: input should be"),
     "unknown field of the search": (
         changed("num_trials=7", "num_trials=7, rungs=(0.5,)"),
@@ -278,6 +282,13 @@ def test_a_missing_file_is_refused(path: Path) -> None:
     ) as error:
         load_space(path)
     assert_one_sentence(str(error.value))
+
+
+def test_a_file_may_have_settings_of_its_own_which_the_command_line_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + "\nSETTINGS = {'epochs': '5', 'batch_size': '50'}\n")
+    space = load_space(path, {"epochs": "7"})
+    assert space.settings == {"epochs": "7", "batch_size": "50"}
+    assert (space.baselines[0].epochs, space.baselines[0].batch_size) == (7, 50)
 
 
 def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:

@@ -165,10 +165,9 @@ class Space:
 
         Each is checked: sampled values are the Recipe's fields, and the task stays the same.
         """
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         ranges: dict[str, BaseDistribution] = {}
         draws = []
-        for trial in [study.ask() for _ in range(num_trials)]:
+        for trial in _random_trials(num_trials):
             recipe = self.sample(trial)
             self._check_draw(trial.params, recipe)
             for name, distribution in trial.distributions.items():
@@ -204,13 +203,21 @@ class Space:
                 )
 
 
+def _random_trials(number: int) -> list[optuna.Trial]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [study.ask() for _ in range(number)]
+
+
 def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
-    """Load a space file and apply the settings; a UserError, with the line where there is one, for what is wrong."""
-    settings = dict(settings or {})
+    """Load a space file and apply the settings, after those of its own SETTINGS.
+
+    A UserError, with the line where there is one, for what is wrong.
+    """
     if not path.is_file():
         raise UserError(f"There is no search-space file {path}; give the path of one, like search_spaces/resnet9.py.")
     source = path.read_text(encoding="utf-8", errors="replace")
     module = _execute(path)
+    settings = {**_own_settings(module, path), **(settings or {})}
     baselines = _baselines(module, path)
     function = getattr(module, "space", None)
     if not callable(function):
@@ -219,7 +226,8 @@ def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
     if not isinstance(search, Search):
         raise UserError(f"{path}: SEARCH must be a Search, not {type(search).__name__}.")
     unset = Space(path, source, tuple(baselines), search, {}, {}, function)
-    fixed = _fixed_values(settings, _of_variants([*baselines, *unset.draw_recipes()], settings) if settings else [])
+    drawn = [unset.sample(trial) for trial in _random_trials(NUM_CHECKED_DRAWS)] if settings else []
+    fixed = _fixed_values(settings, _of_variants([*baselines, *drawn], settings))
     baselines = _of_variants(baselines, settings)
     baselines = list(dict.fromkeys(_apply(baseline, settings) for baseline in baselines))  # some may now be one
     space = Space(path, source, tuple(baselines), search, settings, fixed, function)
@@ -273,6 +281,14 @@ def _baselines(module: ModuleType, path: Path) -> list[Recipe]:
         if not isinstance(recipe, Recipe):
             raise UserError(f"{path}: a baseline must be a Recipe, not {type(recipe).__name__}.")
     return list(found)
+
+
+def _own_settings(module: ModuleType, path: Path) -> dict[str, str]:
+    """What the file fixes as `--set` does on the command line."""
+    found = getattr(module, "SETTINGS", {})
+    if not isinstance(found, dict) or not all(isinstance(text, str) for pair in found.items() for text in pair):
+        raise UserError(f"{path}: SETTINGS must be a dict of fields and values as texts, like {{'epochs': '10'}}.")
+    return dict(found)
 
 
 def _of_variants(recipes: list[Recipe], settings: Mapping[str, str]) -> list[Recipe]:
