@@ -140,9 +140,9 @@ def report(
 ) -> None:
     """The leaderboard: every trial with its gain over the published recipe."""
     from cifar_tune.confirmation import read_confirmations
-    from cifar_tune.report import format_report, output_console, render
+    from cifar_tune.report.text import format_report, output_console, render
     from cifar_tune.search.openings import read_openings
-    from cifar_tune.search.record import read_extensions, read_record
+    from cifar_tune.search.reading import read_extensions, read_record
     from cifar_tune.store import Store, absolute
 
     opened = Store(absolute(store or DEFAULT_STORE))  # a report makes no folder
@@ -164,7 +164,7 @@ def report(
 
 
 def _report_trial(found: Mapping[str, "Sequence[Trial]"], number: int, store: "Store") -> None:
-    from cifar_tune.report import describe_trial, output_console
+    from cifar_tune.report.text import describe_trial, output_console
 
     if len(found) != 1:
         raise UserError(f"--trial needs one search; name one of {', '.join(found)}.")
@@ -286,7 +286,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a search, with its weights and its MLflow runs, and free its disk."""
-    from cifar_tune.search.record import delete_record, derived_names, read_attributes, read_record
+    from cifar_tune.search.reading import delete_record, derived_names, read_attributes, read_record
 
     opened = _store(store)
     (trials,) = read_record(opened, [search]).values()

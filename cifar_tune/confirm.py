@@ -14,8 +14,9 @@ from cifar_tune.errors import UserError
 from cifar_tune.execution import EXIT_FAILED, Means, opened_reruns, tell_ending, train_reruns
 from cifar_tune.provenance import as_typed
 from cifar_tune.recipe import Recipe
-from cifar_tune.report import best_baseline, format_gain, output_console
-from cifar_tune.search.record import read_record
+from cifar_tune.report.leaderboard import best_baseline
+from cifar_tune.report.text import format_gain, output_console
+from cifar_tune.search.reading import read_record
 from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, read_design, unfinished_or_last
 from cifar_tune.search.trial import Trial
 from cifar_tune.store import Store

@@ -17,7 +17,8 @@ from cifar_tune.provenance import as_typed, git_commit, hardware, package_versio
 from cifar_tune.recipe import Recipe
 from cifar_tune.search.driver import Driver, Observer
 from cifar_tune.search.ray_environment import configure_ray
-from cifar_tune.search.record import Record, delete_record
+from cifar_tune.search.reading import delete_record
+from cifar_tune.search.record import Record
 from cifar_tune.search.reruns import Design, Kind, open_reruns, runs_name
 from cifar_tune.search.resources import plan_resources
 from cifar_tune.search.trial import State, Trial

@@ -4,6 +4,7 @@ What a stopped trial would have come to is not known. It is estimated from those
 same rung and were let through, which are a fair sample of them, but a small one: no estimate is without its n.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -122,6 +123,5 @@ def _score_at(trial: Trial, epoch: int) -> float:
 
 def _ranks(values: Sequence[float]) -> list[float]:
     """From 1; equals get the mean of theirs."""
-    return [
-        (sum(other < value for other in values) + sum(other <= value for other in values) + 1) / 2 for value in values
-    ]
+    ordered = sorted(values)
+    return [(bisect_left(ordered, value) + bisect_right(ordered, value) + 1) / 2 for value in values]

@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 
 from cifar_tune.errors import UserError
 from cifar_tune.images import TrainingData
+from cifar_tune.search import times
 from cifar_tune.search.trial import State, Trial
 from cifar_tune.store import Store
 
@@ -182,7 +183,8 @@ class Tracker:
         if trial.is_over and is_new and score is not None and scores[-1:] != [score]:
             # Of a network that broke down, or was set back to its best epoch; last, so that it is the run's value.
             self._client.log_batch(shown.run_id, metrics=[Metric("val_accuracy", score, now + 1, trial.epochs)])
-        tags = {STATE_TAG: trial.state, **{name: str(value) for name, value in trial.facts.items()}}
+        facts = {name: str(value) for name, value in trial.facts.items() if not name.startswith(times.PREFIX)}
+        tags = {STATE_TAG: trial.state, **facts}
         if trial.over_limits:
             tags["over_limits"] = ", ".join(trial.over_limits)
         if trial.error:

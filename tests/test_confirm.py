@@ -15,9 +15,11 @@ from records import train, written
 from cifar_tune.confirm import newer_finalists, render
 from cifar_tune.confirmation import judge, read_confirmation
 from cifar_tune.recipe import Recipe
-from cifar_tune.report import headline, leaderboard
+from cifar_tune.report.leaderboard import leaderboard
+from cifar_tune.report.text import headline
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import open_record, read_record
+from cifar_tune.search.reading import read_record
+from cifar_tune.search.record import open_record
 from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, read_design, read_runs, unfinished_or_last
 from cifar_tune.search.storage import open_storage
 from cifar_tune.search.trial import RERUN_OF, SEED, State, Trial

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cifar_tune.display import SECONDS_BETWEEN_FRAMES, Display, format_seconds
 from cifar_tune.recipe import Recipe
-from cifar_tune.report import ORDER
+from cifar_tune.report.leaderboard import ORDER
 from cifar_tune.search.trial import State, Trial
 
 RECIPE = Recipe(

@@ -27,9 +27,10 @@ from cifar_tune.evaluation import (
 )
 from cifar_tune.evaluation_page import class_report, draw_confusion
 from cifar_tune.images import Images
-from cifar_tune.report import told_openings
+from cifar_tune.report.text import told_openings
 from cifar_tune.search.openings import OPENINGS, note_opening, read_openings
-from cifar_tune.search.record import open_record, read_attributes, read_record, write_attribute
+from cifar_tune.search.reading import read_attributes, read_record, write_attribute
+from cifar_tune.search.record import open_record
 from cifar_tune.search.reruns import read_runs
 from cifar_tune.search.space import load_space
 from cifar_tune.store import WEIGHTS, Store

@@ -14,10 +14,11 @@ from records import RISING, accuracies, driver_of, train, train_by_rate, written
 
 from cifar_tune.datasets import load_training_data
 from cifar_tune.errors import UserError
-from cifar_tune.report import headline
+from cifar_tune.report.text import headline
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import check_extends, extend
-from cifar_tune.search.record import PRIOR, Extension, Record, delete_record, open_record, read_record
+from cifar_tune.search.reading import PRIOR, Extension, delete_record, read_record
+from cifar_tune.search.record import Record, open_record
 from cifar_tune.search.space import SamplerName
 from cifar_tune.search.trial import Trial
 from cifar_tune.store import Store

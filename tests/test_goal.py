@@ -20,13 +20,15 @@ from cifar_tune.layers import conv_block
 from cifar_tune.models import MiniResNet
 from cifar_tune.network import count_layers, count_macs, count_parameters
 from cifar_tune.recipe import Recipe
-from cifar_tune.report import best_trial, format_report, headline, pareto_front
+from cifar_tune.report.leaderboard import best_trial, pareto_front
+from cifar_tune.report.text import format_report, headline
 from cifar_tune.run import BestWeights
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import extend
 from cifar_tune.search.goal import Goal
 from cifar_tune.search.limits import check_limits, excess
-from cifar_tune.search.record import PRIOR, REFUSED, open_record_in
+from cifar_tune.search.reading import PRIOR
+from cifar_tune.search.record import REFUSED, open_record_in
 from cifar_tune.search.space import ONE_OBJECTIVE, SamplerName
 from cifar_tune.search.storage import open_storage
 from cifar_tune.search.trial import State, Trial

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from cifar_tune.pruning import RungFindings, num_top, pruning_by_rung, spearman
 from cifar_tune.recipe import Recipe
-from cifar_tune.report import describe_pruning, leaderboard, render
+from cifar_tune.report.leaderboard import leaderboard
+from cifar_tune.report.text import describe_pruning, render
 from cifar_tune.search.trial import State, Trial
 
 RECIPE = Recipe(

@@ -12,7 +12,8 @@ from records import RISING, accuracies, driver_of, metrics, train, train_by_rate
 
 from cifar_tune.errors import UserError
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import Record, delete_record, open_record, read_record
+from cifar_tune.search.reading import delete_record, read_record
+from cifar_tune.search.record import Record, open_record
 from cifar_tune.search.trial import OPTUNA_STATES, State, Trial
 from cifar_tune.store import Store, open_store
 

@@ -17,19 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_tune.recipe import Recipe, Value
-from cifar_tune.report import (
-    COLUMNS,
-    as_table,
-    baseline_accuracy,
-    best_trial,
-    describe_trial,
-    format_report,
-    format_value,
-    gain_in_points,
-    headline,
-    leaderboard,
-    render,
-)
+from cifar_tune.report.leaderboard import COLUMNS, baseline_accuracy, best_trial, gain_in_points, leaderboard
+from cifar_tune.report.text import as_table, describe_trial, format_report, format_value, headline, render
 from cifar_tune.search.space import load_space
 from cifar_tune.search.trial import State, Trial
 

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from cifar_tune.errors import UserError
-from cifar_tune.search.record import read_record
+from cifar_tune.search.reading import read_record
 from cifar_tune.search.trial import Trial
 from cifar_tune.store import Store, open_store
 

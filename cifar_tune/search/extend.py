@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cifar_tune.errors import UserError
 from cifar_tune.recipe import Recipe
-from cifar_tune.search.record import PRIOR, REFUSED, Extension, Record, read_record
+from cifar_tune.search.reading import PRIOR, Extension, read_record
+from cifar_tune.search.record import REFUSED, Record
 from cifar_tune.search.space import TASK_FIELDS
 from cifar_tune.search.storage import open_storage
 from cifar_tune.search.trial import Trial, as_trial

@@ -122,9 +122,10 @@ def run_trials(
 
 def _train(config: "Assignment", data: TrainingData) -> None:
     """Imports torch in the worker: the driver starts seconds sooner without it, and needs it for forecasts alone."""
+    taken_at = time.time()
     from cifar_tune.search.trainable import train_trial
 
-    train_trial(config, data)
+    train_trial(config, data, taken_at)
 
 
 def _name(trial: RayTrial) -> str:
@@ -171,6 +172,7 @@ class _Assigner(_NotSaved, Searcher):  # type: ignore[misc]
             "use_gpu": self._resources.gpus_per_trial > 0,
             "keeps": self._keeps,
             "watched": self._driver.record.space.watched(trial.params),
+            "handed_at": time.time(),
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

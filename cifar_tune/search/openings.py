@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cifar_tune.errors import UserError
-from cifar_tune.search.record import read_attributes, write_attribute
+from cifar_tune.search.reading import read_attributes, write_attribute
 from cifar_tune.store import Store
 
 OPENINGS = "test_openings"

@@ -7,50 +7,37 @@ A trial's state, recipe and learning curve are user attributes of its Optuna tri
 import difflib
 import random
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from itertools import count
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from cifar_tune.errors import UserError
-from cifar_tune.recipe import Recipe, nearest
-from cifar_tune.search.forecast import Forecast
-from cifar_tune.search.goal import CostName, Goal
+from cifar_tune.recipe import Recipe
+from cifar_tune.search.goal import CostName
 from cifar_tune.search.limits import draw_within, excess
-from cifar_tune.search.samplers import build_sampler
+from cifar_tune.search.reading import PRIOR, Extension, as_trials, extension_of
 from cifar_tune.search.space import Space
 from cifar_tune.search.storage import open_storage
 from cifar_tune.search.trial import OPTUNA_STATES, State, Trial, as_trial
 from cifar_tune.store import Store
 
-# User attributes of what is in the study and is no trial of the search: another search's result, whose it is; a recipe
-# that was not trained, and by what share of each limit its network was too large.
-PRIOR, REFUSED = "extended_from", "over_limits"
-DERIVED = "/"  # in the name of a record that belongs to a search's, which has none
+if TYPE_CHECKING:
+    from cifar_tune.search.forecast import Forecast
+
+REFUSED = "over_limits"  # of a recipe that was not trained: by what share of each limit its network was too large
 NUM_DRAWS = 20  # of the sampler, in vain, before a recipe within the limits is sought at random
 UNKNOWN_COST = 1e5  # of a trial that broke down before any had a cost: in each of them more than is usual
-
-
-@dataclass(frozen=True)
-class Extension:
-    """What a search was given of an older one to learn from: so many of its results as fit the new space."""
-
-    search: str
-    num_fitting: int
-    num_results: int
-
-    def __str__(self) -> str:
-        return f"{self.num_fitting} of {self.num_results} results of {self.search}"
 
 
 class Record:
     """One search's study, open for reading and writing; `open_record` opens it."""
 
-    def __init__(self, study: optuna.Study, space: Space, forecast: Forecast) -> None:
+    def __init__(self, study: optuna.Study, space: Space, forecast: "Forecast") -> None:
         self.study = study
         self.space = space
         self.forecast = forecast
@@ -115,7 +102,7 @@ class Record:
 
     def trials(self) -> list[Trial]:
         """All trials that were started, by number."""
-        return read_trials(self.study)
+        return as_trials(self.study, self.study.get_trials(deepcopy=False))
 
     def prior_trials(self) -> list[Trial]:
         """The results of another search that this one was given to learn from; they are no trials of it."""
@@ -125,7 +112,7 @@ class Record:
     @property
     def extension(self) -> Extension | None:
         """What the search was seeded with."""
-        return _extension(self.study)
+        return extension_of(self.study)
 
     def set_extension(self, extension: Extension) -> None:
         """Every result that fits is there."""
@@ -267,6 +254,9 @@ def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
 
 def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space, seed: int) -> Record:
     """The same in any storage of Optuna's: a simulation keeps its studies in memory."""
+    from cifar_tune.search.forecast import Forecast  # with scipy.stats, a second that reports need not wait for
+    from cifar_tune.search.samplers import build_sampler
+
     directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if space.search.minimize else [])]
     study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     identity = {"space": space.source, "settings": dict(space.settings), "seed": seed}
@@ -286,79 +276,6 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
     forecast = Forecast(study, space)
     study.sampler = build_sampler(space, forecast, seed + len(study.get_trials(deepcopy=False)))
     return Record(study, space, forecast)
-
-
-def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial]]:
-    """The trials of the named searches, or of all in the store, by search; a UserError for an unknown name."""
-    known: list[str] = []
-    if (store.root / "optuna.db").exists():
-        storage = open_storage(store)
-        known = [name for name in optuna.get_all_study_names(storage) if DERIVED not in name]
-    if not known:
-        raise UserError(f"There is no search in {store.root}; start one with `cifar-tune run`, or name its --store.")
-    for name in names:
-        if name not in known:
-            raise UserError(f"There is no search {name!r} in {store.root}; {nearest(name, known)}.")
-    trials = {name: read_trials(optuna.load_study(study_name=name, storage=storage)) for name in names or known}
-    return {name: [_as_seen(store, trial) for trial in found] for name, found in trials.items()}
-
-
-def derived_names(store: Store, name: str) -> list[str]:
-    """The records that belong to the search's: `resnet9/confirm-1`."""
-    return [each for each in optuna.get_all_study_names(open_storage(store)) if each.startswith(name + DERIVED)]
-
-
-def read_attributes(store: Store, name: str) -> dict[str, Any]:
-    """What a record says of its search as a whole: its `id`, `identity`, the `data` and `weights` it was begun with."""
-    return dict(optuna.load_study(study_name=name, storage=open_storage(store)).user_attrs)
-
-
-def write_attribute(store: Store, name: str, key: str, value: Any) -> None:  # noqa: ANN401 - anything JSON holds
-    """Add to what a record says of its search as a whole."""
-    optuna.load_study(study_name=name, storage=open_storage(store)).set_user_attr(key, value)
-
-
-def read_trials_of(store: Store, name: str) -> list[Trial]:
-    """The trials of any record, by number."""
-    found = read_trials(optuna.load_study(study_name=name, storage=open_storage(store)))
-    return [_as_seen(store, trial) for trial in found]
-
-
-def delete_record(store: Store, name: str) -> None:
-    """Remove the study of a search, after those that belong to it."""
-    for each in [*derived_names(store, name), name]:
-        optuna.delete_study(study_name=each, storage=open_storage(store))
-
-
-def read_extensions(store: Store, names: Iterable[str]) -> dict[str, Extension]:
-    """What those of the named searches that began with another's results began with."""
-    storage = open_storage(store)
-    found = {name: _extension(optuna.load_study(study_name=name, storage=storage)) for name in names}
-    return {name: extension for name, extension in found.items() if extension}
-
-
-def read_trials(study: optuna.Study) -> list[Trial]:
-    """The trials that were started, by number."""
-    num_baselines = study.user_attrs.get("num_baselines", 1)
-    goal = Goal.model_validate(study.user_attrs.get("goal", {}))
-    found = [trial for trial in study.get_trials(deepcopy=False) if PRIOR not in trial.user_attrs]
-    return [
-        as_trial(study.study_name, trial, trial.number < num_baselines, goal)
-        for trial in found
-        if "recipe" in trial.user_attrs and "state" in trial.user_attrs
-    ]
-
-
-def _extension(study: optuna.Study) -> Extension | None:
-    known = study.user_attrs.get("extension")
-    return Extension(**known) if known else None
-
-
-def _as_seen(store: Store, trial: Trial) -> Trial:
-    """A trial that was left running by a process that is gone is interrupted."""
-    if trial.state == "running" and not store.is_running(trial.search):
-        return replace(trial, state="interrupted")
-    return trial
 
 
 def _reopen(study: optuna.Study, number: int) -> optuna.Trial:

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 import optuna
 
 from cifar_tune.recipe import Recipe
-from cifar_tune.search.record import Record, derived_names, open_record, read_attributes, read_trials_of
+from cifar_tune.search.reading import derived_names, read_attributes, read_trials_of
+from cifar_tune.search.record import Record, open_record
 from cifar_tune.search.schedulers import NoStopping
 from cifar_tune.search.space import Draw, Search, Space
 from cifar_tune.search.trial import RERUN_OF, SEED, Trial

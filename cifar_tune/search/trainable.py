@@ -4,6 +4,8 @@ A worker stays warm between trials; it keeps the data on its device. The last `r
 does, because Ray never runs what follows it in a trial that is stopped: what must be kept is written before.
 """
 
+import os
+import socket
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,7 @@ from cifar_tune.images import TrainingData
 from cifar_tune.inputs import DeviceData
 from cifar_tune.network import count_macs
 from cifar_tune.recipe import Recipe
+from cifar_tune.search.times import CHECKPOINT, DATA, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER, timed
 from cifar_tune.search.trial import REPLAYS
 from cifar_tune.store import HITS, Keepsake
 from cifar_tune.training import DivergenceError, EpochMetrics, Training, is_out_of_memory, peak_memory
@@ -43,23 +46,38 @@ class Assignment(TypedDict):
     use_gpu: bool
     keeps: Keepsake
     watched: Sequence[tuple[float, float]] | None  # the validation of another run, by epoch, for one that has none
+    handed_at: float  # by the driver, in seconds since 1970
 
 
-def train_trial(config: Assignment, data: TrainingData) -> None:
-    """Train one trial, from its saved state if there is one; report each epoch, and how it ended if not well."""
+def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None:
+    """Train one trial, from its saved state if there is one; report each epoch, and how it ended if not well.
+
+    `taken_at` is when the worker took it, in seconds since 1970.
+    """
     torch.set_num_threads(config["num_threads"])
     device = torch.device("cuda" if config["use_gpu"] else "cpu")
-    facts: dict[str, Any] = {"num_threads": config["num_threads"], "device": device.type}
+    facts: dict[str, Any] = {
+        "num_threads": config["num_threads"],
+        "device": device.type,
+        WORKER: f"{socket.gethostname()}:{os.getpid()}",
+        TAKEN_AT: taken_at,
+        QUEUED: max(0.0, taken_at - config["handed_at"]),
+        STARTUP: time.time() - taken_at,
+    }
     try:
         facts["device"] = prepare(device)
         recipe = Recipe.model_validate(config["recipe"])
-        cache = _feature_cache(Path(config["features"]))
-        weights = _weights(config["weights"], config["weights_digest"])
-        training = Training(recipe, _place(data, device), weights, cache, config["watched"])
+        with timed(facts, DATA):
+            placed = _place(data, device)
+        with timed(facts, STARTUP):
+            cache = _feature_cache(Path(config["features"]))
+            weights = _weights(config["weights"], config["weights_digest"])
+            training = Training(recipe, placed, weights, cache, config["watched"])
+            facts |= {"num_parameters": training.num_parameters, "num_macs": count_macs(training.model)}
+        facts |= training.facts
         if config["watched"]:
             facts[REPLAYS] = "the validation losses and accuracies of the trial that it trains again"
-        facts |= {"num_parameters": training.num_parameters, "num_macs": count_macs(training.model), **training.facts}
-        for metrics in _epochs(training, Path(config["folder"]), config["num_epochs_recorded"], config["keeps"]):
+        for metrics in _epochs(training, config, facts):
             tune.report({"metrics": asdict(metrics), "facts": facts})
     except DivergenceError as error:
         tune.report({"state": "diverged", "facts": {**facts, "diverged_at_step": error.step}})
@@ -72,19 +90,24 @@ def train_trial(config: Assignment, data: TrainingData) -> None:
             tune.report({"state": "failed", "facts": facts, "error": traceback.format_exc()})
 
 
-def _epochs(training: Training, folder: Path, num_recorded: int, keeps: Keepsake) -> Iterator[EpochMetrics]:
+def _epochs(training: Training, config: Assignment, facts: dict[str, Any]) -> Iterator[EpochMetrics]:
     """The epochs that the record lacks; whatever has to survive each is on disk before it is yielded."""
-    state = load_state(folder)
-    if state is not None and state["recipe"] == training.recipe.model_dump(mode="json"):
-        training.load_state_dict(state)
+    folder = Path(config["folder"])
+    with timed(facts, CHECKPOINT):
+        state = load_state(folder)
+        if state is not None and state["recipe"] == training.recipe.model_dump(mode="json"):
+            training.load_state_dict(state)
+    facts[FIRST_EPOCH] = training.epoch
     # Saved, and perhaps cut off before the driver had written them down, or had judged the last that it wrote.
-    yield from training.history[max(0, num_recorded - 1) :]
+    yield from training.history[max(0, config["num_epochs_recorded"] - 1) :]
     last_save = time.monotonic()
     for metrics in training.fit():
         if training.is_over:
-            _keep(training, folder, keeps)
+            with timed(facts, CHECKPOINT):
+                _keep(training, folder, config["keeps"])
         elif time.monotonic() - last_save > SECONDS_BETWEEN_STATES:
-            save_state(folder, training.state_dict())
+            with timed(facts, CHECKPOINT):
+                save_state(folder, training.state_dict())
             last_save = time.monotonic()
         yield metrics
 

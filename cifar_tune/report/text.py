@@ -1,14 +1,8 @@
-"""The leaderboard: the record's trials as a pandas frame, and that frame as a table, csv, json or markdown.
-
-Ranks and gains are taken within one task (data set and number of training images), since scores on different ones do
-not compare. Trials that were trained to their end come first, by score; then pruned ones by how far they got, then
-those that broke down. What was trained to its end above a limit of its search comes between the first two.
-"""
+"""The leaderboard and what is said of it as text: a terminal's tables and sentences, csv, json and markdown."""
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
-from operator import itemgetter
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -17,57 +11,34 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cifar_tune.confirmation import METHOD, Confirmation
+from cifar_tune.confirmation import Confirmation
 from cifar_tune.provenance import as_typed
 from cifar_tune.pruning import RungFindings, num_top, pruning_by_rung
 from cifar_tune.recipe import Recipe, field_of
+from cifar_tune.report.leaderboard import (
+    BAND,
+    COLUMNS,
+    MARKS,
+    TASK,
+    baseline_accuracy,
+    best_trial,
+    footnotes,
+    gain_in_points,
+    leaderboard,
+    pareto_front,
+)
 from cifar_tune.search.goal import CostName, format_cost
 from cifar_tune.search.openings import Opening
-from cifar_tune.search.record import Extension
+from cifar_tune.search.reading import Extension
 from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
-from cifar_tune.search.trial import COMPLETE_STATES, State, Trial
+from cifar_tune.search.trial import COMPLETE_STATES, Trial
 from cifar_tune.significance import Gain
 
 Format = Literal["table", "csv", "json", "markdown"]
 
-ORDER: tuple[State, ...] = (
-    "completed",
-    "stopped early",
-    "pruned",
-    "diverged",
-    "out of memory",
-    "failed",
-    "interrupted",
-    "running",
-)
-COLUMNS = [
-    "rank",
-    "search",
-    "trial",
-    "state",
-    "model",
-    "schedule",
-    "optimizer",
-    "dataset",
-    "train_images",
-    "val_accuracy",
-    "gain",
-    "verdict",
-    "epochs",
-    "seconds",
-    "let_through",
-    "num_parameters",
-    "num_macs",
-]
-MARKS = ("pareto", "over_limits")  # columns that only a search with such a goal has
-BAND = ("confirmed_gain", "gain_low", "gain_high")  # and these one that was confirmed
+MAX_ROWS = 500  # of a table in a terminal; more would take longer to draw than to find out
 NOTHING = "-"
-UNCONFIRMED = (
-    "unconfirmed: one run each, on a validation split that all rows share and that chose the best; `cifar-tune confirm "
-    "SEARCH` trains the best again with fresh seeds and says whether their gains are real"
-)
-TASK = ["dataset", "train_images"]  # what scores must share to be compared
 HEADERS = {  # two lines, where a terminal is narrow
     "val_accuracy": "val\naccuracy",
     "let_through": "let through\nat epoch",
@@ -79,133 +50,6 @@ HEADERS = {  # two lines, where a terminal is narrow
     "pareto": "Pareto\nfront",
     "over_limits": "over\nlimits",
 }
-
-
-def best_baseline(trials: Iterable[Trial]) -> Trial | None:
-    """The best completed baseline, which gains are counted from; the earlier of equals."""
-    complete = [trial for trial in trials if trial.is_baseline and trial.is_complete]
-    return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
-
-
-def baseline_accuracy(trials: Iterable[Trial]) -> float | None:
-    """Its score."""
-    best = best_baseline(trials)
-    return best.val_accuracy if best else None
-
-
-def gain_in_points(trial: Trial, baseline: float | None) -> float | None:
-    """Percentage points above the baseline; None where either has no score, or the trial was not trained to its end."""
-    if baseline is None or trial.val_accuracy is None or not trial.is_complete:
-        return None
-    return 100 * (trial.val_accuracy - baseline)
-
-
-def best_trial(trials: Iterable[Trial]) -> Trial | None:
-    """The completed trial within its limits with the highest score; the earlier of equals."""
-    complete = [trial for trial in trials if trial.counts]
-    return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
-
-
-def pareto_front(trials: Iterable[Trial], cost: CostName) -> list[Trial]:
-    """By cost, the completed trials within their limits of which no other is both as good and as cheap; equals are."""
-    known = [(trial.cost(cost), -(trial.val_accuracy or 0.0), trial) for trial in trials if trial.counts]
-    ordered = sorted([(price, loss, trial) for price, loss, trial in known if price is not None], key=itemgetter(0, 1))
-    front: list[Trial] = []
-    last = (0.0, 1.0)
-    for price, loss, trial in ordered:
-        if loss < last[1] or (price, loss) == last:
-            front.append(trial)
-            last = (price, loss)
-    return front
-
-
-def best_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """What a search was for, and what is worth keeping of it: the best trial, or the Pareto front."""
-    minimize = trials[0].goal.minimize if trials else None
-    if minimize:
-        return pareto_front(trials, minimize)
-    best = best_trial(trials)
-    return [best] if best else []
-
-
-def leaderboard(
-    searches: Mapping[str, Sequence[Trial]], confirmations: Mapping[str, Confirmation] = {}
-) -> pd.DataFrame:
-    """One row per trial: COLUMNS, MARKS and BAND where a search has such, and then every searched value by its name.
-
-    Best first within each task, in which the trials of all these searches meet on one Pareto front.
-    """
-    rows = []
-    on_front = _on_front([trial for trials in searches.values() for trial in trials])
-    for name, trials in searches.items():
-        baseline = baseline_accuracy(trials)
-        confirmation = confirmations.get(name)
-        rows += [{**_row(trial, baseline, on_front), **_verdict(trial, confirmation)} for trial in trials]
-    rows.sort(key=_place)
-    ranks: Counter[tuple[Any, ...]] = Counter()
-    for row in rows:
-        task = tuple(row[name] for name in TASK)
-        ranks[task] += 1
-        row["rank"] = ranks[task]
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
-    return pd.DataFrame(rows, columns=[*COLUMNS, *names], dtype=object)  # whole numbers stay so beside a missing one
-
-
-def _on_front(trials: Sequence[Trial]) -> set[tuple[str, int]]:
-    """The search and the number of each trial that lies on the front of its task for what its search minimizes."""
-    tasks: dict[tuple[Any, ...], list[Trial]] = defaultdict(list)
-    for trial in trials:
-        tasks[trial.recipe.dataset, trial.recipe.train_images].append(trial)
-    costs = {trial.goal.minimize for trial in trials if trial.goal.minimize}
-    fronts = [(cost, trial) for cost in costs for task in tasks.values() for trial in pareto_front(task, cost)]
-    return {(trial.search, trial.number) for cost, trial in fronts if trial.goal.minimize == cost}
-
-
-def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Tasks apart; then by state, by epochs where they were cut short, by score."""
-    is_complete = row["state"] in COMPLETE_STATES
-    place, reached = (
-        (int(bool(row.get("over_limits"))), 0) if is_complete else (ORDER.index(row["state"]), row["epochs"])
-    )
-    task = (row["dataset"], row["train_images"] or 0)
-    return (*task, place, -reached, -(row["val_accuracy"] or 0.0))
-
-
-def _row(trial: Trial, baseline: float | None, on_front: Set[tuple[str, int]]) -> dict[str, Any]:
-    recipe = trial.recipe
-    return {
-        "search": trial.search,
-        "trial": trial.number,
-        "state": trial.state,
-        "model": recipe.model.name,
-        "schedule": recipe.schedule.name,
-        "optimizer": recipe.optimizer.name,
-        "dataset": recipe.dataset,
-        "train_images": recipe.train_images,
-        "val_accuracy": trial.val_accuracy,
-        "gain": gain_in_points(trial, baseline),
-        "epochs": trial.epochs,
-        "seconds": trial.seconds,
-        "let_through": trial.facts.get(LET_THROUGH),
-        "num_parameters": trial.facts.get("num_parameters"),
-        "num_macs": trial.facts.get("num_macs"),
-        **({"pareto": (trial.search, trial.number) in on_front} if trial.goal.minimize else {}),
-        **({"over_limits": ", ".join(trial.over_limits) or None} if trial.goal.limits.given else {}),
-        **{name: value for name, value in trial.params.items() if name not in COLUMNS},  # epochs: how many it trained
-    }
-
-
-def _verdict(trial: Trial, confirmation: Confirmation | None) -> dict[str, Any]:
-    """Whether the gain is known to be real; nothing is said of baselines and of what was not trained to its end."""
-    gain = confirmation.gains.get(trial.number) if confirmation else None
-    if gain is not None:
-        return {
-            "verdict": gain.verdict,
-            **dict(zip(BAND, (100 * x for x in (gain.mean, gain.low, gain.high)), strict=True)),
-        }
-    if trial.is_baseline or not trial.is_complete:
-        return {"verdict": None}
-    return {"verdict": "not judged" if confirmation and trial.number in confirmation.design.recipes else "unconfirmed"}
 
 
 def format_gain(gain: Gain | None) -> str:
@@ -262,7 +106,10 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
     repeated = [f"{column}/name" for column in ("model", "schedule", "optimizer")]  # the columns before say it
     hidden = {*constant, *repeated} - {"val_accuracy"}
     columns, left_out = _fitting({column: cells[column] for column in cells if column not in hidden}, width)
-    caption = f"not shown for want of width: {', '.join(left_out)}" if left_out else None
+    said = [f"not shown for want of width: {', '.join(left_out)}"] if left_out else []
+    if limit and len(frame) > limit:
+        said.append(f"the best {limit:,} of {len(frame):,} trials; report --format csv has all")
+    caption = "; ".join(said) or None
     heading = " · ".join(dict.fromkeys([title, *told]))
     table = Table(
         title=heading, caption=caption, title_justify="left", caption_justify="left", box=None, pad_edge=False
@@ -394,19 +241,13 @@ def render(
     """For a terminal of `width` characters: a table for each task; each search's headline, and what pruning did."""
     frame = leaderboard(searches, confirmations)
     title = next(iter(searches)) if len(searches) == 1 else "leaderboard"
-    tables = [as_table(task, title, width) for _, task in frame.groupby(TASK, dropna=False)]
+    tables = [as_table(task, title, width, limit=MAX_ROWS) for _, task in frame.groupby(TASK, dropna=False)]
     parts: list[Table | Text] = [*tables]
     for name, trials in searches.items():
         said = headline(trials, extensions.get(name), confirmations.get(name))
         said += f" {told_openings(openings[name])}" if openings.get(name) else ""
         parts += [Text(f"\n{name}: {said}"), *describe_pruning(trials)]
     return [*parts, *(Text(f"\n{sentence}.", style="dim") for sentence in footnotes(frame))]
-
-
-def footnotes(frame: pd.DataFrame) -> list[str]:
-    """What the verdicts in a leaderboard mean."""
-    verdicts = set(frame["verdict"].dropna())
-    return [*([METHOD] if verdicts - {"unconfirmed"} else []), *([UNCONFIRMED] if "unconfirmed" in verdicts else [])]
 
 
 def describe_pruning(trials: Sequence[Trial]) -> list[Table | Text]:

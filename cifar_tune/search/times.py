@@ -1,0 +1,28 @@
+"""Where a trial's time goes, as its worker measures it; training and validation are in the learning curve.
+
+Facts of the trial, in seconds. One that was resumed has those of its last worker alone.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+PREFIX = "time/"
+TAKEN_AT = PREFIX + "taken_at"  # by its worker, in seconds since 1970
+QUEUED = PREFIX + "queued"  # from the driver's decision until then: the worker's own start, if it is its first trial
+STARTUP = PREFIX + "startup"  # imports, the network, weights to start from
+DATA = PREFIX + "data"  # onto the device
+CHECKPOINT = PREFIX + "checkpoint"
+FIRST_EPOCH = PREFIX + "first_epoch"  # how many epochs were trained before this worker took it
+WORKER = "worker"  # host:process
+
+
+@contextmanager
+def timed(facts: dict[str, Any], part: str) -> Iterator[None]:
+    """Add what the block takes to a part of the trial's time."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        facts[part] = facts.get(part, 0.0) + time.perf_counter() - start
