@@ -1,7 +1,8 @@
 """Hyperparameter search for CIFAR classifiers that starts from published recipes and states every gain over them.
 
-What a search-space file imports: `Recipe`, `Search`, and `Trial`, which is Optuna's. They load when first asked for,
-so that the command line's `--help` waits for none of them; none of them loads torch.
+What a search-space file imports: `Recipe`, `Search`, and `Trial`, which is Optuna's. What an analysis imports:
+`load_trials`. They load when first asked for, so that the command line's `--help` waits for none of them; none of them
+loads torch.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,20 @@ if TYPE_CHECKING:
     from optuna import Trial
 
     from cifar_tune.recipe import Recipe
+    from cifar_tune.report.frames import load_trials
     from cifar_tune.search.space import Search
 
-__all__ = ["Recipe", "Search", "Trial"]
+__all__ = ["Recipe", "Search", "Trial", "load_trials"]
 
-_HOMES = {"Recipe": "cifar_tune.recipe", "Search": "cifar_tune.search.space", "Trial": "optuna"}
+_HOMES = {
+    "Recipe": "cifar_tune.recipe",
+    "Search": "cifar_tune.search.space",
+    "Trial": "optuna",
+    "load_trials": "cifar_tune.report.frames",
+}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes of three modules
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - from four modules
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

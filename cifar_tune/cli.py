@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Format = Literal["table", "csv", "json", "markdown"]
+Format = Literal["table", "csv", "json", "markdown", "html"]
 
 DEFAULT_STORE = Path("cifar_tune_store")
 
@@ -158,6 +158,13 @@ def report(
             openings = {name: read_openings(opened, name) for name in found}
             for part in render(found, console.width, read_extensions(opened, found), confirmations, openings):
                 console.print(part, highlight=False)
+    elif kind == "html":
+        from cifar_tune.report.page import render_page
+
+        openings = {name: read_openings(opened, name) for name in found}
+        page = render_page(found, read_extensions(opened, found), read_confirmations(opened, found), openings)
+        with _output(output) as file:
+            file.write(page)
     else:
         with _output(output) as file:
             file.write(format_report(found, kind, read_confirmations(opened, found)))

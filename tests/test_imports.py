@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Who may import what; a name that ends with a slash is a folder.
 ROOMS = {
     "ray": ("search/",),
-    "optuna": ("search/", "describe.py", "__init__.py"),
+    "optuna": ("search/", "report/figures.py", "describe.py", "__init__.py"),
     "mlflow": ("tracking.py", "registry.py"),
     "torchvision": ("archive.py", "models.py"),
     "kornia": ("augment.py",),
@@ -22,6 +22,8 @@ ROOMS = {
     "PIL": ("parquet.py", "predict.py"),
     "safetensors": ("checkpoint.py", "classifier.py", "features.py", "weights.py"),
     "pandas": ("report/",),
+    "plotly": ("report/",),
+    "jinja2": ("report/",),
     "scipy": ("search/", "significance.py"),
     "typer": ("cli.py",),
     "filelock": ("archive.py", "datasets.py", "features.py", "store.py", "weights.py"),

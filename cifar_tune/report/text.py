@@ -37,6 +37,7 @@ from cifar_tune.significance import Gain
 
 Format = Literal["table", "csv", "json", "markdown"]
 
+PRUNING_HEADERS = ("rung", "stopped", "epochs saved", "seconds saved", "rank correlation", "missed", "schedules")
 MAX_ROWS = 500  # of a table in a terminal; more would take longer to draw than to find out
 NOTHING = "-"
 HEADERS = {  # two lines, where a terminal is narrow
@@ -126,16 +127,19 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
 
 def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> tuple[list[str], list[str]]:
     """The columns that fit, in order, and the names of those that do not: searched values, and what a cost repeats."""
-    used, fitting, left_out = 0, [], []
     fixed = {*COLUMNS, *MARKS, *BAND} - {"num_macs"}
-    for column, values in cells.items():
-        longest = 2 + max(len(value) for value in [*values, *HEADERS.get(column, column).split("\n")])
-        if column not in fixed and used + longest > width:
+    widths = {
+        column: 2 + max(len(text) for text in [*values, *HEADERS.get(column, column).split("\n")])
+        for column, values in cells.items()
+    }
+    used = sum(width for column, width in widths.items() if column in fixed)
+    left_out = []
+    for column in [column for column in cells if column not in fixed]:
+        used += widths[column]
+        if used > width:
+            used -= widths[column]
             left_out.append(column)
-        else:
-            used += longest
-            fitting.append(column)
-    return fitting, left_out
+    return [column for column in cells if column not in left_out], left_out
 
 
 def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
@@ -252,27 +256,36 @@ def render(
 
 def describe_pruning(trials: Sequence[Trial]) -> list[Table | Text]:
     """What stopping trials early saved and risked: a sentence, and a table of the rungs; nothing where none was."""
+    said, rungs = pruning_sentence(trials), pruning_by_rung(trials)
+    if said is None:
+        return []
+    table = Table(caption=pruning_caption(trials), caption_justify="left", box=None, pad_edge=False)
+    for header in PRUNING_HEADERS:
+        justify: Literal["left", "right"] = "left" if header == "schedules" else "right"
+        table.add_column(header.replace(" ", "\n"), justify=justify, header_style="bold")
+    for row in pruning_rows(rungs):
+        table.add_row(*row)
+    return [Text(f"\n{said}"), table]
+
+
+def pruning_sentence(trials: Sequence[Trial]) -> str | None:
+    """What stopping trials early saved; None where none was stopped."""
     rungs = pruning_by_rung(trials)
     num_stopped = sum(rung.num_stopped for rung in rungs)
     if not num_stopped:
-        return []
+        return None
     saved = f"{sum(rung.epochs_saved for rung in rungs):,} of {sum(trial.recipe.epochs for trial in trials):,} epochs"
     seconds = f"about {sum(rung.seconds_saved for rung in rungs):,.0f} s by each trial's own mean epoch"
-    return [
-        Text(f"\nPruning stopped {num_stopped} of {len(trials)} trials and saved up to {saved}, {seconds}."),
-        _pruning_table(rungs, num_top(trials)),
-    ]
+    return f"Pruning stopped {num_stopped:,} of {len(trials):,} trials and saved up to {saved}, {seconds}."
 
 
-def _pruning_table(rungs: Sequence[RungFindings], top: int) -> Table:
-    """A row for each rung of each group of schedules; `top` is how many trials count as the best."""
-    table = Table(caption=_pruning_caption(top), caption_justify="left", box=None, pad_edge=False)
-    for header in ("rung", "stopped", "epochs\nsaved", "seconds\nsaved", "rank\ncorrelation", "missed", "schedules"):
-        table.add_column(header, justify="left" if header == "schedules" else "right", header_style="bold")
+def pruning_rows(rungs: Sequence[RungFindings]) -> list[list[str]]:
+    """PRUNING_HEADERS for each rung of each group of schedules."""
+    rows = []
     for rung in rungs:
         correlation = NOTHING if rung.rank_correlation is None else f"{rung.rank_correlation:.2f}"
         missed = NOTHING if rung.estimated_missed is None else f"about {rung.estimated_missed:.1f}"
-        table.add_row(
+        cells = [
             f"{rung.fraction:g}",
             str(rung.num_stopped),
             f"{rung.epochs_saved:,}",
@@ -280,11 +293,14 @@ def _pruning_table(rungs: Sequence[RungFindings], top: int) -> Table:
             f"{correlation} (n={rung.num_ranked})",
             f"{missed} (n={rung.num_let_through})",
             ", ".join(rung.schedules) + (" (phase 2)" if rung.num_phases > 1 else ""),
-        )
-    return table
+        ]
+        rows.append(cells)
+    return rows
 
 
-def _pruning_caption(top: int) -> str:
+def pruning_caption(trials: Sequence[Trial]) -> str:
+    """What the last columns but one say."""
+    top = num_top(trials)
     best = "as the best" if top == 1 else f"among the best {top}"
     return (
         "rank correlation: between the scores at the rung and at the end, of the n complete trials that went on there; "

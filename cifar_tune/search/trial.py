@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tune.images import NUM_CLASSES
@@ -35,8 +36,8 @@ OPTUNA_STATES: dict[State, TrialState] = {
 class Trial:
     """What is known of one trial of a search.
 
-    `params` are the sampled values by name, `curve` one document of EpochMetrics per epoch, `facts` what the worker
-    said of itself (parameters, threads, device, where it diverged, peak memory).
+    `params` are the sampled values by name and `ranges` what they come from, `curve` one document of EpochMetrics per
+    epoch, `facts` what the worker said of itself (parameters, threads, device, where it diverged, peak memory).
     """
 
     search: str
@@ -50,6 +51,7 @@ class Trial:
     error: str | None = None
     mlflow_run_id: str | None = None
     goal: Goal = ACCURACY_ALONE
+    ranges: Mapping[str, BaseDistribution] = field(default_factory=dict)
 
     @property
     def is_rerun(self) -> bool:
@@ -139,4 +141,5 @@ def as_trial(search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool, 
         error=attributes.get("error"),
         mlflow_run_id=attributes.get("mlflow_run_id"),
         goal=goal,
+        ranges=trial.distributions,
     )

@@ -1,0 +1,44 @@
+"""What searches found, as pandas frames for anybody's own analysis: `from cifar_tune import load_trials`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from cifar_tune.confirmation import read_confirmations
+from cifar_tune.report.leaderboard import leaderboard
+from cifar_tune.search.reading import read_record
+from cifar_tune.search.trial import Trial
+from cifar_tune.store import Store, absolute
+
+
+class Frames(NamedTuple):
+    """`trials` has a row for each trial, `epochs` one for each epoch; `search` and `trial` join them."""
+
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+
+
+def load_trials(*searches: str, store: str | Path = "cifar_tune_store") -> Frames:
+    """The named searches, or all of a store, as `report` reads them; a UserError for an unknown name.
+
+    `trials` has the leaderboard's columns (`val_accuracy` and shares are fractions, gains percentage points), best
+    first, and a column for every searched value by its name, which is missing where a trial did not sample it.
+    `epochs` has what an epoch gave: losses in nats, accuracies as fractions, the last step's rate, seconds.
+    """
+    opened = Store(absolute(Path(store)))
+    found = read_record(opened, searches)
+    trials = leaderboard(found, read_confirmations(opened, found)).infer_objects()
+    return Frames(trials, epochs_frame(found))
+
+
+def epochs_frame(searches: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
+    """A row for each epoch of each trial."""
+    rows = [
+        {"search": name, "trial": trial.number, **epoch}
+        for name, trials in searches.items()
+        for trial in trials
+        for epoch in trial.curve
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["search", "trial", "epoch", "val_accuracy"])

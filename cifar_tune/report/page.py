@@ -1,0 +1,221 @@
+"""The report as one HTML file that opens offline: leaderboards, comparisons, and every search in figures.
+
+The file is page.html, filled in by Jinja with page.css, page.js and plotly's own script, which it carries along.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+import plotly.io
+from jinja2 import Environment
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from cifar_tune.confirmation import Confirmation
+from cifar_tune.pruning import pruning_by_rung
+from cifar_tune.report import figures
+from cifar_tune.report.figures import Figure, Searched
+from cifar_tune.report.leaderboard import TASK, footnotes, leaderboard
+from cifar_tune.report.text import (
+    NOTHING,
+    PRUNING_HEADERS,
+    format_value,
+    headline,
+    pruning_caption,
+    pruning_rows,
+    pruning_sentence,
+    told_openings,
+)
+from cifar_tune.report.timing import describe_time, spans
+from cifar_tune.search.openings import Opening
+from cifar_tune.search.reading import Extension
+from cifar_tune.search.trial import COMPLETE_STATES, Trial
+
+MAX_ROWS = 1000  # of a leaderboard on the page
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as the page has it, or what is said in its place."""
+
+    json: Markup | None = None
+    said: str = ""
+    height: int | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    is_number: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    value: float | None = None  # what it sorts by, if that is no text
+
+
+@dataclass(frozen=True)
+class Row:
+    cells: list[Cell]
+    state: str | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class PageTable:
+    columns: list[Column]
+    rows: list[Row]
+
+
+def render_page(
+    searches: Mapping[str, Sequence[Trial]],
+    extensions: Mapping[str, Extension] = {},
+    confirmations: Mapping[str, Confirmation] = {},
+    openings: Mapping[str, Sequence[Opening]] = {},
+) -> str:
+    """The whole page."""
+    folder = files("cifar_tune.report")
+    read = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
+    frame = leaderboard(searches, confirmations)
+    names = list(searches)
+    template = Environment(autoescape=True, trim_blocks=True).from_string(read["page.html"])
+    return template.render(
+        title=names[0] if len(names) == 1 else f"{len(names)} searches",
+        version=version("cifar-tune"),
+        made_at=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        css=Markup(read["page.css"]),
+        js=Markup(read["page.js"]),
+        plotly=Markup(get_plotlyjs()),
+        tasks=[_task(task, rows, searches) for task, rows in frame.groupby(TASK, dropna=False, sort=False)],
+        searches=[
+            _search(name, trials, extensions.get(name), confirmations.get(name), openings.get(name, ()))
+            for name, trials in searches.items()
+        ],
+        notes=footnotes(frame),
+    )
+
+
+def _task(task: tuple[Any, ...], rows: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]) -> dict[str, Any]:
+    """What may be compared: a data set and a number of training images."""
+    dataset, images = task[0], None if pd.isna(task[1]) else int(task[1])
+    title = f"Leaderboard on {dataset}" + (f", {images:,} training images" if images else "")
+    trials = [trial for found in searches.values() for trial in found]
+    same = [t for t in trials if (t.recipe.dataset, t.recipe.train_images) == (dataset, images)]
+    compared, figure = figures.comparison(same)
+    return {
+        "id": _anchor(title),
+        "title": title,
+        "states": list(dict.fromkeys(rows["state"])),
+        "leaderboard": _leaderboard(rows.head(MAX_ROWS), {(t.search, t.number) for t in same if t.is_baseline}),
+        "left_out": _left_out(len(rows)),
+        "comparison": _table(compared.rename(columns={"best": "val_accuracy"})),
+        "comparison_figure": _drawn(figure),
+    }
+
+
+def _left_out(num_rows: int) -> str:
+    if num_rows <= MAX_ROWS:
+        return ""
+    return f"The best {MAX_ROWS:,} of {num_rows:,} trials; report --format csv has all."
+
+
+def _search(
+    name: str,
+    trials: Sequence[Trial],
+    extension: Extension | None,
+    confirmation: Confirmation | None,
+    openings: Sequence[Opening],
+) -> dict[str, Any]:
+    searched = Searched(name, trials)
+    said = headline(trials, extension, confirmation)
+    seconds = sum(trial.seconds for trial in trials)
+    pruning = [[Cell(text) for text in row] for row in pruning_rows(pruning_by_rung(trials))]
+    columns = [Column(header, is_number=False) for header in PRUNING_HEADERS]
+    stopped = pruning_sentence(trials)
+    return {
+        "id": _anchor(f"search-{name}"),
+        "name": name,
+        "headline": said + (f" {told_openings(openings)}" if openings else ""),
+        "spent": f"{len(trials):,} trials, {sum(t.epochs for t in trials):,} epochs, {seconds:,.0f} s of training.",
+        "drawn": _sampled(searched),
+        "lacks": searched.lacks,
+        "learning_curves": _drawn(figures.learning_curves(searched)),
+        "history": _drawn(figures.history(searched)),
+        "importances": _drawn(figures.importances(searched)),
+        "slices": [{"name": of, "figure": _drawn(figure)} for of, figure in figures.slices(searched).items()],
+        "parallel": _drawn(figures.parallel_coordinates(searched)),
+        "costs": [{"name": of, "figure": _drawn(figure)} for of, figure in figures.costs(searched).items()],
+        "pruning_said": [stopped] if stopped else [],
+        "pruning": PageTable(columns, [Row(cells) for cells in pruning] if stopped else []),
+        "pruning_caption": pruning_caption(trials),
+        "time": describe_time(spans(trials)),
+        "timeline": _drawn(figures.timeline(searched)),
+    }
+
+
+def _sampled(searched: Searched) -> str:
+    if len(searched.drawn) == len(searched.trials):
+        return ""
+    return (
+        f"The figures show {len(searched.drawn):,} of {len(searched.trials):,} trials: the baselines, the best, and "
+        f"others by lot. Sentences and tables count all."
+    )
+
+
+def _leaderboard(frame: pd.DataFrame, baselines: set[tuple[str, int]]) -> PageTable:
+    """Without the columns that are empty, and those that the title tells."""
+    shown = frame[[column for column in frame.columns if frame[column].notna().any() and column not in TASK]]
+    rows = []
+    for row, cells in zip(shown.to_dict("records"), _cells(shown), strict=True):
+        is_baseline = (row["search"], row["trial"]) in baselines
+        kind = "baseline" if is_baseline else "" if row["state"] in COMPLETE_STATES else "cut"
+        rows.append(Row(cells, str(row["state"]), kind))
+    return PageTable(_columns(shown), rows)
+
+
+def _table(frame: pd.DataFrame) -> PageTable:
+    return PageTable(_columns(frame), [Row(cells) for cells in _cells(frame)])
+
+
+def _columns(frame: pd.DataFrame) -> list[Column]:
+    return [Column(str(name).replace("_", " "), _is_number(frame[name])) for name in frame.columns]
+
+
+def _cells(frame: pd.DataFrame) -> list[list[Cell]]:
+    columns = [
+        [_cell(str(name), value, is_number=_is_number(frame[name])) for value in frame[name]] for name in frame.columns
+    ]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _cell(name: str, value: Any, *, is_number: bool) -> Cell:  # noqa: ANN401 - of a frame
+    text = format_value(name, value)
+    return Cell(text, float(value) if is_number and text != NOTHING else None)
+
+
+def _is_number(values: "pd.Series[Any]") -> bool:
+    known = values.dropna()
+    return len(known) > 0 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+
+
+def _drawn(figure: Figure) -> Drawn:
+    """As JSON that may stand in a script element; the page brings the colours of text and grid."""
+    if isinstance(figure, str):
+        return Drawn(said=figure)
+    figure.update_layout(template=None)
+    document = json.loads(plotly.io.to_json(figure, validate=False))
+    document.get("layout", {}).pop("template", None)
+    text = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
+    return Drawn(Markup(text), height=figure.layout.height)
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")

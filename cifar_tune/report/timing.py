@@ -1,0 +1,109 @@
+"""Where the time of a search went, from what its workers measured (search/times.py) and the learning curves."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cifar_tune.images import NUM_TRAINING_IMAGES
+from cifar_tune.search.times import CHECKPOINT, DATA, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER
+from cifar_tune.search.trial import Trial
+
+Part = Literal["queue", "start-up", "data", "training", "evaluation", "checkpoint", "idle"]
+
+PARTS: tuple[Part, ...] = ("queue", "start-up", "data", "training", "evaluation", "checkpoint", "idle")
+PAUSE_SECONDS = 120.0  # in which no worker did anything: the search was interrupted, and nobody waited
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a worker did for a trial, from `start` (seconds since 1970) on; epochs lie behind one another, as sums."""
+
+    worker: str
+    trial: int
+    part: Part
+    start: float
+    seconds: float
+
+    @property
+    def end(self) -> float:
+        """When it was over."""
+        return self.start + self.seconds
+
+
+def spans(trials: Sequence[Trial]) -> list[Span]:
+    """In order of time; of trials whose workers measured nothing there are none."""
+    found = [span for trial in trials if TAKEN_AT in trial.facts for span in _spans(trial)]
+    return sorted(found, key=lambda span: span.start)
+
+
+def seconds_by_part(found: Sequence[Span]) -> dict[Part, float]:
+    """Of all workers together. A worker is idle where it has no trial, from its first one until the search pauses."""
+    seconds: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
+    for span in found:
+        seconds[span.part] += span.seconds
+    seconds["idle"] = sum(_idle(session) for session in _sessions(found))
+    return seconds
+
+
+def describe_time(found: Sequence[Span]) -> str:
+    """The shares in a sentence; nothing where nothing was measured."""
+    seconds = seconds_by_part(found)
+    total = sum(seconds.values())
+    if not total:
+        return ""
+    ordered = sorted(PARTS, key=lambda part: -seconds[part])
+    shares = ", ".join(f"{part} {100 * seconds[part] / total:.1f} %" for part in ordered if seconds[part])
+    workers = len({span.worker for span in found})
+    return f"Of {total:,.0f} s of {workers} worker{'s' if workers > 1 else ''}: {shares}."
+
+
+def training_seconds(trial: Trial) -> float:
+    """Of the epochs that its last worker trained, without their validation."""
+    num_images = trial.recipe.train_images or NUM_TRAINING_IMAGES[trial.recipe.dataset]
+    return sum(min(num_images / epoch["images_per_second"], epoch["seconds"]) for epoch in _own_epochs(trial))
+
+
+def _own_epochs(trial: Trial) -> Sequence[dict[str, float]]:
+    return [dict(epoch) for epoch in trial.curve[trial.facts.get(FIRST_EPOCH, 0) :]]
+
+
+def _spans(trial: Trial) -> Iterator[Span]:
+    facts = trial.facts
+    training = training_seconds(trial)
+    parts: dict[Part, float] = {
+        "queue": facts[QUEUED],
+        "start-up": facts.get(STARTUP, 0.0),
+        "data": facts.get(DATA, 0.0),
+        "training": training,
+        "evaluation": sum(epoch["seconds"] for epoch in _own_epochs(trial)) - training,
+        "checkpoint": facts.get(CHECKPOINT, 0.0),
+    }
+    start = facts[TAKEN_AT] - facts[QUEUED]
+    for part, seconds in parts.items():
+        if seconds > 0:
+            yield Span(facts[WORKER], trial.number, part, start, seconds)
+            start += seconds
+
+
+def _sessions(found: Sequence[Span]) -> list[list[Span]]:
+    """The spans between two pauses of the whole search."""
+    sessions: list[list[Span]] = []
+    end = float("-inf")
+    for span in found:
+        if span.start > end + PAUSE_SECONDS:
+            sessions.append([])
+        sessions[-1].append(span)
+        end = max(end, span.end)
+    return sessions
+
+
+def _idle(session: Sequence[Span]) -> float:
+    by_worker: dict[str, list[Span]] = defaultdict(list)
+    for span in session:
+        by_worker[span.worker].append(span)
+    end = max(span.end for span in session)
+    return sum(
+        max(0.0, end - min(span.start for span in own) - sum(span.seconds for span in own))
+        for own in by_worker.values()
+    )

@@ -1,0 +1,292 @@
+"""The report's page: every section of every kind of search, and the page in a real browser."""
+
+import json
+import random
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from make_store import made_up
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+from cifar_tune.report.page import render_page
+from cifar_tune.search.goal import ACCURACY_ALONE
+from cifar_tune.search.space import Draw, load_space
+from cifar_tune.search.times import CHECKPOINT, DATA, QUEUED, STARTUP, TAKEN_AT, WORKER
+from cifar_tune.search.trial import State, Trial, as_trial
+
+SPACES = Path(__file__).parents[1] / "search_spaces"
+SECTIONS = (
+    "Learning curves",
+    "History of the best",
+    "Which values matter",
+    "Scores over each value",
+    "Parallel coordinates",
+    "Accuracy and cost",
+    "What pruning saved and risked",
+    "Where the time went",
+)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WIDTHS = {"desktop": 1280, "phone": 390}
+
+
+def trials(states: Sequence[State], space: str = "mini_resnet", epochs: int = 10) -> list[Trial]:
+    """The baseline, completed, and a made-up trial in each of the states, in a search that is called `made`."""
+    loaded = load_space(SPACES / f"{space}.py", {"epochs": str(epochs)})
+    first = loaded.baseline_trial(loaded.baselines[0])
+    draws = [Draw(first.params, first.distributions, loaded.baselines[0]), *loaded.draw(len(states))]
+    rng, start = random.Random(0), datetime(2026, 1, 1)
+    found = []
+    for number, (drawn, state) in enumerate(zip(draws, ["completed", *states], strict=True)):
+        frozen = made_up(drawn, epochs, start, rng, state)  # type: ignore[arg-type]
+        frozen.number = number
+        trial = as_trial("made", frozen, number == 0, ACCURACY_ALONE)
+        found.append(replace(trial, facts={**trial.facts, **times(number)}))
+    return found
+
+
+def times(number: int) -> dict[str, Any]:
+    """What two workers measured that take turns."""
+    return {
+        WORKER: f"host:{number % 2}",
+        TAKEN_AT: 1e9 + 20.0 * (number // 2),
+        QUEUED: 0.5,
+        STARTUP: 1.0,
+        DATA: 0.1,
+        CHECKPOINT: 0.2,
+    }
+
+
+MIXED: list[State] = ["completed", "pruned", "pruned", "diverged", "failed", "completed", "pruned"] * 12
+
+
+def with_nan(found: list[Trial]) -> list[Trial]:
+    """Every training loss is none."""
+    return [
+        replace(trial, curve=[{**epoch, "train_loss": float("nan"), "val_loss": float("nan")} for epoch in trial.curve])
+        for trial in found
+    ]
+
+
+def of_one_parameter(found: list[Trial]) -> list[Trial]:
+    name = "label_smoothing"
+    return [replace(t, params={name: t.params[name]}, ranges={name: t.ranges[name]}) for t in found]
+
+
+KINDS = {
+    "no trial": lambda: [],
+    "the baseline alone": lambda: trials([]),
+    "a thousand trials": lambda: trials(MIXED * 12),
+    "losses that are no numbers": lambda: with_nan(trials(MIXED)),
+    "all pruned": lambda: trials(["pruned"] * 20)[1:],
+    "all failed": lambda: trials(["failed"] * 20)[1:],
+    "one parameter": lambda: of_one_parameter(trials(MIXED)),
+    "conditional parameters": lambda: trials(MIXED, "all"),
+    "of an older version": lambda: [replace(trial, facts={}) for trial in trials(MIXED)],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_section_is_drawn_or_says_why_not(kind: str) -> None:
+    page = render_page({"made": KINDS[kind]()})
+    for section in SECTIONS:
+        (body,) = re.findall(f"<h3>{section}</h3>(.*?)(?:<h3>|</main>)", page, re.DOTALL)
+        words = re.sub(r"<script.*?</script>|<[^>]*>", "", body, flags=re.DOTALL).strip()
+        assert "<figure" in body or words.endswith("."), f"{section} is empty"
+    for document in figures(page):
+        assert document["data"]
+        assert "template" not in document["layout"]
+
+
+def figures(page: str) -> list[dict[str, Any]]:
+    def no_constant(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    found = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    return [json.loads(text, parse_constant=no_constant) for text in found]
+
+
+def test_pages_are_small_and_load_nothing() -> None:
+    page = render_page({"made": trials(["completed", "pruned"] * 100, epochs=25)})
+    assert len(page.encode()) < 6e6
+    own = page[: page.index("plotly.js v")]
+    assert "http" not in own.replace("http-equiv", "")
+    assert "default-src 'none'" in own
+
+
+def test_the_time_is_told_by_its_parts() -> None:
+    page = render_page({"made": trials(["completed"] * 3, epochs=4)})
+    # Each of two workers trains 8 s of 9.8 s for two trials, of which the second begins 20 s after the first.
+    said = "training 53.7 %, idle 34.2 %, start-up 6.7 %, queue 3.4 %, checkpoint 1.3 %, data 0.7 %"
+    assert f"Of 60 s of 2 workers: {said}." in page
+
+
+def test_many_trials_are_drawn_in_part_and_counted_in_whole() -> None:
+    page = render_page({"made": trials(["completed", "pruned", "pruned"] * 400)})
+    assert "The figures show 1,000 of 1,201 trials" in page
+    assert "The best 1,000 of 1,201 trials; report --format csv has all." in page
+    assert "Pruning stopped 800 of 1,201 trials" in page
+
+
+def test_what_a_space_calls_its_values_cannot_break_the_page() -> None:
+    name = "</script><b>x"
+    found = [replace(t, params={name: float(t.number)}, ranges={}) for t in trials(MIXED)]
+    page = render_page({"made": [replace(t, ranges={name: a_range(t)}) for t in found]})
+    assert "<b>x" not in page
+    assert len(figures(page)) > 3
+
+
+def a_range(trial: Trial) -> Any:  # noqa: ANN401 - Optuna's
+    from optuna.distributions import FloatDistribution
+
+    return FloatDistribution(0.0, 1000.0)
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium here; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(render_page({"made": trials(MIXED)}), encoding="utf-8")
+    return path
+
+
+def opened(browser: Browser, path: Path, width: int, scheme: Any = "light") -> tuple[Page, list[str]]:  # noqa: ANN401
+    """The page, scrolled through, and what went wrong meanwhile."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    wrong: list[str] = []
+
+    def note_message(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            wrong.append(message.text)
+
+    def note_request(request: Request) -> None:
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            wrong.append(f"asked the network for {request.url}")
+
+    page.on("console", note_message)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", note_request)
+    page.goto(path.as_uri())
+    for figure in page.locator(".figure").all():
+        figure.scroll_into_view_if_needed()
+        figure.locator(".main-svg").first.wait_for()
+    return page, wrong
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_a_browser_draws_every_figure_without_an_error(
+    browser: Browser, written: Path, tmp_path: Path, width: int, scheme: str
+) -> None:
+    page, wrong = opened(browser, written, width, scheme)
+    assert wrong == []
+    assert page.locator(".figure").count() >= 15
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page is wider than the screen"
+    colors = page.evaluate(COLORS)
+    assert contrast(*colors["body"]) > 7
+    assert contrast(*colors["quiet"]) > 4.5
+    assert contrast(colors["tick"], colors["body"][1]) > 4.5
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert (tmp_path / "page.png").stat().st_size > 50_000
+    page.close()
+
+
+COLORS = """() => {
+    const paper = getComputedStyle(document.body).backgroundColor;
+    const ink = (selector) => getComputedStyle(document.querySelector(selector)).color;
+    return {
+        body: [ink("body"), paper],
+        quiet: [ink(".quiet"), paper],
+        tick: getComputedStyle(document.querySelector(".xtick text")).fill,
+    };
+}"""
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG's ratio of two colours."""
+    lights = sorted(luminance([int(part) for part in re.findall(r"\d+", color)[:3]]) for color in (first, second))
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+def luminance(color: Sequence[int]) -> float:
+    linear = [c / 12.92 if (c := part / 255) <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for part in color]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_the_leaderboard_is_sorted_and_filtered_by_mouse_and_keyboard(browser: Browser, written: Path) -> None:
+    page, wrong = opened(browser, written, WIDTHS["desktop"])
+    board = page.locator(".board").first
+    header = board.get_by_role("columnheader", name="trial", exact=True)
+    header.get_by_role("button").click()
+    assert header.get_attribute("aria-sort") == "ascending"
+    numbers = [int(row["trial"].replace(",", "")) for row in shown(page)]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == len(MIXED) + 1
+    header.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert header.get_attribute("aria-sort") == "descending"
+    assert [int(row["trial"]) for row in shown(page)] == numbers[::-1]
+
+    board.get_by_role("columnheader", name="gain", exact=True).get_by_role("button").click()
+    gains = [row["gain"] for row in shown(page)]
+    known = [float(gain) for gain in gains if gain != "-"]
+    assert known == sorted(known)
+    assert gains[len(known) :] == ["-"] * (len(gains) - len(known)), "what has no gain comes last"
+
+    board.get_by_label("State").select_option("pruned")
+    assert {row["state"] for row in shown(page)} == {"pruned"}
+    assert board.locator("output").text_content() == f"{MIXED.count('pruned')} rows"
+    board.get_by_label("State").select_option("")
+    board.get_by_label("Filter").fill("COSINE adam")
+    found = shown(page)
+    assert found
+    assert all(row["schedule"] == "cosine" and "adam" in row["optimizer"] for row in found)
+    board.get_by_label("Filter").fill("no such words")
+    assert shown(page) == []
+    assert wrong == []
+    page.close()
+
+
+def shown(page: Page) -> list[Mapping[str, str]]:
+    """The visible rows of the first leaderboard."""
+    found: list[Mapping[str, str]] = page.evaluate(
+        """() => {
+            const table = document.querySelector(".board table");
+            const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
+            return [...table.tBodies[0].rows]
+                .filter((row) => !row.hidden)
+                .map((row) => Object.fromEntries([...row.cells].map((cell, i) => [names[i], cell.textContent])));
+        }"""
+    )
+    return found
+
+
+def test_a_point_tells_its_trial(browser: Browser, written: Path) -> None:
+    page, wrong = opened(browser, written, WIDTHS["desktop"])
+    figure = page.get_by_label("Learning curves")
+    figure.scroll_into_view_if_needed()
+    box = figure.locator("path.point").last.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    told = figure.locator(".hoverlayer .hovertext").first
+    told.wait_for()
+    assert re.search(r"trial \d+.*pruned after epoch \d+ at \d+\.\d\d%", str(told.text_content()))
+    assert wrong == []
+    page.close()
