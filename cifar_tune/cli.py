@@ -5,7 +5,7 @@ Exit codes: 0; 2 for what the user can mend, with one sentence; 1 for what faile
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
@@ -15,6 +15,10 @@ import typer
 from cifar_tune.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from cifar_tune.report.findings import Findings
     from cifar_tune.run import RunOptions
     from cifar_tune.search.trial import Trial
     from cifar_tune.store import Store
@@ -137,37 +141,59 @@ def report(
     kind: Annotated[Format, typer.Option("--format", help="Of the output.")] = "table",
     output: Annotated[Path | None, typer.Option(help="Write to this file instead of to stdout.")] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="Show one trial of one search whole.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Compare groups of trials: model, schedule, search, a searched value; or document."),
+    ] = None,
 ) -> None:
     """The leaderboard: every trial with its gain over the published recipe."""
-    from cifar_tune.confirmation import read_confirmations
-    from cifar_tune.report.text import format_report, output_console, render
-    from cifar_tune.search.openings import read_openings
-    from cifar_tune.search.reading import read_extensions, read_record
+    from cifar_tune.report.findings import read_findings
+    from cifar_tune.report.text import output_console
     from cifar_tune.store import Store, absolute
 
     opened = Store(absolute(store or DEFAULT_STORE))  # a report makes no folder
-    found = read_record(opened, searches or [])
+    found = read_findings(opened, searches or [])
     if trial is not None:
-        if kind != "table" or output:
-            raise UserError("--trial prints one trial for people; leave out --format and --output.")
-        _report_trial(found, trial, opened)
-    elif kind == "table":
+        if kind != "table" or output or by:
+            raise UserError("--trial prints one trial for people; leave out --format, --output and --by.")
+        _report_trial(found.searches, trial, opened)
+        return
+    if by is not None and kind == "html":
+        raise UserError("--by compares in a table; the page of --format html has its own comparisons, leave out --by.")
+    if kind == "table":
+        parts = _report_parts(found, by)
         with _output(output) as file:
             console = output_console(file)
-            confirmations = read_confirmations(opened, found)
-            openings = {name: read_openings(opened, name) for name in found}
-            for part in render(found, console.width, read_extensions(opened, found), confirmations, openings):
+            for part in parts(console.width):
                 console.print(part, highlight=False)
-    elif kind == "html":
+    else:
+        text = _report_text(found, by, kind)  # whole, before a file that was there is written over
+        with _output(output) as file:
+            file.write(text)
+
+
+def _report_parts(found: "Findings", by: str | None) -> "Callable[[int], Sequence[Table | Text]]":
+    """For a terminal of so many characters."""
+    from functools import partial
+
+    from cifar_tune.report.comparison import compare
+    from cifar_tune.report.text import as_plain_table, render
+
+    if by is None:
+        return partial(render, found)
+    table = as_plain_table(compare(found, by), f"by {by}")
+    return lambda _: [table]
+
+
+def _report_text(found: "Findings", by: str | None, kind: Literal["csv", "json", "markdown", "html"]) -> str:
+    if kind == "html":
         from cifar_tune.report.page import render_page
 
-        openings = {name: read_openings(opened, name) for name in found}
-        page = render_page(found, read_extensions(opened, found), read_confirmations(opened, found), openings)
-        with _output(output) as file:
-            file.write(page)
-    else:
-        with _output(output) as file:
-            file.write(format_report(found, kind, read_confirmations(opened, found)))
+        return render_page(found)
+    from cifar_tune.report.comparison import compare
+    from cifar_tune.report.text import format_frame, format_report
+
+    return format_report(found, kind) if by is None else format_frame(compare(found, by), kind)
 
 
 def _report_trial(found: Mapping[str, "Sequence[Trial]"], number: int, store: "Store") -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from cifar_tune.provenance import as_typed, git_commit, hardware, package_versio
 from cifar_tune.recipe import Recipe
 from cifar_tune.search.driver import Driver, Observer
 from cifar_tune.search.ray_environment import configure_ray
-from cifar_tune.search.reading import delete_record
+from cifar_tune.search.reading import delete_record, read_attributes
 from cifar_tune.search.record import Record
 from cifar_tune.search.reruns import Design, Kind, open_reruns, runs_name
 from cifar_tune.search.resources import plan_resources
@@ -141,6 +142,17 @@ def train_reruns(
     record.check_unchanged("data", data.digest)
     data = data.all_for_training() if design.watched else data
     return execute(record, store, data, design.num_runs, means, console, keeps=keeps, keeper=_NoState)
+
+
+def log_page(store: Store, search: str) -> None:
+    """Put the report's page of a search, as it is now, beside its run in MLflow."""
+    from cifar_tune.report.findings import read_findings
+    from cifar_tune.report.page import render_page  # with plotly, which only this needs
+    from cifar_tune.tracking import log_files
+
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "report.html").write_text(render_page(read_findings(store, [search])), encoding="utf-8")
+        log_files(store, read_attributes(store, search)["id"], Path(folder), {})
 
 
 class _NoState:

@@ -16,6 +16,7 @@ procedure (Scandinavian Journal of Statistics 6:65, 1979) keeps the chance of an
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -110,6 +111,13 @@ def estimate_accuracy(hits: Hits) -> Estimate:
     found = paired_difference(hits, np.zeros_like(hits))
     low, high = found.interval(ALPHA)
     return Estimate(found.mean, max(low, 0.0), min(high, 1.0))
+
+
+def estimate_mean(values: Sequence[float]) -> Estimate:
+    """Of two or more independent ones, with its 95 % interval by the t distribution."""
+    mean, number = statistics.mean(values), len(values)
+    margin = -float(stdtrit(number - 1, ALPHA / 2)) * statistics.stdev(values) / math.sqrt(number)
+    return Estimate(mean, mean - margin, mean + margin)
 
 
 def judge_gains(differences: Sequence[Difference]) -> list[Gain]:

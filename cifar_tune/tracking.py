@@ -33,8 +33,10 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)  # the database's own stor
 SECONDS_BETWEEN_WRITES = 5.0  # of one running trial; the end of a trial is written at once
 SEARCH_TAG, TRIAL_TAG, STATE_TAG = "cifar_tune.search", "cifar_tune.trial", "cifar_tune.state"
 SEARCH_ID_TAG = "cifar_tune.search_id"
+MAX_NAME = 60  # characters of what is told of a trial's values in its run's name
 MAX_METRICS_PER_BATCH = 1000  # MLflow's own limit
 MAX_RUNS_PER_COMMAND = 500  # an argument has at most 128 KiB
+KIND_TAG = "mlflow.experimentKind"  # for which the UI shows runs and charts first, and not traces
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 
 STATUSES: dict[State, str] = {
@@ -154,7 +156,7 @@ class Tracker:
             PARENT_TAG: self._parent_id,
             "cifar_tune.baseline": str(trial.is_baseline).lower(),
         }
-        name = f"{self._search} {trial.label.removeprefix('trial ')}"
+        name = f"{self._search} {trial.label.removeprefix('trial ')}{_what_differs(trial)}"
         run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
         self._shown[trial.number] = _Shown(run.info.run_id, "RUNNING", [], has_params=False)
         return self._shown[trial.number]
@@ -200,6 +202,17 @@ class Tracker:
         shown.status = status
 
 
+def _what_differs(trial: Trial) -> str:
+    """The first sampled values, as many as a column of the UI shows; baselines and reruns have names of their own."""
+    if trial.is_baseline or trial.is_rerun:
+        return ""
+    values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.params.values()]
+    told = [f"{name.rpartition('/')[2]}={value}" for name, value in zip(trial.params, values, strict=True)]
+    told = [text.removeprefix("name=") for text in told]
+    kept = [text for i, text in enumerate(told) if len(", ".join(told[: i + 1])) <= MAX_NAME]
+    return f": {', '.join(kept)}" if kept else ""
+
+
 def find_runs(client: MlflowClient, search_id: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
     """The parent run of a search and the runs of its trials, in every experiment."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -224,7 +237,8 @@ def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
         return str(experiment.experiment_id)
     own = client.tracking_uri == store.mlflow_url
     location = (store.artifacts / dataset).as_uri() if own else None
-    return str(client.create_experiment(name, artifact_location=location))
+    tags = {KIND_TAG: "custom_model_development", NOTE_TAG: f"Searches on {dataset}, a parent run each, by cifar-tune."}
+    return str(client.create_experiment(name, artifact_location=location, tags=tags))
 
 
 def find_parent(client: MlflowClient, search_id: str) -> Run:

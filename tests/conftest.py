@@ -1,6 +1,7 @@
 """What the tests share: one store whose cache holds the built-in data set, and tiny cuts of that data."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from cifar_tune.images import Images, TrainingData
 from cifar_tune.store import Store, open_store
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from cifar_tune.inputs import DeviceData
 
 # Tests run side by side. Torch reads this when it is imported, which nothing above does.
@@ -70,6 +73,20 @@ def start() -> Iterator[Start]:
     for process in started:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """A real Chromium; without one on this machine the tests that ask for it are skipped."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no chromium here; on Debian: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from cifar_tune.layers import conv_block
 from cifar_tune.models import MiniResNet
 from cifar_tune.network import count_layers, count_macs, count_parameters
 from cifar_tune.recipe import Recipe
+from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import best_trial, pareto_front
 from cifar_tune.report.text import format_report, headline
 from cifar_tune.run import BestWeights
@@ -335,7 +336,7 @@ SMALL = {"minimize": "num_parameters"}
 
 
 def rows(*trials: Trial) -> dict[int, dict[str, Any]]:
-    return {row["trial"]: row for row in json.loads(format_report({"tiny": trials}, "json"))}
+    return {row["trial"]: row for row in json.loads(format_report(Findings({"tiny": trials}), "json"))}
 
 
 def test_the_front_is_what_no_other_trial_beats() -> None:
@@ -365,7 +366,7 @@ def test_a_trial_over_a_limit_is_on_no_front_and_ranks_after_those_within() -> N
 def test_searches_of_one_task_share_a_front() -> None:
     small = [made(0, 0.6, 1000, SMALL)]
     other = [made(0, 0.7, 900, {}, search="other")]
-    report = json.loads(format_report({"tiny": small, "other": other}, "json"))
+    report = json.loads(format_report(Findings({"tiny": small, "other": other}), "json"))
     assert {row["search"]: row["pareto"] for row in report} == {"tiny": False, "other": None}
     assert "Pareto front: 1 trial with 60.00 % at 1,000 parameters." in headline(small)
 

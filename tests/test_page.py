@@ -3,8 +3,7 @@
 import json
 import random
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 
 import pytest
 from make_store import made_up
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
+from cifar_tune.report.findings import Findings
 from cifar_tune.report.page import render_page
 from cifar_tune.search.goal import ACCURACY_ALONE
 from cifar_tune.search.space import Draw, load_space
@@ -31,7 +31,6 @@ SECTIONS = (
     "What pruning saved and risked",
     "Where the time went",
 )
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDTHS = {"desktop": 1280, "phone": 390}
 
 
@@ -93,7 +92,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_section_is_drawn_or_says_why_not(kind: str) -> None:
-    page = render_page({"made": KINDS[kind]()})
+    page = render_page(Findings({"made": KINDS[kind]()}))
     for section in SECTIONS:
         (body,) = re.findall(f"<h3>{section}</h3>(.*?)(?:<h3>|</main>)", page, re.DOTALL)
         words = re.sub(r"<script.*?</script>|<[^>]*>", "", body, flags=re.DOTALL).strip()
@@ -112,7 +111,7 @@ def figures(page: str) -> list[dict[str, Any]]:
 
 
 def test_pages_are_small_and_load_nothing() -> None:
-    page = render_page({"made": trials(["completed", "pruned"] * 100, epochs=25)})
+    page = render_page(Findings({"made": trials(["completed", "pruned"] * 100, epochs=25)}))
     assert len(page.encode()) < 6e6
     own = page[: page.index("plotly.js v")]
     assert "http" not in own.replace("http-equiv", "")
@@ -120,14 +119,14 @@ def test_pages_are_small_and_load_nothing() -> None:
 
 
 def test_the_time_is_told_by_its_parts() -> None:
-    page = render_page({"made": trials(["completed"] * 3, epochs=4)})
+    page = render_page(Findings({"made": trials(["completed"] * 3, epochs=4)}))
     # Each of two workers trains 8 s of 9.8 s for two trials, of which the second begins 20 s after the first.
     said = "training 53.7 %, idle 34.2 %, start-up 6.7 %, queue 3.4 %, checkpoint 1.3 %, data 0.7 %"
     assert f"Of 60 s of 2 workers: {said}." in page
 
 
 def test_many_trials_are_drawn_in_part_and_counted_in_whole() -> None:
-    page = render_page({"made": trials(["completed", "pruned", "pruned"] * 400)})
+    page = render_page(Findings({"made": trials(["completed", "pruned", "pruned"] * 400)}))
     assert "The figures show 1,000 of 1,201 trials" in page
     assert "The best 1,000 of 1,201 trials; report --format csv has all." in page
     assert "Pruning stopped 800 of 1,201 trials" in page
@@ -136,7 +135,7 @@ def test_many_trials_are_drawn_in_part_and_counted_in_whole() -> None:
 def test_what_a_space_calls_its_values_cannot_break_the_page() -> None:
     name = "</script><b>x"
     found = [replace(t, params={name: float(t.number)}, ranges={}) for t in trials(MIXED)]
-    page = render_page({"made": [replace(t, ranges={name: a_range(t)}) for t in found]})
+    page = render_page(Findings({"made": [replace(t, ranges={name: a_range(t)}) for t in found]}))
     assert "<b>x" not in page
     assert len(figures(page)) > 3
 
@@ -151,19 +150,9 @@ def a_range(trial: Trial) -> Any:  # noqa: ANN401 - Optuna's
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium here; on Debian: apt-get install chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render_page({"made": trials(MIXED)}), encoding="utf-8")
+    path.write_text(render_page(Findings({"made": trials(MIXED)})), encoding="utf-8")
     return path
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from cifar_tune.pruning import RungFindings, num_top, pruning_by_rung, spearman
 from cifar_tune.recipe import Recipe
+from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.text import describe_pruning, render
 from cifar_tune.search.trial import State, Trial
@@ -169,7 +170,7 @@ def test_the_report_says_what_pruning_saved_only_where_a_trial_was_pruned() -> N
     (row,) = [line for line in said.splitlines() if line.lstrip().startswith("0.25")]
     assert row.split() == ["0.25", "1", "6", "3", "-0.50", "(n=3)", "-", "(n=0)", "constant"]
     assert (
-        len(render({"tiny": trials}, 100)) == 5
+        len(render(Findings({"tiny": trials}), 100)) == 5
     )  # the leaderboard, the headline, two of pruning, what "unconfirmed" means
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_tune.recipe import Recipe, Value
+from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import COLUMNS, baseline_accuracy, best_trial, gain_in_points, leaderboard
 from cifar_tune.report.text import as_table, describe_trial, format_report, format_value, headline, render
 from cifar_tune.search.space import load_space
@@ -137,7 +138,7 @@ def places(*trials: Trial) -> list[int]:
 
 
 def documents(searches: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
-    found = json.loads(format_report(searches, "json"), parse_constant=no_number)
+    found = json.loads(format_report(Findings(searches), "json"), parse_constant=no_number)
     assert isinstance(found, list)
     return found
 
@@ -324,7 +325,7 @@ def test_integers_stay_integers_where_another_row_has_none() -> None:
     }
     (line,) = [
         row
-        for row in csv.DictReader(StringIO(format_report({"tiny": conditional_trials()}, "csv")))
+        for row in csv.DictReader(StringIO(format_report(Findings({"tiny": conditional_trials()}), "csv")))
         if row["trial"] == "1"
     ]
     assert (line["num_parameters"], line["schedule/step/every"]) == ("77850", "3")
@@ -334,7 +335,7 @@ def test_integers_stay_integers_where_another_row_has_none() -> None:
 def test_floats_keep_all_their_digits(kind: str) -> None:
     lr, accuracy = 0.1 + 0.2, 2 / 3
     text = format_report(
-        {"tiny": [trial(0, accuracy, params={"optimizer/lr": lr})]}, "json" if kind == "json" else "csv"
+        Findings({"tiny": [trial(0, accuracy, params={"optimizer/lr": lr})]}), "json" if kind == "json" else "csv"
     )
     row = json.loads(text)[0] if kind == "json" else next(csv.DictReader(StringIO(text)))
     assert float(row["optimizer/lr"]) == lr
@@ -350,13 +351,13 @@ def test_json_csv_and_markdown_parse_back_to_one_row_per_trial(trials: list[Tria
     columns = [name for name in rows[0] if name not in ("recipe", "mlflow_run_id")] if rows else COLUMNS
     assert columns[: len(COLUMNS)] == COLUMNS
 
-    read = csv.DictReader(StringIO(format_report(searches, "csv")))
+    read = csv.DictReader(StringIO(format_report(Findings(searches), "csv")))
     assert [int(row["trial"]) for row in read] == numbers
     assert read.fieldnames == columns
 
     head, rule, *lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in format_report(searches, "markdown").splitlines()
+        for line in format_report(Findings(searches), "markdown").splitlines()
         if line.startswith("|")
     ]
     assert head == columns
@@ -367,7 +368,7 @@ def test_json_csv_and_markdown_parse_back_to_one_row_per_trial(trials: list[Tria
 
 @every_search
 def test_a_csv_is_read_by_pandas_as_the_same_leaderboard(trials: list[Trial]) -> None:
-    read = pd.read_csv(StringIO(format_report({"tiny": trials}, "csv")))
+    read = pd.read_csv(StringIO(format_report(Findings({"tiny": trials}), "csv")))
     assert list(read.columns) == list(leaderboard({"tiny": trials}).columns)
     scores = {trial.number: trial.val_accuracy for trial in trials}
     assert {
@@ -379,23 +380,23 @@ def test_a_csv_is_read_by_pandas_as_the_same_leaderboard(trials: list[Trial]) ->
 @every_search
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_every_search_renders_within_the_terminal(trials: list[Trial], width: int) -> None:
-    text = printed(render({"tiny": trials}, width), width)
+    text = printed(render(Findings({"tiny": trials}), width), width)
     assert max(len(line) for line in text.splitlines()) <= width
     assert headline(trials) in " ".join(text.split())
 
 
 @pytest.mark.parametrize("width", [80, 200])
 def test_a_terminal_shows_scores_and_gains_whole(width: int) -> None:
-    text = printed(render({"tiny": conditional_trials()}, width), width)
+    text = printed(render(Findings({"tiny": conditional_trials()}), width), width)
     for said in ("0.6000", "0.5000", "0.4000", "+10.00", "-10.00", "+0.00", "77,850", "step", "constant", "adam"):
         assert said in text
 
 
 def test_searched_values_that_do_not_fit_are_named() -> None:
-    narrow = " ".join(printed(render({"tiny": conditional_trials()}, 60), 60).split())
+    narrow = " ".join(printed(render(Findings({"tiny": conditional_trials()}), 60), 60).split())
     assert "not shown for want of width: " in narrow
     assert "optimizer/adam/lr" in narrow
-    assert "not shown" not in printed(render({"tiny": conditional_trials()}, 200))
+    assert "not shown" not in printed(render(Findings({"tiny": conditional_trials()}), 200))
 
 
 def test_a_limit_shows_the_best_alone() -> None:
@@ -409,7 +410,7 @@ def test_each_task_has_a_table_and_each_search_a_headline() -> None:
         "a": [trial(0, 0.5, search="a")],
         "b": [trial(0, 0.8, search="b", recipe=RECIPE.replace({"dataset": "cifar10"}))],
     }
-    parts = render(searches, 200)
+    parts = render(Findings(searches), 200)
     assert [type(part) for part in parts] == [Table, Table, Text, Text]
     assert "a: Best of 1 trials" in printed(parts)
     assert "b: Best of 1 trials" in printed(parts)

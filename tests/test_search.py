@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from cifar_tune.errors import UserError
+from cifar_tune.report.findings import read_findings
 from cifar_tune.report.text import format_report
 from cifar_tune.search.reading import read_record
 from cifar_tune.store import Store, open_store
@@ -103,7 +104,7 @@ def assert_records_agree(store: Store, num_trials: int, name: str = "tiny") -> N
     """Each trial once, over, and the same in Optuna, MLflow and the report."""
     study = optuna.load_study(study_name=name, storage=store.optuna_url)
     shown = shown_states(store, name)
-    report = json.loads(format_report(read_record(store, [name]), "json"))
+    report = json.loads(format_report(read_findings(store, [name]), "json"))
     assert sorted(row["trial"] for row in report) == list(range(num_trials)) == sorted(shown)
     for row in report:
         trial = study.trials[row["trial"]]

@@ -18,24 +18,22 @@ from jinja2 import Environment
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from cifar_tune.confirmation import Confirmation
 from cifar_tune.pruning import pruning_by_rung
 from cifar_tune.report import figures
+from cifar_tune.report.comparison import documents
 from cifar_tune.report.figures import Figure, Searched
+from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import TASK, footnotes, leaderboard
 from cifar_tune.report.text import (
     NOTHING,
     PRUNING_HEADERS,
     format_value,
-    headline,
     pruning_caption,
     pruning_rows,
     pruning_sentence,
-    told_openings,
+    told_search,
 )
 from cifar_tune.report.timing import describe_time, spans
-from cifar_tune.search.openings import Opening
-from cifar_tune.search.reading import Extension
 from cifar_tune.search.trial import COMPLETE_STATES, Trial
 
 MAX_ROWS = 1000  # of a leaderboard on the page
@@ -75,16 +73,12 @@ class PageTable:
     rows: list[Row]
 
 
-def render_page(
-    searches: Mapping[str, Sequence[Trial]],
-    extensions: Mapping[str, Extension] = {},
-    confirmations: Mapping[str, Confirmation] = {},
-    openings: Mapping[str, Sequence[Opening]] = {},
-) -> str:
+def render_page(found: Findings) -> str:
     """The whole page."""
     folder = files("cifar_tune.report")
     read = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
-    frame = leaderboard(searches, confirmations)
+    searches = found.searches
+    frame = leaderboard(searches, found.confirmations)
     names = list(searches)
     template = Environment(autoescape=True, trim_blocks=True).from_string(read["page.html"])
     return template.render(
@@ -95,10 +89,8 @@ def render_page(
         js=Markup(read["page.js"]),
         plotly=Markup(get_plotlyjs()),
         tasks=[_task(task, rows, searches) for task, rows in frame.groupby(TASK, dropna=False, sort=False)],
-        searches=[
-            _search(name, trials, extensions.get(name), confirmations.get(name), openings.get(name, ()))
-            for name, trials in searches.items()
-        ],
+        searches=[_search(Searched(name, trials), told_search(found, name)) for name, trials in searches.items()],
+        documents=_table(documents(found)),
         notes=footnotes(frame),
     )
 
@@ -127,15 +119,8 @@ def _left_out(num_rows: int) -> str:
     return f"The best {MAX_ROWS:,} of {num_rows:,} trials; report --format csv has all."
 
 
-def _search(
-    name: str,
-    trials: Sequence[Trial],
-    extension: Extension | None,
-    confirmation: Confirmation | None,
-    openings: Sequence[Opening],
-) -> dict[str, Any]:
-    searched = Searched(name, trials)
-    said = headline(trials, extension, confirmation)
+def _search(searched: Searched, said: str) -> dict[str, Any]:
+    name, trials = searched.name, searched.trials
     seconds = sum(trial.seconds for trial in trials)
     pruning = [[Cell(text) for text in row] for row in pruning_rows(pruning_by_rung(trials))]
     columns = [Column(header, is_number=False) for header in PRUNING_HEADERS]
@@ -143,7 +128,7 @@ def _search(
     return {
         "id": _anchor(f"search-{name}"),
         "name": name,
-        "headline": said + (f" {told_openings(openings)}" if openings else ""),
+        "headline": said,
         "spent": f"{len(trials):,} trials, {sum(t.epochs for t in trials):,} epochs, {seconds:,.0f} s of training.",
         "drawn": _sampled(searched),
         "lacks": searched.lacks,

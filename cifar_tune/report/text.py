@@ -15,6 +15,7 @@ from cifar_tune.confirmation import Confirmation
 from cifar_tune.provenance import as_typed
 from cifar_tune.pruning import RungFindings, num_top, pruning_by_rung
 from cifar_tune.recipe import Recipe, field_of
+from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import (
     BAND,
     COLUMNS,
@@ -37,6 +38,8 @@ from cifar_tune.significance import Gain
 
 Format = Literal["table", "csv", "json", "markdown"]
 
+ACCURACIES = ("best", "mean", "mean_low", "mean_high")  # of groups of trials
+COUNTS = ("num_parameters", "rank", "trial", "epochs", "let_through", "train_images", "trials", "completed", "runs")
 PRUNING_HEADERS = ("rung", "stopped", "epochs saved", "seconds saved", "rank correlation", "missed", "schedules")
 MAX_ROWS = 500  # of a table in a terminal; more would take longer to draw than to find out
 NOTHING = "-"
@@ -50,6 +53,9 @@ HEADERS = {  # two lines, where a terminal is narrow
     "gain_high": "to",
     "pareto": "Pareto\nfront",
     "over_limits": "over\nlimits",
+    "train_images": "training\nimages",
+    "mean_low": "95 %\nfrom",
+    "mean_high": "to",
 }
 
 
@@ -60,26 +66,38 @@ def format_gain(gain: Gain | None) -> str:
     return f"{gain.verdict}, {100 * gain.mean:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
 
 
-def format_report(
-    searches: Mapping[str, Sequence[Trial]], kind: Format, confirmations: Mapping[str, Confirmation] = {}
-) -> str:
+def format_report(found: Findings, kind: Format) -> str:
     """The leaderboard as text for a machine or a document; the terminal's table is `as_table`."""
-    frame = leaderboard(searches, confirmations)
+    frame = leaderboard(found.searches, found.confirmations)
+    if kind == "json":
+        return json.dumps(_documents(frame, found.searches), indent=2) + "\n"
+    return format_frame(frame, kind) + "".join(
+        f"\n{sentence}.\n" for sentence in (footnotes(frame) if kind == "markdown" else [])
+    )
+
+
+def format_frame(frame: pd.DataFrame, kind: Format) -> str:
+    """Any frame as csv, json or markdown; what a row does not have is null, or a dash."""
     if kind == "csv":
         return frame.to_csv(index=False)
     if kind == "json":
-        return json.dumps(_documents(frame, searches), indent=2) + "\n"
-    return _markdown(frame) + "".join(f"\n{sentence}.\n" for sentence in footnotes(frame))
+        return json.dumps(_records(frame), indent=2) + "\n"
+    return _markdown(frame)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _documents(frame: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
     """The rows with the whole recipe and the MLflow run; what a row does not have is null."""
     trials = {(trial.search, trial.number): trial for found in searches.values() for trial in found}
     documents = []
-    for row in frame.where(frame.notna(), None).to_dict("records"):
+    for row in _records(frame):
         trial = trials[row["search"], row["trial"]]
         whole = {"recipe": trial.recipe.model_dump(mode="json"), "mlflow_run_id": trial.mlflow_run_id}
-        documents.append({**{str(name): value for name, value in row.items()}, **whole})
+        documents.append({**row, **whole})
     return documents
 
 
@@ -125,6 +143,17 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
     return table
 
 
+def as_plain_table(frame: pd.DataFrame, title: str) -> Table:
+    """Any frame for a terminal, with lines that wrap where it is narrow."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in map(str, frame.columns):
+        numeric = all(isinstance(value, int | float) for value in frame[name].dropna())
+        table.add_column(HEADERS.get(name, name), justify="right" if numeric else "left", header_style="bold")
+    for row in frame.to_dict("records"):
+        table.add_row(*(format_value(str(name), value) for name, value in row.items()))
+    return table
+
+
 def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> tuple[list[str], list[str]]:
     """The columns that fit, in order, and the names of those that do not: searched values, and what a cost repeats."""
     fixed = {*COLUMNS, *MARKS, *BAND} - {"num_macs"}
@@ -146,11 +175,11 @@ def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
     """A cell as people write it: accuracies to a hundredth of a point, gains with their sign, nothing as a dash."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return NOTHING
-    if name == "val_accuracy":
+    if name in ("val_accuracy", *ACCURACIES):
         return f"{value:.4f}"
     if name in ("gain", *BAND):
         return f"{value:+.2f}"
-    if name in ("num_parameters", "rank", "trial", "epochs", "let_through", "train_images"):
+    if name in COUNTS:
         return f"{int(value):,}"
     if name == "num_macs":
         return f"{value / 1e6:,.1f} M"
@@ -170,6 +199,13 @@ def headline(
     if extension is not None:
         said.append(f"It was seeded with {extension}.")
     return " ".join(sentence for sentence in said if sentence)
+
+
+def told_search(found: Findings, name: str) -> str:
+    """The headline of one of the searches, and how often its test set was opened."""
+    said = headline(found.searches[name], found.extensions.get(name), found.confirmations.get(name))
+    openings = found.openings.get(name)
+    return said + (f" {told_openings(openings)}" if openings else "")
 
 
 def _confirmed(trials: Sequence[Trial], confirmation: Confirmation | None) -> str:
@@ -235,22 +271,15 @@ def output_console(file: TextIO) -> Console:
     return Console(file=file, width=None if file.isatty() else 160)
 
 
-def render(
-    searches: Mapping[str, Sequence[Trial]],
-    width: int,
-    extensions: Mapping[str, Extension] = {},
-    confirmations: Mapping[str, Confirmation] = {},
-    openings: Mapping[str, Sequence[Opening]] = {},
-) -> list[Table | Text]:
+def render(found: Findings, width: int) -> list[Table | Text]:
     """For a terminal of `width` characters: a table for each task; each search's headline, and what pruning did."""
-    frame = leaderboard(searches, confirmations)
+    searches = found.searches
+    frame = leaderboard(searches, found.confirmations)
     title = next(iter(searches)) if len(searches) == 1 else "leaderboard"
     tables = [as_table(task, title, width, limit=MAX_ROWS) for _, task in frame.groupby(TASK, dropna=False)]
     parts: list[Table | Text] = [*tables]
     for name, trials in searches.items():
-        said = headline(trials, extensions.get(name), confirmations.get(name))
-        said += f" {told_openings(openings[name])}" if openings.get(name) else ""
-        parts += [Text(f"\n{name}: {said}"), *describe_pruning(trials)]
+        parts += [Text(f"\n{name}: {told_search(found, name)}"), *describe_pruning(trials)]
     return [*parts, *(Text(f"\n{sentence}.", style="dim") for sentence in footnotes(frame))]
 
 

@@ -7,12 +7,14 @@ A trial's state, recipe and learning curve are user attributes of its Optuna tri
 import difflib
 import random
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -262,6 +264,7 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
     identity = {"space": space.source, "settings": dict(space.settings), "seed": seed}
     known = study.user_attrs.get("identity")
     if known is None:
+        _name_objectives(study, space)
         study.set_user_attr("id", uuid.uuid4().hex)
         study.set_user_attr("num_baselines", len(space.baselines))
         study.set_user_attr("goal", space.search.goal.model_dump())
@@ -276,6 +279,13 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
     forecast = Forecast(study, space)
     study.sampler = build_sampler(space, forecast, seed + len(study.get_trials(deepcopy=False)))
     return Record(study, space, forecast)
+
+
+def _name_objectives(study: optuna.Study, space: Space) -> None:
+    """As Optuna's own tools show them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # there since 3.2
+        study.set_metric_names(["val_accuracy", *([space.search.minimize] if space.search.minimize else [])])
 
 
 def _reopen(study: optuna.Study, number: int) -> optuna.Trial:

@@ -1,0 +1,87 @@
+"""What a search costs against what it gains, for every search of a store.
+
+    uv run python analysis/payoff.py [--store cifar_tune_store] [--output payoff.png]
+
+The gain of the best trial so far over the baseline, after so many seconds of training over all workers, and after so
+many times what the baseline took. Gains of one run each are optimistic; `cifar-tune confirm` says what is left of them.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cifar_tune import load_trials
+
+COMPLETE = ("completed", "stopped early")
+
+
+def payoff(trials: pd.DataFrame) -> pd.DataFrame:
+    """A row for each trial, in the order of their numbers: `spent` seconds until then, and the best `gain` so far."""
+    rows = []
+    for search, found in trials.groupby("search"):
+        ordered = found.sort_values("trial")
+        gains = ordered["gain"].where(ordered["state"].isin(COMPLETE)).astype(float)
+        first = ordered[ordered["state"].isin(COMPLETE) & (gains == 0)]["seconds"]
+        if gains.notna().sum() == 0 or first.empty:
+            continue
+        rows.append(
+            pd.DataFrame(
+                {
+                    "search": search,
+                    "trial": ordered["trial"],
+                    "spent": ordered["seconds"].astype(float).cumsum(),
+                    "baselines": ordered["seconds"].astype(float).cumsum() / float(first.iloc[0]),
+                    "gain": gains.cummax().ffill(),
+                }
+            )
+        )
+    columns = ["search", "trial", "spent", "baselines", "gain"]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+
+
+def conclude(found: pd.DataFrame) -> str:
+    """A paragraph."""
+    if found.empty:
+        return "No search has a complete baseline, so there is no gain to state; run one to its end."
+    said = []
+    for search, rows in found.groupby("search"):
+        last = rows.iloc[-1]
+        cost = f"{last['spent']:,.0f} s of training, as much as {last['baselines']:.1f} runs of its baseline"
+        if last["gain"] <= 0:
+            said.append(f"{search} spent {cost}, and no trial beat the baseline")
+            continue
+        half = rows[rows["gain"] >= last["gain"] / 2].iloc[0]
+        share = 100 * half["spent"] / last["spent"]
+        said.append(
+            f"{search} gained {last['gain']:.2f} points for {cost}; half of that after {share:.0f} % of the time"
+        )
+    return f"{'. '.join(said)}. These are gains of one run each, out of many: optimistic until they are confirmed."
+
+
+def draw(found: pd.DataFrame) -> Figure:
+    """A staircase for each search."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for search, rows in found.groupby("search"):
+        axes.step(rows["baselines"], rows["gain"], where="post", marker=".", label=f"{search} (n={len(rows)})")
+    axes.set(xlabel="training time, in runs of the baseline", ylabel="gain of the best so far, points")
+    if len(found):
+        axes.legend()
+    return figure
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--store", type=Path, default=Path("cifar_tune_store"))
+    parser.add_argument("--output", type=Path, default=Path("payoff.png"))
+    arguments = parser.parse_args()
+    found = payoff(load_trials(store=arguments.store).trials)
+    draw(found).savefig(arguments.output, dpi=150)
+    print(f"{conclude(found)}\n{arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Comparisons across searches: trials grouped by what they have in common, and the five documents side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from cifar_tune.confirmation import Confirmation
+from cifar_tune.errors import UserError
+from cifar_tune.recipe import Recipe, Value, nearest
+from cifar_tune.report.findings import Findings
+from cifar_tune.report.leaderboard import TASK, best_baseline, best_trial, gain_in_points, leaderboard
+from cifar_tune.search.trial import COMPLETE_STATES, Trial
+from cifar_tune.significance import estimate_mean
+
+# Columns of the leaderboard that say what a trial found, and not what it is.
+RESULTS = {"rank", "trial", "val_accuracy", "gain", "verdict", "seconds", "let_through"}
+
+
+def compare(found: Findings, by: str) -> pd.DataFrame:
+    """What `report --by` shows: the documents, or the trials grouped by a column."""
+    if by == "document":
+        return documents(found)
+    return grouped(leaderboard(found.searches, found.confirmations), by)
+
+
+def grouped(frame: pd.DataFrame, by: str) -> pd.DataFrame:
+    """A row for each value of a column of the leaderboard, within each task, the best first.
+
+    The best and the mean are of trials that were trained to their end; the mean has its 95 % interval where there are
+    two, as if they were draws from all trials of the kind. A UserError for a column that there is not.
+    """
+    known = [str(name) for name in frame.columns if name not in RESULTS]
+    if by not in known:
+        raise UserError(f"--by {by}: the leaderboard has no such column; {nearest(by, known)}.")
+    names = [*TASK, *([] if by in TASK else [by])]
+    rows = [
+        {**dict(zip(names, key, strict=True)), **_summary(group)}
+        for key, group in frame.groupby(names, dropna=False, sort=False)
+    ]
+    found = pd.DataFrame(rows, columns=[*names, *SUMMARY], dtype=object)
+    return found.sort_values([*TASK, "best"], ascending=[True, True, False], na_position="last", ignore_index=True)
+
+
+SUMMARY = ("trials", "completed", "best", "gain", "mean", "mean_low", "mean_high", "seconds")
+
+
+def _summary(group: pd.DataFrame) -> dict[str, Any]:
+    complete = group[group["state"].isin(COMPLETE_STATES)]
+    scores = [float(score) for score in complete["val_accuracy"]]
+    gains = [float(gain) for gain in complete["gain"].dropna()]
+    mean = estimate_mean(scores) if len(scores) > 1 else None
+    return {
+        "trials": len(group),
+        "completed": len(complete),
+        "best": max(scores, default=None),
+        "gain": max(gains, default=None),
+        "mean": mean.mean if mean else max(scores, default=None),
+        "mean_low": mean.low if mean else None,
+        "mean_high": mean.high if mean else None,
+        "seconds": float(sum(group["seconds"])),
+    }
+
+
+@dataclass(frozen=True)
+class Document:
+    """A published project: what its recipe has that no other's does, and what it or its kind was reported to reach."""
+
+    number: int
+    recipe: str
+    dataset: str
+    published: str
+    fits: Mapping[str, Value] = field(default_factory=dict)
+
+    def is_of(self, recipe: Recipe) -> bool:
+        """Whether the recipe is of its kind."""
+        return recipe.dataset == self.dataset and self.fits.items() <= recipe.flatten().items()
+
+
+DOCUMENTS = (
+    Document(
+        1,
+        "ResNet-50, frozen, linear head, 32 px",
+        "cifar10",
+        "about 66 % at 32 px, 89 to 90 % at 224 px",
+        {"model/name": "resnet50", "finetune/name": "frozen"},
+    ),
+    Document(
+        2,
+        "ResNet-50, head 128-64, two phases, 32 px",
+        "cifar10",
+        "about 69.5 %",
+        {"model/name": "resnet50", "finetune/name": "two-phase"},
+    ),
+    Document(
+        3,
+        "ResNet9, one-cycle, 8 epochs",
+        "cifar10",
+        "90.55 % on the test images, which it was validated on; with torch's one-cycle",
+        {"model/name": "resnet9"},
+    ),
+    Document(
+        4,
+        "ResNet-50, all of it, 224 px, early stopping",
+        "cifar100",
+        "82 to 86 %",
+        {"model/name": "resnet50", "finetune/name": "full"},
+    ),
+    Document(
+        5,
+        "Mini-ResNet, step decay, 25 epochs",
+        "cifar10",
+        "88.2 % by a kindred network after 80 epochs, 82.3 % without augmentation",
+        {"model/name": "mini_resnet"},
+    ),
+)
+
+
+DOCUMENT = ("document", "recipe", "published")
+HELD_AGAINST = ("search", "train_images", "epochs", "baseline", "runs", "best", "gain")
+
+
+def documents(found: Findings) -> pd.DataFrame:
+    """A row for each document and each search of these whose baseline is of its kind; one where there is none."""
+    rows = []
+    for document in DOCUMENTS:
+        told = dict(zip(DOCUMENT, (document.number, document.recipe, document.published), strict=True))
+        held = [
+            _held_against(name, trials, found.confirmations.get(name))
+            for name, trials in found.searches.items()
+            if (baseline := best_baseline(trials)) is not None and document.is_of(baseline.recipe)
+        ]
+        rows += [{**told, **row} for row in held or [{}]]
+    columns = [
+        "document",
+        "recipe",
+        "published",
+        "search",
+        "train_images",
+        "epochs",
+        "baseline",
+        "runs",
+        "best",
+        "gain",
+    ]
+    return pd.DataFrame(rows, columns=columns, dtype=object)
+
+
+def _held_against(name: str, trials: Sequence[Trial], confirmation: Confirmation | None) -> dict[str, Any]:
+    """What a search says of its baseline, by all fresh seeds where it has them."""
+    baseline, best = best_baseline(trials), best_trial(trials)
+    assert baseline is not None
+    score, runs = f"{100 * (baseline.val_accuracy or 0):.2f} %", 1
+    if confirmation and (accuracy := confirmation.accuracies.get(baseline.number)):
+        score = f"{100 * accuracy.mean:.2f} % ({100 * accuracy.low:.2f} to {100 * accuracy.high:.2f})"
+        runs = len(confirmation.design.seeds)
+    return {
+        "search": name,
+        "train_images": baseline.recipe.train_images,
+        "epochs": baseline.epochs,
+        "baseline": score,
+        "runs": runs,
+        "best": best.val_accuracy if best else None,
+        "gain": gain_in_points(best, baseline.val_accuracy) if best else None,
+    }

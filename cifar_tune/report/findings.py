@@ -1,0 +1,27 @@
+"""All that a store says of its searches, read once for whoever tells it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cifar_tune.confirmation import Confirmation, read_confirmations
+from cifar_tune.search.openings import Opening, read_openings
+from cifar_tune.search.reading import Extension, read_extensions, read_record
+from cifar_tune.search.trial import Trial
+from cifar_tune.store import Store
+
+
+@dataclass(frozen=True)
+class Findings:
+    """By search: its trials, what it was seeded with, what fresh seeds said, when its test set was opened."""
+
+    searches: Mapping[str, Sequence[Trial]]
+    extensions: Mapping[str, Extension] = field(default_factory=dict)
+    confirmations: Mapping[str, Confirmation] = field(default_factory=dict)
+    openings: Mapping[str, Sequence[Opening]] = field(default_factory=dict)
+
+
+def read_findings(store: Store, names: Sequence[str] = ()) -> Findings:
+    """Of the named searches, or of all in the store; a UserError for an unknown name."""
+    searches = read_record(store, names)
+    openings = {name: read_openings(store, name) for name in searches}
+    return Findings(searches, read_extensions(store, searches), read_confirmations(store, searches), openings)

@@ -1,0 +1,112 @@
+"""Comparisons across searches, and the frames for anybody's own analysis."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import Call
+from make_store import make_store
+from test_report import RECIPE, trial
+
+from cifar_tune import load_trials
+from cifar_tune.errors import UserError
+from cifar_tune.recipe import Value
+from cifar_tune.report.comparison import DOCUMENTS, documents, grouped
+from cifar_tune.report.findings import Findings
+from cifar_tune.report.leaderboard import leaderboard
+from cifar_tune.search.reading import read_record
+from cifar_tune.search.space import load_space
+from cifar_tune.store import Store
+
+SPACES = Path(__file__).parents[1] / "search_spaces"
+
+
+def test_groups_state_their_size_their_best_and_the_interval_of_their_mean() -> None:
+    step = RECIPE.replace({"schedule/name": "step", "schedule/every": 3})
+    trials = [
+        trial(0, 0.5),
+        trial(1, 0.6, recipe=step),
+        trial(2, 0.8, recipe=step),
+        trial(3, 0.9, "pruned", recipe=step, num_epochs=1),
+        trial(4, 0.1, "failed"),
+    ]
+    found = grouped(leaderboard({"tiny": trials}), "schedule").to_dict("records")
+    assert [(row["schedule"], row["trials"], row["completed"], row["best"]) for row in found] == [
+        ("step", 3, 2, 0.8),
+        ("constant", 2, 1, 0.5),
+    ]
+    assert found[0]["gain"] == pytest.approx(30)
+    # The mean of 0.6 and 0.8 has a standard error of 0.1, and 12.706 is the t quantile of one degree of freedom.
+    assert (found[0]["mean_low"], found[0]["mean"], found[0]["mean_high"]) == pytest.approx(
+        (0.7 - 1.2706, 0.7, 0.7 + 1.2706), abs=1e-4
+    )
+    assert (found[1]["mean"], found[1]["mean_low"]) == (0.5, None)
+
+
+def test_groups_of_two_data_sets_are_never_one() -> None:
+    other = trial(0, 0.9, search="b", recipe=RECIPE.replace({"dataset": "cifar10"}))
+    found = grouped(leaderboard({"a": [trial(0, 0.5, search="a")], "b": [other]}), "model")
+    assert list(found["dataset"]) == ["cifar10", "shapes"]
+    assert list(grouped(leaderboard({"b": [other]}), "dataset").columns).count("dataset") == 1
+
+
+@pytest.mark.parametrize("by", ["nosuch", "val_accuracy", "rank"])
+def test_what_cannot_group_is_refused(by: str) -> None:
+    with pytest.raises(UserError, match=f"--by {by}: the leaderboard has no such column; "):
+        grouped(leaderboard({"tiny": [trial(0)]}), by)
+
+
+@pytest.mark.parametrize(
+    ("space", "number"),
+    [("resnet50_linear", 1), ("resnet50_two_phase", 2), ("resnet9", 3), ("resnet50_cifar100", 4), ("mini_resnet", 5)],
+)
+def test_the_recipe_of_each_document_is_known(space: str, number: int) -> None:
+    (recipe,) = load_space(SPACES / f"{space}.py").baselines
+    assert [document.number for document in DOCUMENTS if document.is_of(recipe)] == [number]
+
+
+def test_documents_are_held_against_the_searches_of_their_recipes() -> None:
+    settings: dict[str, Value] = {"dataset": "cifar10", "train_images": 900}
+    trials = [trial(0, 0.5, search="mine", recipe=RECIPE.replace(settings)), trial(1, 0.6, search="mine")]
+    rows = documents(Findings({"mine": trials, "other": [trial(0, search="other")]})).to_dict("records")
+    assert [row["document"] for row in rows] == [1, 2, 3, 4, 5]
+    assert (rows[4]["search"], rows[4]["baseline"], rows[4]["runs"], rows[4]["best"]) == ("mine", "50.00 %", 1, 0.6)
+    assert rows[4]["train_images"] == 900
+    assert all(pd.isna(row["search"]) for row in rows[:4])
+
+
+@pytest.fixture(scope="module")
+def two_searches(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("two"))
+    make_store(store.root, 30, 4, "first", seed=1)
+    make_store(store.root, 10, 4, "second", seed=2)
+    return store
+
+
+def test_the_frames_have_every_trial_and_every_epoch(two_searches: Store) -> None:
+    trials, epochs = load_trials(store=two_searches.root)
+    found = read_record(two_searches)
+    assert len(trials) == 40
+    assert len(epochs) == sum(trial.epochs for each in found.values() for trial in each)
+    joined = epochs.merge(trials, on=["search", "trial"], suffixes=("_epoch", ""))
+    complete = joined[(joined["state"] == "completed") & (joined["epoch"] == joined["epochs"])]
+    assert (complete["val_accuracy_epoch"] == complete["val_accuracy"]).all()
+    assert trials["val_accuracy"].dtype == epochs["val_accuracy"].dtype == float
+    assert set(load_trials("second", store=two_searches.root).trials["search"]) == {"second"}
+    with pytest.raises(UserError, match="no search 'third'"):
+        load_trials("third", store=two_searches.root)
+
+
+def test_comparisons_are_told_in_every_format(two_searches: Store, call: Call, tmp_path: Path) -> None:
+    where = ("--store", two_searches.root)
+    assert "by schedule" in call("report", "--by", "schedule", *where).stdout
+    found = json.loads(call("report", "--by", "search", "--format", "json", *where).stdout)
+    assert {row["search"]: row["trials"] for row in found} == {"first": 30, "second": 10}
+    assert "88.2 %" in call("report", "first", "--by", "document", "--format", "markdown", *where).stdout
+    kept = tmp_path / "kept.csv"
+    kept.write_text("mine", encoding="utf-8")
+    for arguments in (("--by", "nosuch"), ("--by", "model", "--format", "html"), ("--by", "model", "--trial", 0)):
+        refused = call("report", "first", *arguments, "--output", kept, *where)
+        assert refused.code == 2
+        assert kept.read_text(encoding="utf-8") == "mine"
