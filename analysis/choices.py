@@ -1,6 +1,6 @@
 """Which of the documents' choices matter: what each searched choice is worth, over all searches of a store.
 
-    uv run python analysis/choices.py [--store cifar_tune_store] [--output choices.png]
+    uv run python analysis/choices.py [--store FOLDER] [--output choices.png]
 
 Each choice of a recipe (architecture, schedule, optimizer, augmentation, ...) splits a search's complete trials into
 groups. What a choice is worth is the difference between the means of its best and its worst group, beside what would be
@@ -94,7 +94,7 @@ def draw(found: pd.DataFrame) -> Figure:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--store", type=Path, default=Path("cifar_tune_store"))
+    parser.add_argument("--store", type=Path)
     parser.add_argument("--output", type=Path, default=Path("choices.png"))
     arguments = parser.parse_args()
     found = choices(load_trials(store=arguments.store).trials)

@@ -1,6 +1,6 @@
 """What a search costs against what it gains, for every search of a store.
 
-    uv run python analysis/payoff.py [--store cifar_tune_store] [--output payoff.png]
+    uv run python analysis/payoff.py [--store FOLDER] [--output payoff.png]
 
 The gain of the best trial so far over the baseline, after so many seconds of training over all workers, and after so
 many times what the baseline took. Gains of one run each are optimistic; `cifar-tune confirm` says what is left of them.
@@ -75,7 +75,7 @@ def draw(found: pd.DataFrame) -> Figure:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--store", type=Path, default=Path("cifar_tune_store"))
+    parser.add_argument("--store", type=Path)
     parser.add_argument("--output", type=Path, default=Path("payoff.png"))
     arguments = parser.parse_args()
     found = payoff(load_trials(store=arguments.store).trials)

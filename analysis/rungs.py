@@ -1,6 +1,6 @@
 """How far early scores predict the last ones, for each schedule, over all searches of a store.
 
-    uv run python analysis/rungs.py [--store cifar_tune_store] [--output rungs.png]
+    uv run python analysis/rungs.py [--store FOLDER] [--output rungs.png]
 
 ASHA's rungs are worth what the scores there know of the end. For the complete trials of each schedule: the rank
 correlation between the score after each tenth of the run and the last one, with a 95 % interval by the bootstrap over
@@ -96,7 +96,7 @@ def draw(found: pd.DataFrame) -> Figure:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--store", type=Path, default=Path("cifar_tune_store"))
+    parser.add_argument("--store", type=Path)
     parser.add_argument("--output", type=Path, default=Path("rungs.png"))
     arguments = parser.parse_args()
     found = correlations(*load_trials(store=arguments.store))

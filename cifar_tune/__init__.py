@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "Search", "Trial", "load_trials"]
 
+DEFAULT_STORE = "cifar_tune_store"  # the folder of all results, where neither --store nor CIFAR_TUNE_STORE names one
+
 _HOMES = {
     "Recipe": "cifar_tune.recipe",
     "Search": "cifar_tune.search.space",

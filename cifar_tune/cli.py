@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
+from cifar_tune import DEFAULT_STORE
 from cifar_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ app = typer.Typer(
 )
 
 Format = Literal["table", "csv", "json", "markdown", "html"]
-
-DEFAULT_STORE = Path("cifar_tune_store")
 
 SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE", help="A search-space file: search_spaces/resnet9.py.")]
 StoreFolder = Annotated[
@@ -151,7 +150,7 @@ def report(
     from cifar_tune.report.text import output_console
     from cifar_tune.store import Store, absolute
 
-    opened = Store(absolute(store or DEFAULT_STORE))  # a report makes no folder
+    opened = Store(absolute(store or Path(DEFAULT_STORE)))  # a report makes no folder
     found = read_findings(opened, searches or [])
     if trial is not None:
         if kind != "table" or output or by:
@@ -399,7 +398,7 @@ def _seconds(text: str) -> float:
 def _store(path: Path | None) -> "Store":
     from cifar_tune.store import open_store
 
-    return open_store(path or DEFAULT_STORE)
+    return open_store(path or Path(DEFAULT_STORE))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from cifar_tune.evaluation import (
     read_evaluation,
     watched_epochs,
 )
-from cifar_tune.execution import Means, opened_reruns, tell_ending, train_reruns
+from cifar_tune.execution import Means, log_page, opened_reruns, tell_ending, train_reruns
 from cifar_tune.images import Images
 from cifar_tune.provenance import as_typed
 from cifar_tune.report.leaderboard import best_baseline, best_trial
@@ -60,6 +60,7 @@ def evaluate_search(store: Store, search: str, options: EvaluateOptions, console
                 code = tell_ending("interrupted", console)
             if code:
                 return code
+            log_page(store, search)
             write_attribute(store, record.name, TOLD, True)
     found = read_evaluation(store, search)
     assert found is not None

@@ -253,12 +253,14 @@ def find_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
 
 
 def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
-    """Files and figures of a search as a whole, on its parent run."""
+    """Files and figures of a search as a whole, on its parent run; nowhere if this server was never told of it."""
     client = MlflowClient(tracking_url(store))
-    run_id = find_parent(client, search_id).info.run_id
-    client.log_artifacts(run_id, str(folder))
     now = int(time.time() * 1000)
-    client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+    for run in find_runs(client, search_id):
+        if PARENT_TAG not in run.data.tags:
+            client.log_artifacts(run.info.run_id, str(folder))
+            figures = [Metric(name, value, now, 0) for name, value in metrics.items()]
+            client.log_batch(run.info.run_id, metrics=figures)
 
 
 def delete_runs(store: Store, search_id: str) -> int:

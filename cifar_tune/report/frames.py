@@ -1,11 +1,13 @@
 """What searches found, as pandas frames for anybody's own analysis: `from cifar_tune import load_trials`."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from cifar_tune import DEFAULT_STORE
 from cifar_tune.confirmation import read_confirmations
 from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.search.reading import read_record
@@ -20,14 +22,16 @@ class Frames(NamedTuple):
     epochs: pd.DataFrame
 
 
-def load_trials(*searches: str, store: str | Path = "cifar_tune_store") -> Frames:
+def load_trials(*searches: str, store: str | Path | None = None) -> Frames:
     """The named searches, or all of a store, as `report` reads them; a UserError for an unknown name.
+
+    The store is CIFAR_TUNE_STORE's or `./cifar_tune_store` if none is named.
 
     `trials` has the leaderboard's columns (`val_accuracy` and shares are fractions, gains percentage points), best
     first, and a column for every searched value by its name, which is missing where a trial did not sample it.
     `epochs` has what an epoch gave: losses in nats, accuracies as fractions, the last step's rate, seconds.
     """
-    opened = Store(absolute(Path(store)))
+    opened = Store(absolute(Path(store or os.environ.get("CIFAR_TUNE_STORE") or DEFAULT_STORE)))
     found = read_record(opened, searches)
     trials = leaderboard(found, read_confirmations(opened, found)).infer_objects()
     return Frames(trials, epochs_frame(found))
