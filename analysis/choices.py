@@ -1,69 +1,68 @@
-"""Which of the documents' choices matter: what each searched choice is worth, over all searches of a store.
+"""Which of the documents' choices matter: what scores go with each searched choice, over all searches of a store.
 
     uv run python analysis/choices.py [--store FOLDER] [--output choices.png]
 
 Each choice of a recipe (architecture, schedule, optimizer, augmentation, ...) splits a search's complete trials into
-groups. What a choice is worth is the difference between the means of its best and its worst group, beside what would be
-seen if the choice did nothing: the same difference with the scores dealt out anew 2,000 times.
+groups. What a choice is worth is the difference between the means of its best and its worst group, beside the chance of
+groups that differ as much (Kruskal and Wallis' test of the scores' ranks) if it went with nothing. A searcher does not
+draw values independently, and pruning keeps the good trials: what goes with the scores need not be their cause.
 """
 
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy.stats import kruskal
 
 from cifar_tune import load_trials
+from cifar_tune.report.leaderboard import BAND, COLUMNS, MARKS, counting
 
-NUM_SHUFFLES = 2000
 KINDS = ("model", "schedule", "optimizer")  # columns of every leaderboard
 MIN_TRIALS = 3  # of a group
 MAX_VALUES = 6  # a number with more is no choice; it is split into its lower and its upper half
 
 
-def choices(trials: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def choices(trials: pd.DataFrame) -> pd.DataFrame:
     """A row for each search and choice: `spread` from the worst to the best group in points, `p` of none, `best`."""
-    complete = trials[trials["state"].isin(["completed", "stopped early"])]
-    fixed = list(trials.columns[: list(trials.columns).index("num_macs") + 1])
-    searched = [name for name in trials.columns if name not in fixed and name.removesuffix("/name") not in KINDS]
     rows = []
-    for search, found in complete.groupby("search"):
-        for name in [*KINDS, *searched]:
+    for search, found in counting(trials).groupby("search"):
+        for name in [*KINDS, *searched_names(trials)]:
             groups = as_groups(found[name])
             known = groups.notna()
-            row = spread(groups[known], found.loc[known, "val_accuracy"], np.random.default_rng(seed))
+            row = spread(groups[known], found.loc[known, "val_accuracy"])
             if row is not None:
                 rows.append({"search": search, "choice": name, **row})
     columns = ["search", "choice", "trials", "spread", "p", "best"]
     return pd.DataFrame(rows, columns=columns).sort_values("spread", ascending=False, ignore_index=True)
 
 
+def searched_names(trials: pd.DataFrame) -> list[str]:
+    """The columns of searched values, without those that KINDS say already."""
+    others = {*COLUMNS, *MARKS, *BAND, *(f"{kind}/name" for kind in KINDS)}
+    return [name for name in trials.columns if name not in others]
+
+
 def as_groups(values: pd.Series) -> pd.Series:
-    """The values themselves, or which half of them each lies in."""
-    if values.nunique() <= MAX_VALUES:
+    """The values themselves, or of numbers with many values which half of them each lies in."""
+    if values.nunique() <= MAX_VALUES or not pd.api.types.is_numeric_dtype(values.dropna().infer_objects()):
         return values.map(str, na_action="ignore")
     numbers = pd.to_numeric(values)
     middle = numbers.median()
     return numbers.map(lambda x: f"up to {middle:.3g}" if x <= middle else f"above {middle:.3g}", na_action="ignore")
 
 
-def spread(groups: pd.Series, scores: pd.Series, rng: np.random.Generator) -> dict[str, object] | None:
+def spread(groups: pd.Series, scores: pd.Series) -> dict[str, object] | None:
     """Between the groups' means; None where fewer than two groups have MIN_TRIALS."""
     counts = groups.value_counts()
     large = groups.isin(counts[counts >= MIN_TRIALS].index)
-    codes, names = pd.factorize(groups[large])
-    if len(names) < 2:
+    found = scores[large].astype(float).groupby(groups[large])
+    if len(found) < 2:
         return None
-    values = scores[large].to_numpy(float)
-    members = np.eye(len(names))[codes]
-    sizes = members.sum(axis=0)
-    means = values @ members / sizes
-    shuffled = rng.permuted(np.tile(values, (NUM_SHUFFLES, 1)), axis=1) @ members / sizes
-    by_chance = shuffled.max(axis=1) - shuffled.min(axis=1)
-    found = means.max() - means.min()
-    p = (1 + (by_chance >= found - 1e-12).sum()) / (1 + NUM_SHUFFLES)
-    return {"trials": int(large.sum()), "spread": 100 * float(found), "p": float(p), "best": names[means.argmax()]}
+    means = found.mean()
+    values = [group.to_numpy() for _, group in found]
+    p = float(kruskal(*values).pvalue) if scores[large].nunique() > 1 else 1.0
+    return {"trials": int(large.sum()), "spread": 100 * (means.max() - means.min()), "p": p, "best": means.idxmax()}
 
 
 def conclude(found: pd.DataFrame) -> str:
@@ -74,9 +73,13 @@ def conclude(found: pd.DataFrame) -> str:
     sure, unsure = found[found["p"] <= level], found[found["p"] > level]
     said = [f"{row.choice} ({row.search}: {row.spread:.1f} points for {row.best})" for row in sure.itertuples()]
     tested = f"Of {len(found)} choices, tested at {level:.2g} each,"
-    matter = f"{tested} {len(sure)} matter: {'; '.join(said)}." if said else f"{tested} none is known to matter."
-    rest = f" For the other {len(unsure)} the trials cannot tell a difference from chance." if len(unsure) else ""
-    return matter + rest
+    matter = (
+        f"{tested} {len(sure)} go with the scores: {'; '.join(said)}."
+        if said
+        else f"{tested} none goes with the scores."
+    )
+    rest = f" In {len(unsure)} no difference can be told from chance." if len(unsure) else ""
+    return f"{matter}{rest} What goes with a score need not be its cause: searchers draw good values together."
 
 
 def draw(found: pd.DataFrame) -> Figure:

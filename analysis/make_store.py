@@ -83,7 +83,9 @@ def _epoch(epoch: int, epochs: int, best: float) -> dict[str, float]:
 def make_store(folder: Path, num_trials: int, epochs: int, name: str = "made-up", seed: int = 0) -> None:
     """Add a search of so many trials to the store, the baseline's among them."""
     rng, space = random.Random(seed), load_space(SPACE, {"epochs": str(epochs)})
-    record = open_record(open_store(folder), name, space, seed)
+    store = open_store(folder)
+    store.save_space(name, space.source)
+    record = open_record(store, name, space, seed)
     baseline = record.start_trial()
     for epoch in range(1, epochs + 1):
         record.add_epoch(baseline.number, _epoch(epoch, epochs, 0.8))

@@ -13,8 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cifar_tune import load_trials
-
-COMPLETE = ("completed", "stopped early")
+from cifar_tune.report.leaderboard import counting
 
 
 def payoff(trials: pd.DataFrame) -> pd.DataFrame:
@@ -22,8 +21,9 @@ def payoff(trials: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for search, found in trials.groupby("search"):
         ordered = found.sort_values("trial")
-        gains = ordered["gain"].where(ordered["state"].isin(COMPLETE)).astype(float)
-        first = ordered[ordered["state"].isin(COMPLETE) & (gains == 0)]["seconds"]
+        counted = ordered.index.isin(counting(ordered).index)
+        gains = ordered["gain"].where(counted).astype(float)
+        first = ordered[ordered["gain"] == 0]["seconds"]  # of the baseline that gains are over
         if gains.notna().sum() == 0 or first.empty:
             continue
         rows.append(

@@ -72,11 +72,11 @@ def conclude(found: pd.DataFrame) -> str:
     said = []
     for (search, schedule), rows in found.groupby(["search", "schedule"]):
         quarter = rows.iloc[(rows["fraction"] - 0.25).abs().argmin()]
-        sure = rows[rows["low"] > 0.5]
-        first = f"from {100 * sure['fraction'].min():.0f} % on" if len(sure) else "nowhere"
+        since = next((f for f in rows["fraction"] if (rows.loc[rows["fraction"] >= f, "low"] > 0.5).all()), None)
+        first = "nowhere" if since is None else f"from {100 * since:.0f} % on"
         value = f"{quarter['correlation']:.2f} ({quarter['low']:.2f} to {quarter['high']:.2f}, n={quarter['trials']})"
         where = f"after {100 * quarter['fraction']:.0f} % of the run"
-        said.append(f"{schedule} of {search}: {value} {where}, {first} surely above 0.5")
+        said.append(f"{schedule} of {search}: {value} {where}, {first} with an interval above 0.5")
     return f"Rank correlation with the last score. {'; '.join(said)}."
 
 

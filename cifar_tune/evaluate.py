@@ -60,8 +60,8 @@ def evaluate_search(store: Store, search: str, options: EvaluateOptions, console
                 code = tell_ending("interrupted", console)
             if code:
                 return code
-            log_page(store, search)
             write_attribute(store, record.name, TOLD, True)
+            log_page(store, search)
     found = read_evaluation(store, search)
     assert found is not None
     out = output_console(sys.stdout)
@@ -71,7 +71,7 @@ def evaluate_search(store: Store, search: str, options: EvaluateOptions, console
     out.print(f"The page: {store.search(record.name) / PAGE / 'index.html'}", highlight=False, soft_wrap=True)
     exported = store.search(record.name) / EXPORT
     out.print(f"The winner, to use and to search on from: {exported}", highlight=False, soft_wrap=True)
-    out.print(f"In MLflow's model registry: models:/{model_name(search)}@champion", highlight=False, soft_wrap=True)
+    out.print(f"In MLflow's model registry: models:/cifar-tune-{search}@champion", highlight=False, soft_wrap=True)
     out.print(f"In a browser: {as_typed('ui', *options.where)}", highlight=False, soft_wrap=True)
     return 0
 
@@ -102,7 +102,7 @@ def _publish(record: Record, store: Store, search: str, images: Images) -> None:
     from cifar_tune.evaluation_page import write_page
     from cifar_tune.export import export_winner, with_baseline
     from cifar_tune.registry import register_winner
-    from cifar_tune.tracking import log_files
+    from cifar_tune.tracking import log_files, model_name
 
     found = read_evaluation(store, search)
     assert found is not None
@@ -123,11 +123,6 @@ def _publish(record: Record, store: Store, search: str, images: Images) -> None:
     )
     classifier, _ = load_classifier(weights)
     register_winner(store, model_name(search), record.id, classifier, CLASS_NAMES[winner.dataset], said)
-
-
-def model_name(search: str) -> str:
-    """What the registry calls the winners of a search; a server may have models of others."""
-    return f"cifar-tune-{search}"
 
 
 def _design(

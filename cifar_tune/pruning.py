@@ -1,4 +1,4 @@
-"""What stopping trials early saved and risked, from the trials alone. The table that shows it is in report.py.
+"""What stopping trials early saved and risked, from the trials alone. The table that shows it is in report/text.py.
 
 What a stopped trial would have come to is not known. It is estimated from those that would have been stopped at the
 same rung and were let through, which are a fair sample of them, but a small one: no estimate is without its n.

@@ -133,6 +133,8 @@ def _conclude(record: Record, store: Store, options: RunOptions) -> None:
         numbers = ", ".join(f"{trial.number:05d}" for trial in others)
         out.print(f"Weights of the rest of the front: beside it, in {numbers}", highlight=False, soft_wrap=True)
     out.print(f"\nEvery trial:  {as_typed('report', record.name, *options.where)}", highlight=False, soft_wrap=True)
+    page = as_typed("report", record.name, "--format", "html", "--output", "report.html", *options.where)
+    out.print(f"As one page:  {page}", highlight=False, soft_wrap=True)
     out.print(f"In a browser: {as_typed('ui', *options.where)}", highlight=False, soft_wrap=True)
 
 

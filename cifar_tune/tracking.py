@@ -252,6 +252,11 @@ def find_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
     return list(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"))
 
 
+def model_name(search: str) -> str:
+    """What the registry calls the winners of a search; a server may have models of others."""
+    return f"cifar-tune-{search}"
+
+
 def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
     """Files and figures of a search as a whole, on its parent run; nowhere if this server was never told of it."""
     client = MlflowClient(tracking_url(store))
@@ -281,8 +286,9 @@ def delete_runs(store: Store, search_id: str) -> int:
 
 
 def _delete_models(client: MlflowClient, run: Run) -> None:
-    """What a run logged and registered; versions of the same model that others made stay."""
-    for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+    """What a run logged, and its versions of the search's model; whatever others made or registered stays."""
+    name = model_name(run.data.tags[SEARCH_TAG].partition("/")[0])
+    for version in client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'"):
         if len(client.search_model_versions(f"name = '{version.name}'")) == 1:
             client.delete_registered_model(version.name)
         else:

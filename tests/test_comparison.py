@@ -1,6 +1,7 @@
 """Comparisons across searches, and the frames for anybody's own analysis."""
 
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,10 +15,13 @@ from cifar_tune.errors import UserError
 from cifar_tune.recipe import Value
 from cifar_tune.report.comparison import DOCUMENTS, documents, grouped
 from cifar_tune.report.findings import Findings
+from cifar_tune.report.frames import EPOCH
 from cifar_tune.report.leaderboard import leaderboard
+from cifar_tune.search.goal import Goal, Limits
 from cifar_tune.search.reading import read_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import Store
+from cifar_tune.training import EpochMetrics
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 
@@ -26,20 +30,20 @@ def test_groups_state_their_size_their_best_and_the_interval_of_their_mean() -> 
     step = RECIPE.replace({"schedule/name": "step", "schedule/every": 3})
     trials = [
         trial(0, 0.5),
-        trial(1, 0.6, recipe=step),
-        trial(2, 0.8, recipe=step),
+        trial(1, 0.69, recipe=step),
+        trial(2, 0.71, recipe=step),
         trial(3, 0.9, "pruned", recipe=step, num_epochs=1),
         trial(4, 0.1, "failed"),
     ]
     found = grouped(leaderboard({"tiny": trials}), "schedule").to_dict("records")
     assert [(row["schedule"], row["trials"], row["completed"], row["best"]) for row in found] == [
-        ("step", 3, 2, 0.8),
+        ("step", 3, 2, 0.71),
         ("constant", 2, 1, 0.5),
     ]
-    assert found[0]["gain"] == pytest.approx(30)
-    # The mean of 0.6 and 0.8 has a standard error of 0.1, and 12.706 is the t quantile of one degree of freedom.
+    assert found[0]["gain"] == pytest.approx(21)
+    # The mean of 0.69 and 0.71 has a standard error of 0.01, and 12.706 is the t quantile of one degree of freedom.
     assert (found[0]["mean_low"], found[0]["mean"], found[0]["mean_high"]) == pytest.approx(
-        (0.7 - 1.2706, 0.7, 0.7 + 1.2706), abs=1e-4
+        (0.7 - 0.12706, 0.7, 0.7 + 0.12706), abs=1e-5
     )
     assert (found[1]["mean"], found[1]["mean_low"]) == (0.5, None)
 
@@ -66,14 +70,35 @@ def test_the_recipe_of_each_document_is_known(space: str, number: int) -> None:
     assert [document.number for document in DOCUMENTS if document.is_of(recipe)] == [number]
 
 
-def test_documents_are_held_against_the_searches_of_their_recipes() -> None:
-    settings: dict[str, Value] = {"dataset": "cifar10", "train_images": 900}
-    trials = [trial(0, 0.5, search="mine", recipe=RECIPE.replace(settings)), trial(1, 0.6, search="mine")]
-    rows = documents(Findings({"mine": trials, "other": [trial(0, search="other")]})).to_dict("records")
+STEP: dict[str, Value] = {"dataset": "cifar10", "train_images": 900, "schedule/name": "step", "schedule/every": 3}
+
+
+def test_documents_are_held_against_every_baseline_of_their_kind() -> None:
+    step, other = RECIPE.replace(STEP), RECIPE.replace({"dataset": "cifar10", "train_images": 900})
+    mine = [
+        trial(0, 0.5, search="mine", recipe=step),
+        trial(1, 0.55, search="mine", recipe=other, is_baseline=True),
+        trial(2, 0.6, search="mine", recipe=step),
+    ]
+    rows = documents(Findings({"mine": mine, "other": [trial(0, search="other")]})).to_dict("records")
     assert [row["document"] for row in rows] == [1, 2, 3, 4, 5]
-    assert (rows[4]["search"], rows[4]["baseline"], rows[4]["runs"], rows[4]["best"]) == ("mine", "50.00 %", 1, 0.6)
+    assert (rows[4]["search"], rows[4]["trial"], rows[4]["baseline"], rows[4]["best_trial"]) == (
+        "mine",
+        0,
+        "50.00 %, 1 run",
+        "60.00 %, 1 run",
+    )
     assert rows[4]["train_images"] == 900
     assert all(pd.isna(row["search"]) for row in rows[:4])
+
+
+def test_the_gain_of_a_group_is_that_of_its_best_trial_within_limits() -> None:
+    limited = Goal(limits=Limits(seconds=1.5))  # a trial of four epochs takes two seconds
+    low = [trial(0, 0.1, search="low"), trial(1, 0.3, search="low")]
+    high = [trial(0, 0.7, search="high")]
+    over = [replace(trial(number, 0.9, search="over"), goal=limited) for number in (0, 1)]
+    (row,) = grouped(leaderboard({"low": low, "high": high, "over": over}), "model").to_dict("records")
+    assert (row["trials"], row["completed"], row["best"], row["gain"]) == (5, 3, 0.7, 0)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +117,7 @@ def test_the_frames_have_every_trial_and_every_epoch(two_searches: Store) -> Non
     joined = epochs.merge(trials, on=["search", "trial"], suffixes=("_epoch", ""))
     complete = joined[(joined["state"] == "completed") & (joined["epoch"] == joined["epochs"])]
     assert (complete["val_accuracy_epoch"] == complete["val_accuracy"]).all()
+    assert set(EPOCH) == {each.name for each in fields(EpochMetrics)}
     assert trials["val_accuracy"].dtype == epochs["val_accuracy"].dtype == float
     assert set(load_trials("second", store=two_searches.root).trials["search"]) == {"second"}
     with pytest.raises(UserError, match="no search 'third'"):

@@ -15,9 +15,10 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.page import render_page
+from cifar_tune.report.timing import seconds_by_part, spans
 from cifar_tune.search.goal import ACCURACY_ALONE
 from cifar_tune.search.space import Draw, load_space
-from cifar_tune.search.times import CHECKPOINT, DATA, QUEUED, STARTUP, TAKEN_AT, WORKER
+from cifar_tune.search.times import CHECKPOINT, DATA, ENDED_AT, QUEUED, STARTUP, TAKEN_AT, WORKER
 from cifar_tune.search.trial import State, Trial, as_trial
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -122,7 +123,42 @@ def test_the_time_is_told_by_its_parts() -> None:
     page = render_page(Findings({"made": trials(["completed"] * 3, epochs=4)}))
     # Each of two workers trains 8 s of 9.8 s for two trials, of which the second begins 20 s after the first.
     said = "training 53.7 %, idle 34.2 %, start-up 6.7 %, queue 3.4 %, checkpoint 1.3 %, data 0.7 %"
-    assert f"Of 60 s of 2 workers: {said}." in page
+    assert f"Of 60 s of all workers together: {said}." in page
+
+
+def spanning(*spans_: tuple[str, float, float]) -> list[Trial]:
+    """A trial for each (worker, start, seconds), all of it start-up."""
+    (first,) = trials([])
+    return [
+        replace(first, number=i, curve=[], facts={WORKER: worker, TAKEN_AT: start, QUEUED: 0.0, STARTUP: seconds})
+        for i, (worker, start, seconds) in enumerate(spans_)
+    ]
+
+
+def test_a_worker_that_was_replaced_is_not_idle_afterwards() -> None:
+    replaced = spanning(("a", 0, 10), ("b", 0, 20), ("c", 30, 100))  # b waits for a to end, and is replaced
+    assert seconds_by_part(spans(replaced))["idle"] == 0
+    waiting = spanning(("a", 0, 10), ("b", 0, 40))
+    assert seconds_by_part(spans(waiting))["idle"] == 30
+
+
+def test_the_epoch_in_which_a_trial_broke_down_is_training() -> None:
+    (broken,) = spanning(("a", 0, 2))
+    broken = replace(broken, facts={**broken.facts, ENDED_AT: 100.0})
+    assert seconds_by_part(spans([broken]))["training"] == 98
+
+
+def test_points_tell_the_trial_that_they_are(written: Path) -> None:
+    """Of a choice too, whose values have an order of their own."""
+    found = {f"trial {t.number}" + (" (baseline)" if t.is_baseline else ""): t for t in trials(MIXED)}
+    drawn = [
+        each for each in figures(written.read_text(encoding="utf-8")) if "title" in each["layout"].get("xaxis", {})
+    ]
+    by_title = {each["layout"]["xaxis"]["title"]["text"]: each for each in drawn}
+    for name in ("batch_size", "label_smoothing", "optimizer/name"):
+        for trace in by_title[name]["data"]:
+            for x, label in zip(trace["x"], trace["text"], strict=True):
+                assert str(found[label].params[name]) == str(x)
 
 
 def test_many_trials_are_drawn_in_part_and_counted_in_whole() -> None:

@@ -14,7 +14,7 @@ from runs import BASE
 from cifar_tune.classifier import Classifier
 from cifar_tune.registry import CHAMPION, register_winner
 from cifar_tune.store import Store, open_store
-from cifar_tune.tracking import SEARCH_ID_TAG, delete_runs
+from cifar_tune.tracking import SEARCH_ID_TAG, SEARCH_TAG, delete_runs
 
 NAME, CLASSES = "cifar-tune-tiny", [f"class{i}" for i in range(10)]
 LOAD = """
@@ -57,7 +57,8 @@ def classifier(seed: int) -> Classifier:
 def start_run(client: MlflowClient, search_id: str) -> str:
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
-    return str(client.create_run(experiment.experiment_id, tags={SEARCH_ID_TAG: search_id}).info.run_id)
+    tags = {SEARCH_ID_TAG: search_id, SEARCH_TAG: "tiny/evaluate-1"}
+    return str(client.create_run(experiment.experiment_id, tags=tags).info.run_id)
 
 
 def files(store: Store) -> list[Path]:
@@ -88,6 +89,8 @@ def test_the_champion_is_loaded_without_cifar_tune_and_freed_with_its_search(sto
     for logits in np.load(tmp_path / "logits.npy"):
         np.testing.assert_allclose(logits, expected, atol=1e-5)
 
+    client.create_registered_model("mine")  # by the user, from the same run
+    client.create_model_version("mine", version.source, run_id)
     start_run(client, "second")
     before = files(store)
     register_winner(store, NAME, "second", classifier(1), CLASSES, "The second.")
@@ -96,7 +99,7 @@ def test_the_champion_is_loaded_without_cifar_tune_and_freed_with_its_search(sto
     assert [version.description for version in client.search_model_versions(f"name = '{NAME}'")] == ["The first."]
     assert files(store) == before
     assert delete_runs(store, "first") == 1
-    assert client.search_registered_models() == []
+    assert [model.name for model in client.search_registered_models()] == ["mine"]
     assert files(store) == []
 
 

@@ -10,12 +10,12 @@ from cifar_tune.confirmation import Confirmation
 from cifar_tune.errors import UserError
 from cifar_tune.recipe import Recipe, Value, nearest
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import TASK, best_baseline, best_trial, gain_in_points, leaderboard
-from cifar_tune.search.trial import COMPLETE_STATES, Trial
+from cifar_tune.report.leaderboard import BAND, MARKS, TASK, best_trial, counting, leaderboard
+from cifar_tune.search.trial import Trial
 from cifar_tune.significance import estimate_mean
 
 # Columns of the leaderboard that say what a trial found, and not what it is.
-RESULTS = {"rank", "trial", "val_accuracy", "gain", "verdict", "seconds", "let_through"}
+RESULTS = {"rank", "trial", "val_accuracy", "gain", "verdict", "epochs", "seconds", "let_through", *MARKS, *BAND}
 
 
 def compare(found: Findings, by: str) -> pd.DataFrame:
@@ -47,18 +47,18 @@ SUMMARY = ("trials", "completed", "best", "gain", "mean", "mean_low", "mean_high
 
 
 def _summary(group: pd.DataFrame) -> dict[str, Any]:
-    complete = group[group["state"].isin(COMPLETE_STATES)]
+    complete = counting(group)
     scores = [float(score) for score in complete["val_accuracy"]]
-    gains = [float(gain) for gain in complete["gain"].dropna()]
+    best = complete.iloc[scores.index(max(scores))] if scores else None
     mean = estimate_mean(scores) if len(scores) > 1 else None
     return {
         "trials": len(group),
         "completed": len(complete),
-        "best": max(scores, default=None),
-        "gain": max(gains, default=None),
+        "best": None if best is None else best["val_accuracy"],
+        "gain": None if best is None else best["gain"],
         "mean": mean.mean if mean else max(scores, default=None),
-        "mean_low": mean.low if mean else None,
-        "mean_high": mean.high if mean else None,
+        "mean_low": max(mean.low, 0.0) if mean else None,
+        "mean_high": min(mean.high, 1.0) if mean else None,
         "seconds": float(sum(group["seconds"])),
     }
 
@@ -84,83 +84,75 @@ DOCUMENTS = (
         "ResNet-50, frozen, linear head, 32 px",
         "cifar10",
         "about 66 % at 32 px, 89 to 90 % at 224 px",
-        {"model/name": "resnet50", "finetune/name": "frozen"},
+        {"model/name": "resnet50", "model/head": "linear", "finetune/name": "frozen"},
     ),
     Document(
         2,
         "ResNet-50, head 128-64, two phases, 32 px",
         "cifar10",
         "about 69.5 %",
-        {"model/name": "resnet50", "finetune/name": "two-phase"},
+        {"model/name": "resnet50", "model/head": "128-64", "finetune/name": "two-phase"},
     ),
     Document(
         3,
         "ResNet9, one-cycle, 8 epochs",
         "cifar10",
         "90.55 % on the test images, which it was validated on; with torch's one-cycle",
-        {"model/name": "resnet9"},
+        {"model/name": "resnet9", "schedule/name": "one-cycle"},
     ),
     Document(
         4,
         "ResNet-50, all of it, 224 px, early stopping",
         "cifar100",
         "82 to 86 %",
-        {"model/name": "resnet50", "finetune/name": "full"},
+        {"model/name": "resnet50", "model/image_size": 224, "finetune/name": "full"},
     ),
     Document(
         5,
         "Mini-ResNet, step decay, 25 epochs",
         "cifar10",
         "88.2 % by a kindred network after 80 epochs, 82.3 % without augmentation",
-        {"model/name": "mini_resnet"},
+        {"model/name": "mini_resnet", "schedule/name": "step"},
     ),
 )
 
 
 DOCUMENT = ("document", "recipe", "published")
-HELD_AGAINST = ("search", "train_images", "epochs", "baseline", "runs", "best", "gain")
+HELD_AGAINST = ("search", "trial", "train_images", "epochs", "baseline", "best_trial")
 
 
 def documents(found: Findings) -> pd.DataFrame:
-    """A row for each document and each search of these whose baseline is of its kind; one where there is none."""
+    """A row for each document and each baseline of its kind that was trained to its end; one where there is none."""
     rows = []
     for document in DOCUMENTS:
         told = dict(zip(DOCUMENT, (document.number, document.recipe, document.published), strict=True))
         held = [
-            _held_against(name, trials, found.confirmations.get(name))
+            _held_against(trial, trials, found.confirmations.get(name))
             for name, trials in found.searches.items()
-            if (baseline := best_baseline(trials)) is not None and document.is_of(baseline.recipe)
+            for trial in trials
+            if trial.is_baseline and trial.is_complete and document.is_of(trial.recipe)
         ]
         rows += [{**told, **row} for row in held or [{}]]
-    columns = [
-        "document",
-        "recipe",
-        "published",
-        "search",
-        "train_images",
-        "epochs",
-        "baseline",
-        "runs",
-        "best",
-        "gain",
-    ]
-    return pd.DataFrame(rows, columns=columns, dtype=object)
+    return pd.DataFrame(rows, columns=[*DOCUMENT, *HELD_AGAINST], dtype=object)
 
 
-def _held_against(name: str, trials: Sequence[Trial], confirmation: Confirmation | None) -> dict[str, Any]:
-    """What a search says of its baseline, by all fresh seeds where it has them."""
-    baseline, best = best_baseline(trials), best_trial(trials)
-    assert baseline is not None
-    score, runs = f"{100 * (baseline.val_accuracy or 0):.2f} %", 1
-    if confirmation and (accuracy := confirmation.accuracies.get(baseline.number)):
-        score = f"{100 * accuracy.mean:.2f} % ({100 * accuracy.low:.2f} to {100 * accuracy.high:.2f})"
-        runs = len(confirmation.design.seeds)
+def _held_against(baseline: Trial, trials: Sequence[Trial], confirmation: Confirmation | None) -> dict[str, Any]:
+    """What a search says of a baseline, and of its best trial."""
+    best = best_trial(trials)
     return {
-        "search": name,
+        "search": baseline.search,
+        "trial": baseline.number,
         "train_images": baseline.recipe.train_images,
         "epochs": baseline.epochs,
-        "baseline": score,
-        "runs": runs,
-        "best": best.val_accuracy if best else None,
-        "gain": gain_in_points(best, baseline.val_accuracy) if best else None,
+        "baseline": _told(baseline, confirmation),
+        "best_trial": _told(best, confirmation) if best else None,
     }
+
+
+def _told(trial: Trial, confirmation: Confirmation | None) -> str:
+    """Its accuracy over fresh seeds with the interval, where it has them, or that of its one run."""
+    fresh = confirmation.accuracies.get(trial.number) if confirmation else None
+    if confirmation is None or fresh is None:
+        return f"{100 * (trial.val_accuracy or 0):.2f} %, 1 run"
+    interval = f"{100 * fresh.low:.2f} to {100 * fresh.high:.2f}"
+    return f"{100 * fresh.mean:.2f} % ({interval}), {len(confirmation.design.seeds)} fresh runs"

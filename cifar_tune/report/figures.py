@@ -14,9 +14,10 @@ from typing import TypeAlias
 import optuna
 import pandas as pd
 import plotly.graph_objects as go
+from optuna.distributions import CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from optuna.visualization import plot_optimization_history, plot_parallel_coordinate, plot_slice
+from optuna.visualization import plot_optimization_history, plot_parallel_coordinate
 from plotly.colors import sample_colorscale
 
 from cifar_tune.report.leaderboard import best_baseline, best_trial, pareto_front
@@ -39,6 +40,8 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, GREY = (
     "#999999",
 )
 VERMILION = "#D55E00"  # the baseline's, in every figure
+BASELINE_MARK = {"symbol": "star", "size": 14, "color": VERMILION}
+MAX_RUNGS = 8  # that are drawn; trials of different lengths have many
 PART_COLORS: Mapping[Part, str] = dict(zip(PARTS, (GREY, ORANGE, YELLOW, BLUE, SKY, PURPLE), strict=False))
 FROM_LOW_TO_HIGH = [[0.0, "#A8C8DC"], [0.5, "#4A90B8"], [1.0, "#D55E00"]]  # visible on white and on black
 COST_TITLES: Mapping[CostName, str] = {
@@ -70,11 +73,9 @@ class Searched:
         return [trial for trial in self.drawn if trial.is_complete]
 
     @cached_property
-    def study(self) -> optuna.Study:
-        """The complete trials for Optuna's figures, in memory; others have no score that compares."""
-        study = optuna.create_study(direction="maximize")
-        study.add_trials([_as_optuna_has_it(trial) for trial in self.complete])
-        return study
+    def all_complete(self) -> list[Trial]:
+        """Those of all trials, drawn or not."""
+        return [trial for trial in self.trials if trial.is_complete]
 
     @cached_property
     def varied(self) -> list[str]:
@@ -91,6 +92,13 @@ class Searched:
         if len(self.complete) < 2:
             return f"{_count(len(self.complete), 'trial was', 'trials were')} trained to the end; this needs two."
         return None if self.varied else "The complete trials all have the same values."
+
+
+def _as_study(trials: Iterable[Trial]) -> optuna.Study:
+    """Complete trials for Optuna's figures, in memory; others have no score that compares."""
+    study = optuna.create_study(direction="maximize")
+    study.add_trials([_as_optuna_has_it(trial) for trial in trials])
+    return study
 
 
 def _as_optuna_has_it(trial: Trial) -> FrozenTrial:
@@ -136,7 +144,8 @@ def learning_curves(searched: Searched) -> Figure:
             marker={"symbol": "x", "size": 6, "color": GREY},
             hovertemplate="%{text}<br>pruned after epoch %{x} at %{y:.2%}<extra></extra>",
         )
-    for epoch in sorted({int(epoch) for trial in shown for epoch in trial.facts.get(RUNGS, {})})[:8]:
+    rungs = sorted({int(epoch) for trial in shown for epoch in trial.facts.get(RUNGS, {})})
+    for epoch in rungs if len(rungs) <= MAX_RUNGS else []:
         figure.add_vline(x=epoch, line={"dash": "dot", "width": 1, "color": GREY})
     figure.update_layout(
         xaxis={"title": "epoch", "rangemode": "tozero", **_whole(max(trial.epochs for trial in shown))},
@@ -177,11 +186,11 @@ def history(searched: Searched) -> Figure:
     """The score of each complete trial, and the best so far."""
     if not searched.complete:
         return "No trial was trained to its end."
-    figure = plot_optimization_history(searched.study, target_name="validation accuracy")
+    figure = plot_optimization_history(_as_study(searched.all_complete), target_name="validation accuracy")
     for trace in figure.data:  # which Optuna numbers anew, since the study holds complete trials alone
-        numbers = [searched.complete[int(i)].number for i in trace.x]
+        numbers = [searched.all_complete[int(i)].number for i in trace.x]
         trace.update(x=numbers, line={"shape": "hv"}, hovertemplate="trial %{x}: %{y:.2%}<extra></extra>")
-    whole = _whole(searched.complete[-1].number)
+    whole = _whole(searched.all_complete[-1].number)
     figure.update_layout(title=None, xaxis={"title": "trial", **whole}, yaxis={"tickformat": ".1%"})
     baseline = best_baseline(searched.complete)
     if baseline is not None:
@@ -193,9 +202,9 @@ def parallel_coordinates(searched: Searched) -> Figure:
     """A line through the values of each complete trial."""
     if searched.lacks:
         return searched.lacks
-    figure = plot_parallel_coordinate(searched.study, params=searched.varied, target_name="accuracy")
+    figure = plot_parallel_coordinate(_as_study(searched.complete), params=searched.varied, target_name="accuracy")
     *lines, scale = figure.data
-    scores = [trial.val_accuracy or 0.0 for trial in searched.complete]
+    scores = [float(line.customdata[0][1]) for line in lines]
     low, spread = min(scores), (max(scores) - min(scores)) or 1.0
     for line, score in zip(lines, scores, strict=True):  # Optuna's palest lines cannot be seen on white
         line.line.color = sample_colorscale(FROM_LOW_TO_HIGH, (score - low) / spread)[0]
@@ -215,7 +224,7 @@ def importances(searched: Searched) -> Figure:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the evaluator is new in Optuna
-            found = get_param_importances(searched.study, evaluator=PedAnovaImportanceEvaluator())
+            found = get_param_importances(_as_study(searched.all_complete), evaluator=PedAnovaImportanceEvaluator())
     except (ValueError, RuntimeError) as error:
         return f"Optuna cannot tell: {error}."
     found = {name: share for name, share in found.items() if name in searched.varied}
@@ -238,30 +247,36 @@ def importances(searched: Searched) -> Figure:
 
 def slices(searched: Searched) -> dict[str, Figure]:
     """For each sampled name the scores over its values, with the baseline marked."""
-    if searched.lacks:
-        return {}
-    baseline = best_baseline(searched.complete)
-    found: dict[str, Figure] = {}
-    for name in searched.varied:
-        having = [trial for trial in searched.complete if name in trial.params]
-        figure = plot_slice(searched.study, params=[name], target_name="accuracy")
-        figure.update_traces(
-            text=[trial.label for trial in having],
+    return {} if searched.lacks else {name: _slice(searched, name) for name in searched.varied}
+
+
+def _slice(searched: Searched, name: str) -> go.Figure:
+    """Not Optuna's, whose points do not say which trial they are."""
+    having = [trial for trial in searched.complete if name in trial.params]
+    range_ = having[0].ranges[name]
+    is_choice = isinstance(range_, CategoricalDistribution)
+    figure = go.Figure()
+    for role, marker in (("trial", {"color": BLUE}), ("baseline", BASELINE_MARK)):
+        chosen = [trial for trial in having if trial.is_baseline == (role == "baseline")]
+        figure.add_scatter(
+            x=[str(trial.params[name]) if is_choice else trial.params[name] for trial in chosen],
+            y=[trial.val_accuracy for trial in chosen],
+            text=[trial.label for trial in chosen],
+            mode="markers",
+            marker=marker,
             hovertemplate="%{text}<br>%{x}: %{y:.2%}<extra></extra>",
-            marker={"showscale": False, "color": BLUE, "opacity": 0.9, "line": {"width": 0}},
         )
-        if baseline in having:
-            assert baseline is not None
-            figure.add_scatter(
-                x=[figure.data[0].x[having.index(baseline)]],  # a choice is called as Optuna calls it
-                y=[baseline.val_accuracy],
-                mode="markers",
-                marker={"symbol": "star", "size": 14, "color": VERMILION},
-                hovertemplate="baseline<br>%{x}: %{y:.2%}<extra></extra>",
-            )
-        figure.update_layout(title=None, height=280, showlegend=False, yaxis={"tickformat": ".0%"})
-        found[name] = figure
-    return found
+    axis: dict[str, object] = {"type": "log" if getattr(range_, "log", False) else "linear"}
+    if isinstance(range_, CategoricalDistribution):
+        axis = {"type": "category", "categoryorder": "array", "categoryarray": [str(each) for each in range_.choices]}
+    figure.update_layout(
+        xaxis={"title": name, **axis},
+        yaxis={"title": "accuracy", "tickformat": ".0%"},
+        height=280,
+        showlegend=False,
+        hovermode="closest",
+    )
+    return figure
 
 
 def costs(searched: Searched) -> dict[CostName, Figure]:
@@ -295,7 +310,7 @@ def costs(searched: Searched) -> dict[CostName, Figure]:
 
 
 def _add_priced(figure: go.Figure, name: str, trials: Sequence[Trial], cost: CostName) -> None:
-    mark = {"symbol": "star", "size": 14, "color": VERMILION} if name == "baseline" else {"color": SKY, "size": 7}
+    mark = BASELINE_MARK if name == "baseline" else {"color": SKY, "size": 7}
     figure.add_scatter(
         x=[trial.cost(cost) for trial in trials],
         y=[trial.val_accuracy for trial in trials],

@@ -14,6 +14,18 @@ from cifar_tune.search.reading import read_record
 from cifar_tune.search.trial import Trial
 from cifar_tune.store import Store, absolute
 
+EPOCH = (  # what training.py's EpochMetrics has, without torch
+    "epoch",
+    "progress",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "lr",
+    "seconds",
+    "images_per_second",
+)
+
 
 class Frames(NamedTuple):
     """`trials` has a row for each trial, `epochs` one for each epoch; `search` and `trial` join them."""
@@ -45,4 +57,4 @@ def epochs_frame(searches: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
         for trial in trials
         for epoch in trial.curve
     ]
-    return pd.DataFrame(rows, columns=None if rows else ["search", "trial", "epoch", "val_accuracy"])
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["search", "trial", *EPOCH])

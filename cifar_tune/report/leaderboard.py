@@ -125,6 +125,12 @@ def leaderboard(
     return pd.DataFrame(rows, columns=[*COLUMNS, *names], dtype=object)  # whole numbers stay so beside a missing one
 
 
+def counting(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of trials that were trained to their end within the limits of their search."""
+    complete = frame["state"].isin(COMPLETE_STATES)
+    return frame[complete & frame["over_limits"].isna()] if "over_limits" in frame else frame[complete]
+
+
 def _on_front(trials: Sequence[Trial]) -> set[tuple[str, int]]:
     """The search and the number of each trial that lies on the front of its task for what its search minimizes."""
     tasks: dict[tuple[Any, ...], list[Trial]] = defaultdict(list)

@@ -4,7 +4,6 @@ The file is page.html, filled in by Jinja with page.css, page.js and plotly's ow
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -88,14 +87,22 @@ def render_page(found: Findings) -> str:
         css=Markup(read["page.css"]),
         js=Markup(read["page.js"]),
         plotly=Markup(get_plotlyjs()),
-        tasks=[_task(task, rows, searches) for task, rows in frame.groupby(TASK, dropna=False, sort=False)],
-        searches=[_search(Searched(name, trials), told_search(found, name)) for name, trials in searches.items()],
+        tasks=[
+            _task(index, task, rows, searches)
+            for index, (task, rows) in enumerate(frame.groupby(TASK, dropna=False, sort=False))
+        ],
+        searches=[
+            _search(index, Searched(name, trials), told_search(found, name))
+            for index, (name, trials) in enumerate(searches.items())
+        ],
         documents=_table(documents(found)),
         notes=footnotes(frame),
     )
 
 
-def _task(task: tuple[Any, ...], rows: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]) -> dict[str, Any]:
+def _task(
+    index: int, task: tuple[Any, ...], rows: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]
+) -> dict[str, Any]:
     """What may be compared: a data set and a number of training images."""
     dataset, images = task[0], None if pd.isna(task[1]) else int(task[1])
     title = f"Leaderboard on {dataset}" + (f", {images:,} training images" if images else "")
@@ -103,7 +110,7 @@ def _task(task: tuple[Any, ...], rows: pd.DataFrame, searches: Mapping[str, Sequ
     same = [t for t in trials if (t.recipe.dataset, t.recipe.train_images) == (dataset, images)]
     compared, figure = figures.comparison(same)
     return {
-        "id": _anchor(title),
+        "id": f"leaderboard-{index}",
         "title": title,
         "states": list(dict.fromkeys(rows["state"])),
         "leaderboard": _leaderboard(rows.head(MAX_ROWS), {(t.search, t.number) for t in same if t.is_baseline}),
@@ -119,14 +126,14 @@ def _left_out(num_rows: int) -> str:
     return f"The best {MAX_ROWS:,} of {num_rows:,} trials; report --format csv has all."
 
 
-def _search(searched: Searched, said: str) -> dict[str, Any]:
+def _search(index: int, searched: Searched, said: str) -> dict[str, Any]:
     name, trials = searched.name, searched.trials
     seconds = sum(trial.seconds for trial in trials)
     pruning = [[Cell(text) for text in row] for row in pruning_rows(pruning_by_rung(trials))]
     columns = [Column(header, is_number=False) for header in PRUNING_HEADERS]
     stopped = pruning_sentence(trials)
     return {
-        "id": _anchor(f"search-{name}"),
+        "id": f"search-{index}",
         "name": name,
         "headline": said,
         "spent": f"{len(trials):,} trials, {sum(t.epochs for t in trials):,} epochs, {seconds:,.0f} s of training.",
@@ -200,7 +207,3 @@ def _drawn(figure: Figure) -> Drawn:
     document.get("layout", {}).pop("template", None)
     text = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
     return Drawn(Markup(text), height=figure.layout.height)
-
-
-def _anchor(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")

@@ -28,6 +28,7 @@ from cifar_tune.report.leaderboard import (
     leaderboard,
     pareto_front,
 )
+from cifar_tune.search import times
 from cifar_tune.search.goal import CostName, format_cost
 from cifar_tune.search.openings import Opening
 from cifar_tune.search.reading import Extension
@@ -349,7 +350,7 @@ def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Ta
         *_breaches(trial),
         Text(f"{trial.epochs} of {trial.recipe.epochs} epochs in {trial.seconds:.1f} s{_since_when(trial)}"),
         _pairs("recipe", trial.recipe.flatten(), {field_of(name) for name in trial.params}),
-        _pairs("facts", {**trial.facts, "mlflow_run_id": trial.mlflow_run_id}, set()),
+        _pairs("facts", {**_told_facts(trial), "mlflow_run_id": trial.mlflow_run_id}, set()),
     ]
     if trial.curve:
         parts.append(_curve(trial))
@@ -358,6 +359,11 @@ def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Ta
     baseline = load_space(space).baselines[0] if space.exists() else trials[0].recipe
     hint = "To run it alone, in one process, with the --data-dir that the search had:"
     return [*parts, Text(f"{hint}\n  {_command(trial, baseline, space)}")]
+
+
+def _told_facts(trial: Trial) -> dict[str, Any]:
+    """Without its times, which the page adds up."""
+    return {name: value for name, value in trial.facts.items() if not name.startswith(times.PREFIX)}
 
 
 def _breaches(trial: Trial) -> list[Text]:

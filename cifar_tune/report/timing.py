@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cifar_tune.images import NUM_TRAINING_IMAGES
-from cifar_tune.search.times import CHECKPOINT, DATA, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER
+from cifar_tune.search.times import CHECKPOINT, DATA, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER
 from cifar_tune.search.trial import Trial
 
 Part = Literal["queue", "start-up", "data", "training", "evaluation", "checkpoint", "idle"]
@@ -38,7 +38,10 @@ def spans(trials: Sequence[Trial]) -> list[Span]:
 
 
 def seconds_by_part(found: Sequence[Span]) -> dict[Part, float]:
-    """Of all workers together. A worker is idle where it has no trial, from its first one until the search pauses."""
+    """Of all workers together. A worker is idle where it has no trial, from its first one until the search pauses.
+
+    One after whose last trial another worker began was that worker's predecessor: its time ends there.
+    """
     seconds: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
     for span in found:
         seconds[span.part] += span.seconds
@@ -54,8 +57,7 @@ def describe_time(found: Sequence[Span]) -> str:
         return ""
     ordered = sorted(PARTS, key=lambda part: -seconds[part])
     shares = ", ".join(f"{part} {100 * seconds[part] / total:.1f} %" for part in ordered if seconds[part])
-    workers = len({span.worker for span in found})
-    return f"Of {total:,.0f} s of {workers} worker{'s' if workers > 1 else ''}: {shares}."
+    return f"Of {total:,.0f} s of all workers together: {shares}."
 
 
 def training_seconds(trial: Trial) -> float:
@@ -70,15 +72,18 @@ def _own_epochs(trial: Trial) -> Sequence[dict[str, float]]:
 
 def _spans(trial: Trial) -> Iterator[Span]:
     facts = trial.facts
-    training = training_seconds(trial)
+    training, whole = training_seconds(trial), sum(epoch["seconds"] for epoch in _own_epochs(trial))
     parts: dict[Part, float] = {
         "queue": facts[QUEUED],
         "start-up": facts.get(STARTUP, 0.0),
         "data": facts.get(DATA, 0.0),
         "training": training,
-        "evaluation": sum(epoch["seconds"] for epoch in _own_epochs(trial)) - training,
+        "evaluation": whole - training,
         "checkpoint": facts.get(CHECKPOINT, 0.0),
     }
+    if ENDED_AT in facts:  # in the middle of an epoch, which was never recorded
+        taken = facts[ENDED_AT] - facts[TAKEN_AT] - sum(parts.values()) + parts["queue"]
+        parts["training"] += max(0.0, taken)
     start = facts[TAKEN_AT] - facts[QUEUED]
     for part, seconds in parts.items():
         if seconds > 0:
@@ -102,8 +107,10 @@ def _idle(session: Sequence[Span]) -> float:
     by_worker: dict[str, list[Span]] = defaultdict(list)
     for span in session:
         by_worker[span.worker].append(span)
-    end = max(span.end for span in session)
-    return sum(
-        max(0.0, end - min(span.start for span in own) - sum(span.seconds for span in own))
-        for own in by_worker.values()
-    )
+    starts = {worker: min(span.start for span in own) for worker, own in by_worker.items()}
+    end, idle = max(span.end for span in session), 0.0
+    for worker, own in by_worker.items():
+        last = max(span.end for span in own)
+        was_replaced = any(start >= last for start in starts.values())
+        idle += max(0.0, (last if was_replaced else end) - starts[worker] - sum(span.seconds for span in own))
+    return idle

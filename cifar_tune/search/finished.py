@@ -30,7 +30,7 @@ def read_optuna_trials(store: Store, study: Study, storage: RDBStorage) -> list[
     # As Optuna's own cache in memory asks for what it lacks.
     new = storage._get_trials(study._study_id, None, set(known["open"]), known["last"])
     trials = sorted([*_trials(known), *new], key=lambda trial: trial.number)
-    if sum(trial.state.is_finished() for trial in new) >= MIN_NEW:
+    if path.parent.is_dir() and sum(trial.state.is_finished() for trial in new) >= MIN_NEW:
         with contextlib.suppress(OSError):  # a store that may only be read
             _save(path, study, trials)
     return trials
@@ -95,7 +95,9 @@ def _save(path: Path, study: Study, trials: Sequence[FrozenTrial]) -> None:
         "distributions": list(indices),
         "trials": documents,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".{os.getpid()}")
-    scratch.write_text(json.dumps(known), encoding="utf-8")
-    scratch.replace(path)
+    try:
+        scratch.write_text(json.dumps(known), encoding="utf-8")
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

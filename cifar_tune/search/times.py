@@ -1,6 +1,6 @@
 """Where a trial's time goes, as its worker measures it; training and validation are in the learning curve.
 
-Facts of the trial, in seconds. One that was resumed has those of its last worker alone.
+Facts of the trial, in seconds unless it is said. One that was resumed has those of its last worker alone.
 """
 
 import time
@@ -10,6 +10,7 @@ from typing import Any
 
 PREFIX = "time/"
 TAKEN_AT = PREFIX + "taken_at"  # by its worker, in seconds since 1970
+ENDED_AT = PREFIX + "ended_at"  # the last thing that its worker told of it, in seconds since 1970
 QUEUED = PREFIX + "queued"  # from the driver's decision until then: the worker's own start, if it is its first trial
 STARTUP = PREFIX + "startup"  # imports, the network, weights to start from
 DATA = PREFIX + "data"  # onto the device

@@ -23,7 +23,7 @@ from cifar_tune.images import TrainingData
 from cifar_tune.inputs import DeviceData
 from cifar_tune.network import count_macs
 from cifar_tune.recipe import Recipe
-from cifar_tune.search.times import CHECKPOINT, DATA, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER, timed
+from cifar_tune.search.times import CHECKPOINT, DATA, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER, timed
 from cifar_tune.search.trial import REPLAYS
 from cifar_tune.store import HITS, Keepsake
 from cifar_tune.training import DivergenceError, EpochMetrics, Training, is_out_of_memory, peak_memory
@@ -63,6 +63,7 @@ def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None
         TAKEN_AT: taken_at,
         QUEUED: max(0.0, taken_at - config["handed_at"]),
         STARTUP: time.time() - taken_at,
+        FIRST_EPOCH: 0,
     }
     try:
         facts["device"] = prepare(device)
@@ -80,10 +81,12 @@ def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None
         for metrics in _epochs(training, config, facts):
             tune.report({"metrics": asdict(metrics), "facts": facts})
     except DivergenceError as error:
-        tune.report({"state": "diverged", "facts": {**facts, "diverged_at_step": error.step}})
+        facts |= {ENDED_AT: time.time(), "diverged_at_step": error.step}
+        tune.report({"state": "diverged", "facts": facts})
     except Exception as error:  # reported, so that what Ray sees fail is a worker that died, which is tried again
         if "CUDA error" in str(error):
             raise  # the process cannot use its GPU any more: a new worker tries again
+        facts[ENDED_AT] = time.time()
         if is_out_of_memory(error):
             tune.report({"state": "out of memory", "facts": {**facts, "peak_memory_bytes": peak_memory(device)}})
         else:
