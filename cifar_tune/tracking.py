@@ -17,6 +17,7 @@ from typing import NoReturn, Protocol
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import, which would send it
 
+import numpy as np
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, LoggedModel, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -163,7 +164,7 @@ class Tracker:
 
     def _write_params(self, trial: Trial, shown: _Shown) -> None:
         self._client.log_inputs(shown.run_id, [self._dataset])
-        params = [Param(name, str(value)) for name, value in trial.recipe.flatten().items()]
+        params = [Param(name, _as_param(value)) for name, value in trial.recipe.flatten().items()]
         self._client.log_batch(shown.run_id, params=params)  # last: where they are, the dataset is too
         shown.has_params = True
 
@@ -200,6 +201,11 @@ class Tracker:
         elif status != shown.status:
             self._client.set_terminated(shown.run_id, status)
         shown.status = status
+
+
+def _as_param(value: object) -> str:
+    """A text that the UI, which sorts texts, sorts as the number that it is: 0.00001 and not 1e-05."""
+    return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)
 
 
 def _what_differs(trial: Trial) -> str:

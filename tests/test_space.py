@@ -291,6 +291,11 @@ def test_a_file_may_have_settings_of_its_own_which_the_command_line_overrides(tm
     assert (space.baselines[0].epochs, space.baselines[0].batch_size) == (7, 50)
 
 
+def test_a_wrong_setting_of_a_file_is_told_as_the_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^SETTINGS epoch: the recipe has no such field; the nearest is epochs"):
+        load_space(write(tmp_path, GOOD + "\nSETTINGS = {'epoch': '5'}\n"))
+
+
 def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("BASELINE: 1", encoding="utf-8")

@@ -350,6 +350,16 @@ def test_a_server_of_the_users_own_is_honoured(store: Store, monkeypatch: pytest
     assert tracking_url(store) == "http://127.0.0.1:9"
 
 
+def test_rates_are_written_so_that_their_texts_sort_as_they_do(room: Room) -> None:
+    rates = [1e-5, 0.0003, 0.001, 0.02, 1.0]
+    for number, rate in enumerate(rates):
+        recipe = trial(number).recipe.replace({"optimizer/lr": rate})
+        room.update(room.tracker(), replace(trial(number), recipe=recipe))
+    texts = [room.children()[number].data.params["optimizer/lr"] for number in range(len(rates))]
+    assert sorted(texts) == texts
+    assert [float(text) for text in texts] == rates
+
+
 def test_deleting_the_runs_of_a_search_leaves_nothing_of_it(room: Room, store: Store, tiny: TrainingData) -> None:
     kept = Room(store, "kept", tiny)
     kept.update(kept.tracker(), trial(0))

@@ -227,7 +227,7 @@ def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
         raise UserError(f"{path}: SEARCH must be a Search, not {type(search).__name__}.")
     unset = Space(path, source, tuple(baselines), search, {}, {}, function)
     drawn = [unset.sample(trial) for trial in _random_trials(NUM_CHECKED_DRAWS)] if settings else []
-    fixed = _fixed_values(settings, _of_variants([*baselines, *drawn], settings))
+    fixed = _fixed_values(settings, _of_variants([*baselines, *drawn], settings), own=_own_settings(module, path))
     baselines = _of_variants(baselines, settings)
     baselines = list(dict.fromkeys(_apply(baseline, settings) for baseline in baselines))  # some may now be one
     space = Space(path, source, tuple(baselines), search, settings, fixed, function)
@@ -298,15 +298,19 @@ def _of_variants(recipes: list[Recipe], settings: Mapping[str, str]) -> list[Rec
     return having or recipes
 
 
-def _fixed_values(settings: Mapping[str, str], recipes: Sequence[Recipe]) -> dict[str, Value]:
-    """The settings as values of their fields' types; each must be a field of some recipe of the space."""
+def _fixed_values(settings: Mapping[str, str], recipes: Sequence[Recipe], own: Mapping[str, str]) -> dict[str, Value]:
+    """The settings as values of their fields' types; each must be a field of some recipe of the space.
+
+    `own` are those that the space file brings.
+    """
     flat = [_apply(recipe, settings).flatten() for recipe in recipes]
     fixed: dict[str, Value] = {}
     for name in settings:
         having = next((fields for fields in flat if name in fields), None)
         if having is None:
             known = sorted({name for fields in flat for name in fields})
-            raise UserError(f"--set {name}: the recipe has no such field; {nearest(name, known)}.")
+            source = "SETTINGS" if name in own else "--set"
+            raise UserError(f"{source} {name}: the recipe has no such field; {nearest(name, known)}.")
         fixed[name] = having[name]
     return fixed
 
