@@ -127,7 +127,8 @@ def test_a_search_goes_on_after_ctrl_c_and_a_killed_worker_and_to_more_trials(
     # One core a trial throughout: an epoch that is trained again on another number of threads comes out otherwise.
     arguments = ("run", slow_space, "--store", store.root, "--cpus-per-trial", 1)
     process = start(*arguments, "--num-trials", 3)
-    wait_until(lambda: num_epochs(store) > 1)
+    wait_until(lambda: process.poll() is not None or num_epochs(store) > 1)
+    assert process.poll() is None, process.communicate()
     assert all(address.is_loopback for address in listening_addresses(process.pid))
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
