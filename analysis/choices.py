@@ -8,14 +8,11 @@ groups that differ as much (Kruskal and Wallis' test of the scores' ranks) if it
 draw values independently, and pruning keeps the good trials: what goes with the scores need not be their cause.
 """
 
-import argparse
-from pathlib import Path
-
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import kruskal
+from study import run_study
 
-from cifar_tune import load_trials
 from cifar_tune.report.leaderboard import BAND, COLUMNS, MARKS, counting
 
 KINDS = ("model", "schedule", "optimizer")  # columns of every leaderboard
@@ -94,17 +91,5 @@ def draw(found: pd.DataFrame) -> Figure:
     return figure
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--store", type=Path)
-    parser.add_argument("--output", type=Path, default=Path("choices.png"))
-    arguments = parser.parse_args()
-    found = choices(load_trials(store=arguments.store).trials)
-    draw(found).savefig(arguments.output, dpi=150)
-    print(found.to_string(index=False) if len(found) else "")
-    print(f"\n{conclude(found)}\n{arguments.output}")
-
-
 if __name__ == "__main__":
-    main()
+    run_study(__doc__, "choices", lambda trials, epochs: choices(trials), draw, conclude)

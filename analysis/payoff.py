@@ -6,13 +6,10 @@ The gain of the best trial so far over the baseline, after so many seconds of tr
 many times what the baseline took. Gains of one run each are optimistic; `cifar-tune confirm` says what is left of them.
 """
 
-import argparse
-from pathlib import Path
-
 import pandas as pd
 from matplotlib.figure import Figure
+from study import run_study
 
-from cifar_tune import load_trials
 from cifar_tune.report.leaderboard import counting
 
 
@@ -72,16 +69,5 @@ def draw(found: pd.DataFrame) -> Figure:
     return figure
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--store", type=Path)
-    parser.add_argument("--output", type=Path, default=Path("payoff.png"))
-    arguments = parser.parse_args()
-    found = payoff(load_trials(store=arguments.store).trials)
-    draw(found).savefig(arguments.output, dpi=150)
-    print(f"{conclude(found)}\n{arguments.output}")
-
-
 if __name__ == "__main__":
-    main()
+    run_study(__doc__, "payoff", lambda trials, epochs: payoff(trials), draw, conclude, prints_table=False)

@@ -7,15 +7,11 @@ correlation between the score after each tenth of the run and the last one, with
 trials. Trials that a rung let go on are the better ones, which makes the correlation among them smaller than among all.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
-
-from cifar_tune import load_trials
+from study import run_study
 
 NUM_DRAWS = 500
 MIN_TRIALS = 5
@@ -93,17 +89,5 @@ def draw(found: pd.DataFrame) -> Figure:
     return figure
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--store", type=Path)
-    parser.add_argument("--output", type=Path, default=Path("rungs.png"))
-    arguments = parser.parse_args()
-    found = correlations(*load_trials(store=arguments.store))
-    draw(found).savefig(arguments.output, dpi=150)
-    print(found.to_string(index=False) if len(found) else "")
-    print(f"\n{conclude(found)}\n{arguments.output}")
-
-
 if __name__ == "__main__":
-    main()
+    run_study(__doc__, "rungs", correlations, draw, conclude)

@@ -129,9 +129,10 @@ def _left_out(num_rows: int) -> str:
 def _search(index: int, searched: Searched, said: str) -> dict[str, Any]:
     name, trials = searched.name, searched.trials
     seconds = sum(trial.seconds for trial in trials)
-    pruning = [[Cell(text) for text in row] for row in pruning_rows(pruning_by_rung(trials))]
+    rungs = pruning_by_rung(trials)
+    pruning = [[Cell(text) for text in row] for row in pruning_rows(rungs)]
     columns = [Column(header, is_number=False) for header in PRUNING_HEADERS]
-    stopped = pruning_sentence(trials)
+    stopped = pruning_sentence(trials, rungs)
     return {
         "id": f"search-{index}",
         "name": name,

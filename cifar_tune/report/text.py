@@ -286,7 +286,8 @@ def render(found: Findings, width: int) -> list[Table | Text]:
 
 def describe_pruning(trials: Sequence[Trial]) -> list[Table | Text]:
     """What stopping trials early saved and risked: a sentence, and a table of the rungs; nothing where none was."""
-    said, rungs = pruning_sentence(trials), pruning_by_rung(trials)
+    rungs = pruning_by_rung(trials)
+    said = pruning_sentence(trials, rungs)
     if said is None:
         return []
     table = Table(caption=pruning_caption(trials), caption_justify="left", box=None, pad_edge=False)
@@ -298,9 +299,8 @@ def describe_pruning(trials: Sequence[Trial]) -> list[Table | Text]:
     return [Text(f"\n{said}"), table]
 
 
-def pruning_sentence(trials: Sequence[Trial]) -> str | None:
+def pruning_sentence(trials: Sequence[Trial], rungs: Sequence[RungFindings]) -> str | None:
     """What stopping trials early saved; None where none was stopped."""
-    rungs = pruning_by_rung(trials)
     num_stopped = sum(rung.num_stopped for rung in rungs)
     if not num_stopped:
         return None
