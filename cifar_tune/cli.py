@@ -78,14 +78,13 @@ def run(
     debug: Annotated[bool, typer.Option("--debug", help="Train the baseline in this process, without Ray.")] = False,
 ) -> None:
     """Search a space; the same command again resumes, and reports when the search is complete."""
-    from rich.console import Console
-
+    from cifar_tune.display import progress_console
     from cifar_tune.run import RunOptions, debug_baseline, plan_search, run_search
     from cifar_tune.search.space import load_space
     from cifar_tune.store import check_name
 
     loaded = load_space(space, _settings(settings))
-    console = Console(stderr=True)
+    console = progress_console()
     options = RunOptions(
         num_trials=num_trials,
         time_budget=None if time_budget is None else _seconds(time_budget),
@@ -222,9 +221,8 @@ def confirm(
     address: Address = None,
 ) -> None:
     """Train the best trials and the baseline again with fresh seeds: are the gains real? The same command resumes."""
-    from rich.console import Console
-
     from cifar_tune.confirm import ConfirmOptions, confirm_search
+    from cifar_tune.display import progress_console
 
     options = ConfirmOptions(
         data_dir=data_dir,
@@ -237,7 +235,7 @@ def confirm(
         num_seeds=num_seeds,
         again=again,
     )
-    raise typer.Exit(confirm_search(_store(store), search, options, Console(stderr=True)))
+    raise typer.Exit(confirm_search(_store(store), search, options, progress_console()))
 
 
 @app.command()
@@ -256,9 +254,8 @@ def evaluate(
     address: Address = None,
 ) -> None:
     """Train the winner and the baseline on all training images, and open the test set. The same command resumes."""
-    from rich.console import Console
-
     from cifar_tune.evaluate import EvaluateOptions, evaluate_search
+    from cifar_tune.display import progress_console
 
     options = EvaluateOptions(
         data_dir=data_dir,
@@ -271,7 +268,7 @@ def evaluate(
         flip_averaging=flip_averaging,
         again=again,
     )
-    raise typer.Exit(evaluate_search(_store(store), search, options, Console(stderr=True)))
+    raise typer.Exit(evaluate_search(_store(store), search, options, progress_console()))
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """What a person sees while a search runs: a live panel on a terminal, plain lines anywhere else. Always on stderr."""
 
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +23,17 @@ from cifar_tune.search.trial import Trial
 
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 60.0  # of a search in which nothing ends, where there is no terminal
+NOTEBOOK_TERM = "xterm-color"  # what a notebook's kernel calls the terminal that it gives to the commands of a cell
+
+
+def progress_console() -> Console:
+    """On stderr; interactive only where a line can be drawn over.
+
+    A notebook's cell pretends to be a terminal and shows every frame below the one before; a CI log may ask for colours
+    by FORCE_COLOR, which rich takes for a terminal too.
+    """
+    can_redraw = sys.stderr.isatty() and os.environ.get("TERM") != NOTEBOOK_TERM
+    return Console(stderr=True, force_interactive=None if can_redraw else False)
 
 
 class Display:
@@ -47,7 +60,7 @@ class Display:
         self._expected_epochs = expected_epochs
         self._drawn = drawn
         self._start = self._last = time.monotonic()
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_interactive else None
 
     def __enter__(self) -> Self:
         if self._live:

@@ -190,7 +190,7 @@ def plan_search(space: Space, store: Store, options: RunOptions, console: Consol
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[str], None]]:
     """Says what is done now: a line that changes on a terminal, a line each elsewhere."""
-    if not console.is_terminal:
+    if not console.is_interactive:
         yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
         return
     with console.status("Starting ...") as status:

@@ -45,7 +45,7 @@ def on_pipe(width: int = 80) -> Console:
 
 
 def on_terminal(width: int = 80) -> Console:
-    return Console(file=StringIO(), force_terminal=True, width=width)
+    return Console(file=StringIO(), force_terminal=True, force_interactive=True, width=width)
 
 
 def printed(console: Console) -> str:

@@ -1,6 +1,7 @@
 """The leaderboard and what is said of it as text: a terminal's tables and sentences, csv, json and markdown."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -268,8 +269,8 @@ def _outcome(trials: Sequence[Trial], doubt: str) -> str:
 
 
 def output_console(file: TextIO) -> Console:
-    """Of the terminal's width, or wide enough for a file or a pipe, which wrap nothing."""
-    return Console(file=file, width=None if file.isatty() else 160)
+    """Of the terminal's width, or wide enough for a file or a pipe, which wrap nothing; a file is never in colour."""
+    return Console(file=file, width=None if file.isatty() else 160, force_terminal=None if file is sys.stdout else False)
 
 
 def render(found: Findings, width: int) -> list[Table | Text]:
