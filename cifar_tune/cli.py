@@ -254,8 +254,8 @@ def evaluate(
     address: Address = None,
 ) -> None:
     """Train the winner and the baseline on all training images, and open the test set. The same command resumes."""
-    from cifar_tune.evaluate import EvaluateOptions, evaluate_search
     from cifar_tune.display import progress_console
+    from cifar_tune.evaluate import EvaluateOptions, evaluate_search
 
     options = EvaluateOptions(
         data_dir=data_dir,

@@ -270,7 +270,8 @@ def _outcome(trials: Sequence[Trial], doubt: str) -> str:
 
 def output_console(file: TextIO) -> Console:
     """Of the terminal's width, or wide enough for a file or a pipe, which wrap nothing; a file is never in colour."""
-    return Console(file=file, width=None if file.isatty() else 160, force_terminal=None if file is sys.stdout else False)
+    in_colour = None if file is sys.stdout else False  # None: as the terminal and the environment have it
+    return Console(file=file, width=None if file.isatty() else 160, force_terminal=in_colour)
 
 
 def render(found: Findings, width: int) -> list[Table | Text]:
