@@ -9,7 +9,7 @@ to a good one the better, seven in ten are stopped early, a few break down. The 
 import argparse
 import math
 import random
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +18,37 @@ from optuna.trial import FrozenTrial, create_trial
 from cifar_tune.search.record import open_record
 from cifar_tune.search.schedulers import RUNGS, STOPPED_AT
 from cifar_tune.search.space import Draw, load_space
+from cifar_tune.search.times import CHECKPOINT, DATA, QUEUED, STARTUP, TAKEN_AT, WORKER
 from cifar_tune.search.trial import OPTUNA_STATES, State
 from cifar_tune.store import open_store
 
 SPACE = Path(__file__).parents[1] / "search_spaces" / "mini_resnet.py"
-START = datetime(2026, 1, 1)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+TIMES = {QUEUED: 0.5, STARTUP: 1.0, DATA: 0.1, CHECKPOINT: 0.2}  # seconds of a trial besides its epochs
 NUM_WORKERS = 4
 SECONDS_PER_EPOCH = 2.0
 RUNG = 0.25
 STATES: dict[State, float] = {"pruned": 0.7, "completed": 0.25, "diverged": 0.03, "failed": 0.02}
 
 
-def made_up(drawn: Draw, epochs: int, start: datetime, rng: random.Random, state: State) -> FrozenTrial:
-    """A trial of the recipe that ended in the state."""
-    num_epochs = epochs if state == "completed" else max(1, int(RUNG * epochs))
+def made_up(drawn: Draw, number: int, epochs: int, rng: random.Random, state: State) -> FrozenTrial:
+    """A trial that ended in the state. The workers take turns, and wait for each other after every round."""
+    rung = max(1, int(RUNG * epochs))
+    num_epochs = epochs if state == "completed" else rung
     best = 0.9 - 0.1 * abs(math.log10(drawn.recipe.optimizer.lr) + 2.5) - rng.uniform(0, 0.05)
     curve = [_epoch(epoch, epochs, best + rng.gauss(0, 0.01)) for epoch in range(1, num_epochs + 1)]
     curve = [] if state in ("diverged", "failed") else curve
-    rung = {RUNGS: {str(num_epochs): RUNG}} if state == "completed" else {}
+    start = START + timedelta(seconds=(SECONDS_PER_EPOCH * epochs + sum(TIMES.values())) * (number // NUM_WORKERS))
     facts: dict[str, Any] = {
         "num_threads": 1,
         "device": "cpu",
         "num_parameters": rng.randrange(200_000, 300_000),
         "num_macs": 31_000_000,
-        **({STOPPED_AT: RUNG} if state == "pruned" else rung),
+        **({STOPPED_AT: RUNG} if state == "pruned" else {}),
+        **({RUNGS: {str(rung): RUNG}} if state == "completed" else {}),
+        **TIMES,
+        TAKEN_AT: start.timestamp() + TIMES[QUEUED],
+        WORKER: f"host:{number % NUM_WORKERS}",
     }
     attributes = {
         "recipe": drawn.recipe.model_dump(mode="json"),
@@ -60,8 +67,8 @@ def made_up(drawn: Draw, epochs: int, start: datetime, rng: random.Random, state
         user_attrs=attributes,
         intermediate_values={int(epoch["epoch"]): epoch["val_accuracy"] for epoch in curve},
     )
-    trial.datetime_start = start
-    trial.datetime_complete = start + timedelta(seconds=SECONDS_PER_EPOCH * max(1, num_epochs))
+    trial.datetime_start = start.replace(tzinfo=None)  # as Optuna has it
+    trial.datetime_complete = trial.datetime_start + timedelta(seconds=SECONDS_PER_EPOCH * max(1, num_epochs))
     return trial
 
 
@@ -92,8 +99,7 @@ def make_store(folder: Path, num_trials: int, epochs: int, name: str = "made-up"
     record.finish_trial(baseline.number, "completed")
     states = rng.choices(list(STATES), list(STATES.values()), k=num_trials - 1)
     for number, (drawn, state) in enumerate(zip(space.draw(num_trials - 1), states, strict=True), start=1):
-        start = START + timedelta(seconds=SECONDS_PER_EPOCH * epochs * number / NUM_WORKERS)
-        record.study.add_trial(made_up(drawn, epochs, start, rng, state))
+        record.study.add_trial(made_up(drawn, number, epochs, rng, state))
 
 
 def main() -> None:

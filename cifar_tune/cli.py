@@ -141,7 +141,7 @@ def report(
     trial: Annotated[int | None, typer.Option(min=0, help="Show one trial of one search whole.")] = None,
     by: Annotated[
         str | None,
-        typer.Option(help="Compare groups of trials: model, schedule, search, a searched value; or document."),
+        typer.Option(help="Compare groups of trials: model, schedule, model,schedule, a searched value; or document."),
     ] = None,
 ) -> None:
     """The leaderboard: every trial with its gain over the published recipe."""

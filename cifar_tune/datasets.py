@@ -16,7 +16,7 @@ from filelock import FileLock
 from cifar_tune import shapes
 from cifar_tune.archive import find_batches, published_archive
 from cifar_tune.errors import UserError
-from cifar_tune.images import NUM_CLASSES, DatasetName, Images, Part, Source, TrainingData
+from cifar_tune.images import NUM_CLASSES, DatasetName, Images, Part, Source, TrainingData, num_val_images
 from cifar_tune.parquet import find_parquet
 
 SPLIT_SEED = 5_000  # one fixed order of the training images decides every split
@@ -72,8 +72,8 @@ def find_source(name: DatasetName, part: Part, data_dir: Path | None, store: Pat
 def split(images: Images, train_images: int | None) -> tuple[Images, Images]:
     """(train, validation): stratified, always the same, and smaller choices lie inside larger ones.
 
-    Validation is a tenth of the images; `train_images=n` takes n of the rest, and max(500, n // 9) of that
-    tenth or all of it.
+    Validation is a tenth of the images; `train_images=n` takes n of the rest, and of that tenth as many as images.py
+    says or all of it.
     """
     order = _stratified_order(images.labels)
     val, train = np.split(order, [len(order) // 10])
@@ -83,7 +83,7 @@ def split(images: Images, train_images: int | None) -> tuple[Images, Images]:
                 f"train_images={train_images} is not possible: choose 1 to {len(train)}, "
                 "which is what validation leaves of the training images."
             )
-        train, val = train[:train_images], val[: max(500, train_images // 9)]
+        train, val = train[:train_images], val[: num_val_images(train_images)]
     return _take(images, train), _take(images, val)
 
 

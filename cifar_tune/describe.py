@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from cifar_tune.images import NUM_CLASSES, NUM_TRAINING_IMAGES
+from cifar_tune.images import NUM_CLASSES
 from cifar_tune.network import count_layers, count_parameters
 from cifar_tune.recipe import Recipe
 from cifar_tune.schedules import learning_rates
@@ -76,7 +76,7 @@ def _summary(module: nn.Module) -> str:
 
 def planned_rates(recipe: Recipe) -> list[float]:
     """The rate of every optimizer step on the published number of training images."""
-    steps = recipe.steps_per_epoch(recipe.train_images or NUM_TRAINING_IMAGES[recipe.dataset])
+    steps = recipe.steps_per_epoch(recipe.num_train_images)
     rates: list[float] = []
     for phase in recipe.phases():
         rates += learning_rates(

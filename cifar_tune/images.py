@@ -21,6 +21,11 @@ NUM_TRAINING_IMAGES: dict[str, int] = {"cifar10": 45_000, "cifar100": 45_000, "s
 IMAGE_SIZE = 32  # pixels, both ways
 
 
+def num_val_images(num_training: int) -> int:
+    """How many validate a run on so many: a tenth of both together; of fewer than 500 an accuracy says too little."""
+    return max(500, num_training // 9)
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """images uint8 N×3×32×32, labels int64 N."""

@@ -15,7 +15,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from cifar_tune.cost import Costs, Kind, kind_of, wall_seconds
+from cifar_tune.cost import Costs, Kind, format_hours, kind_of, wall_seconds
 from cifar_tune.errors import UserError
 from cifar_tune.features import MAX_BYTES
 from cifar_tune.images import TrainingData
@@ -259,10 +259,3 @@ def format_bytes(num_bytes: float) -> str:
     """In MiB, from a GiB on in GiB."""
     mib = num_bytes / 2**20
     return f"{mib / 1024:,.1f} GiB" if mib >= 1024 else f"{mib:,.1f} MiB"
-
-
-def format_hours(seconds: float) -> str:
-    """In the unit that a person would take."""
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"

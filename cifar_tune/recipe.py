@@ -14,7 +14,7 @@ from cifar_tune.augment import Augment, Scaling
 from cifar_tune.early_stopping import EarlyStopping, NoEarlyStopping
 from cifar_tune.errors import UserError
 from cifar_tune.finetune import Finetune, Phase, Scratch
-from cifar_tune.images import DatasetName
+from cifar_tune.images import NUM_TRAINING_IMAGES, DatasetName, num_val_images
 from cifar_tune.models import Model
 from cifar_tune.optimizers import GradClip, NoClipping, Optimizer
 from cifar_tune.options import UNFINISHED, Count, Options, Share, part_of
@@ -76,6 +76,16 @@ class Recipe(Options):
         """Optimizer steps of an epoch: a batch of one image, which has no statistics for a batch norm, is none."""
         full, rest = divmod(num_images, self.batch_size)
         return full + (rest > 1 or full == 0)
+
+    @property
+    def num_train_images(self) -> int:
+        """How many the published data set has for it."""
+        return self.train_images or NUM_TRAINING_IMAGES[self.dataset]
+
+    @property
+    def num_val_images(self) -> int:
+        """How many it is validated on."""
+        return num_val_images(self.num_train_images)
 
     @property
     def num_views(self) -> int | None:

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import stdtrit  # quantiles of the t distribution
+from scipy.special import ndtri, stdtrit  # quantiles of the normal and of the t distribution
 
 Hits = npt.NDArray[np.bool_]  # (seeds, images): whether a recipe's run was right
 Verdict = Literal["real", "tied", "worse"]
@@ -111,6 +111,15 @@ def estimate_accuracy(hits: Hits) -> Estimate:
     found = paired_difference(hits, np.zeros_like(hits))
     low, high = found.interval(ALPHA)
     return Estimate(found.mean, max(low, 0.0), min(high, 1.0))
+
+
+def sampling_margin(first: float, second: float, num_images: int) -> float:
+    """Half the 95 % interval of the difference of two runs' accuracies, as far as the choice of the images goes.
+
+    As if each had images of its own: runs on the same ones tend to be right together, so theirs is narrower.
+    """
+    variance = (first * (1 - first) + second * (1 - second)) / num_images
+    return -float(ndtri(ALPHA / 2)) * math.sqrt(variance)
 
 
 def estimate_mean(values: Sequence[float]) -> Estimate:

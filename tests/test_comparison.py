@@ -55,10 +55,20 @@ def test_groups_of_two_data_sets_are_never_one() -> None:
     assert list(grouped(leaderboard({"b": [other]}), "dataset").columns).count("dataset") == 1
 
 
+def test_trials_are_grouped_by_two_columns_at_once() -> None:
+    step = RECIPE.replace({"schedule/name": "step", "schedule/every": 3})
+    trials = [trial(0, 0.5), trial(1, 0.6, recipe=step), trial(2, 0.7, recipe=step.replace({"batch_size": 64}))]
+    found = grouped(leaderboard({"tiny": trials}), "model", "schedule")
+    assert found[["model", "schedule", "trials"]].to_numpy().tolist() == [
+        ["mini_resnet", "step", 2],
+        ["mini_resnet", "constant", 1],
+    ]
+
+
 @pytest.mark.parametrize("by", ["nosuch", "val_accuracy", "rank"])
 def test_what_cannot_group_is_refused(by: str) -> None:
-    with pytest.raises(UserError, match=f"--by {by}: the leaderboard has no such column; "):
-        grouped(leaderboard({"tiny": [trial(0)]}), by)
+    with pytest.raises(UserError, match=f"--by model,{by}: the leaderboard has no column '{by}'; "):
+        grouped(leaderboard({"tiny": [trial(0)]}), "model", by)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +137,7 @@ def test_the_frames_have_every_trial_and_every_epoch(two_searches: Store) -> Non
 def test_comparisons_are_told_in_every_format(two_searches: Store, call: Call, tmp_path: Path) -> None:
     where = ("--store", two_searches.root)
     assert "by schedule" in call("report", "--by", "schedule", *where).stdout
+    assert "by model,schedule" in call("report", "--by", "model,schedule", *where).stdout
     found = json.loads(call("report", "--by", "search", "--format", "json", *where).stdout)
     assert {row["search"]: row["trials"] for row in found} == {"first": 30, "second": 10}
     assert "88.2 %" in call("report", "first", "--by", "document", "--format", "markdown", *where).stdout

@@ -79,7 +79,7 @@ def test_the_document_is_json(path: Path) -> None:
 @every_shipped_space
 def test_there_is_one_rate_per_optimizer_step(path: Path) -> None:
     document, recipe, _ = described(path)
-    num_images = recipe.train_images or NUM_TRAINING_IMAGES[recipe.dataset]
+    num_images = recipe.num_train_images
     assert len(document["learning_rates"]) == recipe.epochs * math.ceil(num_images / recipe.batch_size)
     assert max(document["learning_rates"]) <= recipe.optimizer.lr
 

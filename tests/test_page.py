@@ -5,7 +5,6 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ import pytest
 from make_store import made_up
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
+from cifar_tune.report.figures import Searched, timeline
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.page import render_page
-from cifar_tune.report.timing import seconds_by_part, spans
+from cifar_tune.report.timing import clock_seconds, seconds_by_part, spans, without_pauses
 from cifar_tune.search.goal import ACCURACY_ALONE
 from cifar_tune.search.space import Draw, load_space
-from cifar_tune.search.times import CHECKPOINT, DATA, ENDED_AT, QUEUED, STARTUP, TAKEN_AT, WORKER
+from cifar_tune.search.times import ENDED_AT, QUEUED, STARTUP, TAKEN_AT, WORKER
 from cifar_tune.search.trial import State, Trial, as_trial
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -40,26 +40,12 @@ def trials(states: Sequence[State], space: str = "mini_resnet", epochs: int = 10
     loaded = load_space(SPACES / f"{space}.py", {"epochs": str(epochs)})
     first = loaded.baseline_trial(loaded.baselines[0])
     draws = [Draw(first.params, first.distributions, loaded.baselines[0]), *loaded.draw(len(states))]
-    rng, start = random.Random(0), datetime(2026, 1, 1)
-    found = []
+    rng, found = random.Random(0), []
     for number, (drawn, state) in enumerate(zip(draws, ["completed", *states], strict=True)):
-        frozen = made_up(drawn, epochs, start, rng, state)  # type: ignore[arg-type]
+        frozen = made_up(drawn, number, epochs, rng, state)  # type: ignore[arg-type]
         frozen.number = number
-        trial = as_trial("made", frozen, number == 0, ACCURACY_ALONE)
-        found.append(replace(trial, facts={**trial.facts, **times(number)}))
+        found.append(as_trial("made", frozen, number == 0, ACCURACY_ALONE))
     return found
-
-
-def times(number: int) -> dict[str, Any]:
-    """What two workers measured that take turns."""
-    return {
-        WORKER: f"host:{number % 2}",
-        TAKEN_AT: 1e9 + 20.0 * (number // 2),
-        QUEUED: 0.5,
-        STARTUP: 1.0,
-        DATA: 0.1,
-        CHECKPOINT: 0.2,
-    }
 
 
 MIXED: list[State] = ["completed", "pruned", "pruned", "diverged", "failed", "completed", "pruned"] * 12
@@ -120,10 +106,24 @@ def test_pages_are_small_and_load_nothing() -> None:
 
 
 def test_the_time_is_told_by_its_parts() -> None:
-    page = render_page(Findings({"made": trials(["completed"] * 3, epochs=4)}))
-    # Each of two workers trains 8 s of 9.8 s for two trials, of which the second begins 20 s after the first.
-    said = "training 53.7 %, idle 34.2 %, start-up 6.7 %, queue 3.4 %, checkpoint 1.3 %, data 0.7 %"
-    assert f"Of 60 s of all workers together: {said}." in page
+    page = render_page(Findings({"made": trials(["completed"] * 5, epochs=4)}))
+    # Of four workers two train one more trial of 8 s and 1.8 s besides, for which the others wait.
+    said = "training 61.2 %, idle 25.0 %, start-up 7.7 %, queue 3.8 %, checkpoint 1.5 %, data 0.8 %"
+    assert f"Of 78 s of all workers together: {said}." in page.replace("\u00a0", " ")
+    assert "6 trials, 24 epochs and 48 seconds of training, as much as 6.0 runs of the baseline" in page
+    assert "20 seconds on the clock, by 4 workers." in page
+
+
+def test_the_pauses_of_a_search_are_no_part_of_its_time() -> None:
+    paused = spanning(("a", 0, 10), ("b", 5, 10), ("c", 5000, 10))
+    moved, pauses = without_pauses(spans(paused))
+    assert [(span.worker, span.start) for span in moved] == [("a", 0), ("b", 5), ("c", 15)]
+    assert [(pause.after, pause.seconds) for pause in pauses] == [(15, 4985)]
+    assert clock_seconds(spans(paused)) == 25
+    figure = timeline(Searched("made", paused))
+    assert not isinstance(figure, str)
+    assert "resumed after 83 minutes" in str(figure.layout.annotations)
+    assert clock_seconds([]) == 0
 
 
 def spanning(*spans_: tuple[str, float, float]) -> list[Trial]:

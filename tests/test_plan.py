@@ -11,9 +11,10 @@ import pytest
 import torch
 from commands import Answer, Call
 
+from cifar_tune.cost import format_hours
 from cifar_tune.errors import UserError
 from cifar_tune.images import TrainingData
-from cifar_tune.plan import Plan, check_ends, format_bytes, format_hours, make_plan
+from cifar_tune.plan import Plan, check_ends, format_bytes, make_plan
 from cifar_tune.probe import NUM_IMAGES_ON_A_CPU, Probe
 from cifar_tune.search.ends import ends
 from cifar_tune.search.resources import Resources

@@ -168,7 +168,7 @@ def test_the_report_says_what_pruning_saved_only_where_a_trial_was_pruned() -> N
     said = shown(trials)
     assert "Pruning stopped 1 of 4 trials and saved up to 6 of 32 epochs, about 3 s by" in said
     (row,) = [line for line in said.splitlines() if line.lstrip().startswith("0.25")]
-    assert row.split() == ["0.25", "1", "6", "3", "-0.50", "(n=3)", "-", "(n=0)", "constant"]
+    assert row.split() == ["0.25", "constant", "1", "6", "3", "-0.50", "(n=3)", "-", "(n=0)"]
     assert (
         len(render(Findings({"tiny": trials}), 100)) == 5
     )  # the leaderboard, the headline, two of pruning, what "unconfirmed" means

@@ -455,8 +455,9 @@ def test_cells_are_written_as_people_write_them(name: str, value: Value, text: s
         ),
         (
             [trial(0, 0.5), trial(1, 0.62345)],
+            # Two shares of 500 images: 1.96 * sqrt((0.62345 * 0.37655 + 0.25) / 500) = 0.0610
             "Best of 2 trials: trial 1 with 62.34 %, +12.34 points over the baseline's 50.00 % "
-            "(one run each, unconfirmed).",
+            "(one run each, unconfirmed; chance in the 500 images alone: up to ±6.10).",
         ),
     ],
     ids=["no trials", "none completed", "no baseline", "baseline is best", "gain"],

@@ -19,22 +19,23 @@ RESULTS = {"rank", "trial", "val_accuracy", "gain", "verdict", "epochs", "second
 
 
 def compare(found: Findings, by: str) -> pd.DataFrame:
-    """What `report --by` shows: the documents, or the trials grouped by a column."""
+    """What `report --by` shows: the documents, or the trials grouped by columns, which commas divide."""
     if by == "document":
         return documents(found)
-    return grouped(leaderboard(found.searches, found.confirmations), by)
+    return grouped(leaderboard(found.searches, found.confirmations), *by.split(","))
 
 
-def grouped(frame: pd.DataFrame, by: str) -> pd.DataFrame:
-    """A row for each value of a column of the leaderboard, within each task, the best first.
+def grouped(frame: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """A row for each value, or pair of values, of columns of the leaderboard, within each task, the best first.
 
     The best and the mean are of trials that were trained to their end; the mean has its 95 % interval where there are
     two, as if they were draws from all trials of the kind. A UserError for a column that there is not.
     """
     known = [str(name) for name in frame.columns if name not in RESULTS]
-    if by not in known:
-        raise UserError(f"--by {by}: the leaderboard has no such column; {nearest(by, known)}.")
-    names = [*TASK, *([] if by in TASK else [by])]
+    for name in by:
+        if name not in known:
+            raise UserError(f"--by {','.join(by)}: the leaderboard has no column {name!r}; {nearest(name, known)}.")
+    names = list(dict.fromkeys([*TASK, *by]))
     rows = [
         {**dict(zip(names, key, strict=True)), **_summary(group)}
         for key, group in frame.groupby(names, dropna=False, sort=False)

@@ -20,15 +20,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna.visualization import plot_optimization_history, plot_parallel_coordinate
 from plotly.colors import sample_colorscale
 
+from cifar_tune.cost import format_hours
 from cifar_tune.report.leaderboard import best_baseline, best_trial, pareto_front
-from cifar_tune.report.timing import PARTS, Part, spans
+from cifar_tune.report.timing import PARTS, Part, spans, without_pauses
 from cifar_tune.search.goal import CostName
 from cifar_tune.search.schedulers import LET_THROUGH, RUNGS
 from cifar_tune.search.trial import Trial
+from cifar_tune.significance import sampling_margin
 
 Figure: TypeAlias = go.Figure | str
 
 MAX_DRAWN = 1000  # trials of a search in one figure
+MIN_WIDTH = "min_width"  # of a layout's meta: pixels under which a figure cannot be read
 MIN_RANKED = 10  # complete trials, to tell which values matter
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, GREY = (
     "#0072B2",
@@ -192,8 +195,12 @@ def history(searched: Searched) -> Figure:
         trace.update(x=numbers, line={"shape": "hv"}, hovertemplate="trial %{x}: %{y:.2%}<extra></extra>")
     whole = _whole(searched.all_complete[-1].number)
     figure.update_layout(title=None, xaxis={"title": "trial", **whole}, yaxis={"tickformat": ".1%"})
+    figure.for_each_trace(lambda trace: trace.update(name=trace.name.replace("Best Value", "best so far")))
     baseline = best_baseline(searched.complete)
-    if baseline is not None:
+    if baseline is not None and baseline.val_accuracy is not None:
+        margin = sampling_margin(baseline.val_accuracy, baseline.val_accuracy, baseline.recipe.num_val_images)
+        low, high = baseline.val_accuracy - margin, baseline.val_accuracy + margin
+        figure.add_hrect(low, high, fillcolor=VERMILION, opacity=0.12, line_width=0, layer="below")
         figure.add_hline(y=baseline.val_accuracy, line={"dash": "dash", "color": VERMILION})
     return figure
 
@@ -210,7 +217,8 @@ def parallel_coordinates(searched: Searched) -> Figure:
         line.line.color = sample_colorscale(FROM_LOW_TO_HIGH, (score - low) / spread)[0]
     scale.marker.colorscale = FROM_LOW_TO_HIGH
     figure.update_annotations(font={"color": GREY})
-    figure.update_layout(title=None, plot_bgcolor=None, height=450)
+    width = 88 * (1 + len(searched.varied))
+    figure.update_layout(title=None, plot_bgcolor=None, height=450, meta={MIN_WIDTH: width})
     return figure
 
 
@@ -240,7 +248,7 @@ def importances(searched: Searched) -> Figure:
             hovertemplate="%{y}: %{x:.1%}<extra></extra>",
         )
     )
-    figure.update_layout(xaxis={"title": "share of the importance", "tickformat": ".0%"}, height=120 + 28 * len(names))
+    figure.update_layout(xaxis={"title": "importance", "tickformat": ".0%"}, height=120 + 28 * len(names))
     figure.update_yaxes(automargin=True)
     return figure
 
@@ -303,7 +311,9 @@ def costs(searched: Searched) -> dict[CostName, Figure]:
             hovertemplate="%{text}, on the front<br>%{x:,.4~g}: %{y:.2%}<extra></extra>",
         )
         figure.update_layout(
-            xaxis={"title": title}, yaxis={"title": "validation accuracy", "tickformat": ".1%"}, hovermode="closest"
+            xaxis={"title": title, **({} if cost == "seconds" else {"tickformat": "~s"})},
+            yaxis={"title": "validation accuracy", "tickformat": ".1%"},
+            hovermode="closest",
         )
         found[cost] = figure
     return found
@@ -324,10 +334,9 @@ def _add_priced(figure: go.Figure, name: str, trials: Sequence[Trial], cost: Cos
 
 def timeline(searched: Searched) -> Figure:
     """What each worker did when."""
-    found = spans(searched.drawn)
+    found, pauses = without_pauses(spans(searched.drawn))
     if not found:
         return "The workers of this search measured no times; it was run by an older version."
-    first = found[0].start
     workers = {worker: f"worker {i}" for i, worker in enumerate(dict.fromkeys(span.worker for span in found), start=1)}
     figure = go.Figure()
     for part in PARTS:
@@ -336,7 +345,7 @@ def timeline(searched: Searched) -> Figure:
             figure.add_bar(
                 x=[round(span.seconds, 3) for span in own],
                 y=[workers[span.worker] for span in own],
-                base=[round(span.start - first, 3) for span in own],
+                base=[round(span.start, 3) for span in own],
                 text=[f"trial {span.trial}" for span in own],
                 textposition="none",
                 name=part,
@@ -344,9 +353,12 @@ def timeline(searched: Searched) -> Figure:
                 marker={"color": PART_COLORS[part], "line": {"width": 0}},
                 hovertemplate=f"%{{text}}: {part}, %{{x:.2f}} s<extra></extra>",
             )
+    for pause in pauses:
+        said = f"resumed after {format_hours(pause.seconds)}"
+        figure.add_vline(x=pause.after, line={"dash": "dash", "width": 1, "color": GREY}, annotation={"text": said})
     figure.update_layout(
         barmode="overlay",
-        xaxis={"title": "seconds since the search began"},
+        xaxis={"title": "seconds of the search" + (", without its pauses" if pauses else "")},
         yaxis={"autorange": "reversed"},
         height=160 + 30 * len(workers),
         hovermode="closest",
@@ -354,23 +366,12 @@ def timeline(searched: Searched) -> Figure:
     return figure
 
 
-def comparison(trials: Iterable[Trial]) -> tuple[pd.DataFrame, Figure]:
-    """Of one task: the best score of each architecture with each schedule, as rows and as a figure."""
-    rows = [
-        {
-            "model": trial.recipe.model.name,
-            "schedule": trial.recipe.schedule.name,
-            "complete": trial.is_complete,
-            "accuracy": trial.val_accuracy if trial.counts else None,
-        }
-        for trial in trials
-    ]
-    groups = pd.DataFrame(rows, columns=["model", "schedule", "complete", "accuracy"]).groupby(["model", "schedule"])
-    table = groups.agg(trials=("complete", "size"), completed=("complete", "sum"), best=("accuracy", "max"))
-    table = table.reset_index().sort_values("best", ascending=False, na_position="last")
-    if table["best"].notna().sum() < 2:
-        return table, "One architecture with one schedule has a complete trial, so there is nothing to compare."
-    wide = table.pivot_table(index="model", columns="schedule", values="best")
+def comparison(groups: pd.DataFrame) -> Figure:
+    """The best score of each architecture with each schedule, from comparison.py's groups by both, of one task."""
+    complete = groups[groups["completed"] > 0].infer_objects()
+    if len(complete) < 2:
+        return "Fewer than two pairs of an architecture and a schedule have a complete trial, so nothing is compared."
+    wide = complete.pivot_table(index="model", columns="schedule", values="best")
     figure = go.Figure(
         go.Heatmap(
             z=wide.to_numpy(),
@@ -380,9 +381,14 @@ def comparison(trials: Iterable[Trial]) -> tuple[pd.DataFrame, Figure]:
             texttemplate="%{z:.1%}",
             hoverongaps=False,
             hovertemplate="%{y}, %{x}: %{z:.2%}<extra></extra>",
-            colorbar={"tickformat": ".0%"},
+            showscale=False,
         )
     )
-    figure.update_layout(xaxis={"title": "schedule"}, yaxis={"title": "architecture"}, height=200 + 50 * len(wide))
+    figure.update_layout(
+        xaxis={"title": "schedule"},
+        yaxis={"title": "architecture"},
+        height=200 + 50 * len(wide),
+        meta={MIN_WIDTH: 140 + 64 * len(wide.columns)},
+    )
     figure.update_yaxes(automargin=True)
-    return table, figure
+    return figure

@@ -19,8 +19,8 @@ from plotly.offline import get_plotlyjs
 
 from cifar_tune.pruning import pruning_by_rung
 from cifar_tune.report import figures
-from cifar_tune.report.comparison import documents
-from cifar_tune.report.figures import Figure, Searched
+from cifar_tune.report.comparison import documents, grouped
+from cifar_tune.report.figures import MIN_WIDTH, Figure, Searched
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import TASK, footnotes, leaderboard
 from cifar_tune.report.text import (
@@ -30,6 +30,7 @@ from cifar_tune.report.text import (
     pruning_caption,
     pruning_rows,
     pruning_sentence,
+    told_cost,
     told_search,
 )
 from cifar_tune.report.timing import describe_time, spans
@@ -40,11 +41,12 @@ MAX_ROWS = 1000  # of a leaderboard on the page
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure as the page has it, or what is said in its place."""
+    """A figure as the page has it, or what is said in its place; sizes in pixels."""
 
     json: Markup | None = None
-    said: str = ""
     height: int | None = None
+    width: int | None = None  # at least: a narrower screen scrolls
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,15 @@ def _task(
     title = f"Leaderboard on {dataset}" + (f", {images:,} training images" if images else "")
     trials = [trial for found in searches.values() for trial in found]
     same = [t for t in trials if (t.recipe.dataset, t.recipe.train_images) == (dataset, images)]
-    compared, figure = figures.comparison(same)
+    groups = grouped(rows, "model", "schedule")
     return {
         "id": f"leaderboard-{index}",
         "title": title,
         "states": list(dict.fromkeys(rows["state"])),
         "leaderboard": _leaderboard(rows.head(MAX_ROWS), {(t.search, t.number) for t in same if t.is_baseline}),
         "left_out": _left_out(len(rows)),
-        "comparison": _table(compared.rename(columns={"best": "val_accuracy"})),
-        "comparison_figure": _drawn(figure),
+        "comparison": _table(groups.drop(columns=TASK)),
+        "comparison_figure": _drawn(figures.comparison(groups)),
     }
 
 
@@ -128,7 +130,6 @@ def _left_out(num_rows: int) -> str:
 
 def _search(index: int, searched: Searched, said: str) -> dict[str, Any]:
     name, trials = searched.name, searched.trials
-    seconds = sum(trial.seconds for trial in trials)
     rungs = pruning_by_rung(trials)
     pruning = [[Cell(text) for text in row] for row in pruning_rows(rungs)]
     columns = [Column(header, is_number=False) for header in PRUNING_HEADERS]
@@ -136,8 +137,8 @@ def _search(index: int, searched: Searched, said: str) -> dict[str, Any]:
     return {
         "id": f"search-{index}",
         "name": name,
-        "headline": said,
-        "spent": f"{len(trials):,} trials, {sum(t.epochs for t in trials):,} epochs, {seconds:,.0f} s of training.",
+        "headline": _unbroken(said),
+        "cost": told_cost(trials),
         "drawn": _sampled(searched),
         "lacks": searched.lacks,
         "learning_curves": _drawn(figures.learning_curves(searched)),
@@ -149,9 +150,14 @@ def _search(index: int, searched: Searched, said: str) -> dict[str, Any]:
         "pruning_said": [stopped] if stopped else [],
         "pruning": PageTable(columns, [Row(cells) for cells in pruning] if stopped else []),
         "pruning_caption": pruning_caption(trials),
-        "time": describe_time(spans(trials)),
+        "time": _unbroken(describe_time(spans(trials))),
         "timeline": _drawn(figures.timeline(searched)),
     }
+
+
+def _unbroken(sentence: str) -> str:
+    """No line ends between a number and its sign."""
+    return sentence.replace(" %", "\u00a0%")
 
 
 def _sampled(searched: Searched) -> str:
@@ -164,8 +170,9 @@ def _sampled(searched: Searched) -> str:
 
 
 def _leaderboard(frame: pd.DataFrame, baselines: set[tuple[str, int]]) -> PageTable:
-    """Without the columns that are empty, and those that the title tells."""
-    shown = frame[[column for column in frame.columns if frame[column].notna().any() and column not in TASK]]
+    """Without the columns that are empty, and those that the title or another column tells."""
+    told = [*TASK, *(f"{column}/name" for column in frame.columns)]
+    shown = frame[[column for column in frame.columns if frame[column].notna().any() and column not in told]]
     rows = []
     for row, cells in zip(shown.to_dict("records"), _cells(shown), strict=True):
         is_baseline = (row["search"], row["trial"]) in baselines
@@ -207,4 +214,4 @@ def _drawn(figure: Figure) -> Drawn:
     document = json.loads(plotly.io.to_json(figure, validate=False))
     document.get("layout", {}).pop("template", None)
     text = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
-    return Drawn(Markup(text), height=figure.layout.height)
+    return Drawn(Markup(text), figure.layout.height, (figure.layout.meta or {}).get(MIN_WIDTH))

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_tune.confirmation import Confirmation
+from cifar_tune.cost import format_hours
 from cifar_tune.provenance import as_typed
 from cifar_tune.pruning import RungFindings, num_top, pruning_by_rung
 from cifar_tune.recipe import Recipe, field_of
@@ -23,12 +24,14 @@ from cifar_tune.report.leaderboard import (
     MARKS,
     TASK,
     baseline_accuracy,
+    best_baseline,
     best_trial,
     footnotes,
     gain_in_points,
     leaderboard,
     pareto_front,
 )
+from cifar_tune.report.timing import clock_seconds, spans
 from cifar_tune.search import times
 from cifar_tune.search.goal import CostName, format_cost
 from cifar_tune.search.openings import Opening
@@ -36,13 +39,13 @@ from cifar_tune.search.reading import Extension
 from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
 from cifar_tune.search.trial import COMPLETE_STATES, Trial
-from cifar_tune.significance import Gain
+from cifar_tune.significance import Gain, sampling_margin
 
 Format = Literal["table", "csv", "json", "markdown"]
 
 ACCURACIES = ("best", "mean", "mean_low", "mean_high")  # of groups of trials
 COUNTS = ("num_parameters", "rank", "trial", "epochs", "let_through", "train_images", "trials", "completed", "runs")
-PRUNING_HEADERS = ("rung", "stopped", "epochs saved", "seconds saved", "rank correlation", "missed", "schedules")
+PRUNING_HEADERS = ("rung", "schedules", "stopped", "epochs saved", "seconds saved", "rank correlation", "missed")
 MAX_ROWS = 500  # of a table in a terminal; more would take longer to draw than to find out
 NOTHING = "-"
 HEADERS = {  # two lines, where a terminal is narrow
@@ -197,7 +200,7 @@ def headline(
 ) -> str:
     """What came of a search, whether its gain was confirmed, and what it was seeded with."""
     confirmed = _confirmed(trials, confirmation)
-    said = [_outcome(trials, "one run each" if confirmed else "one run each, unconfirmed"), confirmed, _front(trials)]
+    said = [_outcome(trials, is_confirmed=bool(confirmed)), confirmed, _front(trials)]
     if extension is not None:
         said.append(f"It was seeded with {extension}.")
     return " ".join(sentence for sentence in said if sentence)
@@ -250,22 +253,40 @@ def _at_cost(trial: Trial, minimize: CostName) -> str:
     return f"{100 * (trial.val_accuracy or 0):.2f} % at {format_cost(minimize, trial.cost(minimize) or 0)}"
 
 
-def _outcome(trials: Sequence[Trial], doubt: str) -> str:
+def _outcome(trials: Sequence[Trial], *, is_confirmed: bool) -> str:
     """The best trial, its gain, what it was gained over and how far it is to be trusted, in a sentence."""
     best, baseline = best_trial(trials), baseline_accuracy(trials)
-    if best is None:
+    if best is None or best.val_accuracy is None:
         states = [f"{count} {state}" for state, count in Counter(told_state(trial) for trial in trials).items()]
         within = " within its limits" if any(trial.is_complete for trial in trials) else ""
         return f"No trial has completed{within}: {', '.join(states)}." if states else "No trial has completed."
-    said = f"Best of {len(trials)} trials: trial {best.number} with {100 * (best.val_accuracy or 0):.2f} %"
+    said = f"Best of {len(trials)} trials: trial {best.number} with {100 * best.val_accuracy:.2f} %"
     gain = gain_in_points(best, baseline)
-    if gain is None:
+    if gain is None or baseline is None:
         return f"{said}; the baseline has not completed, so there is no gain to state."
     if best.is_baseline:
         return f"{said}, which is the baseline: no trial beat it."
     is_over = any(trial.over_limits for trial in trials if trial.is_baseline and trial.val_accuracy == baseline)
-    against = f"the baseline's {100 * (baseline or 0):.2f} %" + (", which is over a limit" if is_over else "")
-    return f"{said}, {gain:+.2f} points over {against} ({doubt})."
+    against = f"the baseline's {100 * baseline:.2f} %" + (", which is over a limit" if is_over else "")
+    num_images = best.recipe.num_val_images
+    margin = 100 * sampling_margin(best.val_accuracy, baseline, num_images)
+    doubt = "" if is_confirmed else f", unconfirmed; chance in the {num_images:,} images alone: up to ±{margin:.2f}"
+    return f"{said}, {gain:+.2f} points over {against} (one run each{doubt})."
+
+
+def told_cost(trials: Sequence[Trial]) -> str:
+    """What finding it took, in a sentence."""
+    training, baseline = sum(trial.seconds for trial in trials), best_baseline(trials)
+    said = f"It took {len(trials):,} trials, {sum(trial.epochs for trial in trials):,} epochs and "
+    said += f"{format_hours(training)} of training"
+    if baseline is not None and baseline.seconds:
+        said += f", as much as {training / baseline.seconds:,.1f} runs of the baseline"
+    found = spans(trials)
+    if not found:
+        return f"{said}."
+    num_workers = len({span.worker for span in found})
+    workers = "1 worker" if num_workers == 1 else f"{num_workers} workers"
+    return f"{said}; {format_hours(clock_seconds(found))} on the clock, by {workers}."
 
 
 def output_console(file: TextIO) -> Console:
@@ -282,7 +303,7 @@ def render(found: Findings, width: int) -> list[Table | Text]:
     tables = [as_table(task, title, width, limit=MAX_ROWS) for _, task in frame.groupby(TASK, dropna=False)]
     parts: list[Table | Text] = [*tables]
     for name, trials in searches.items():
-        parts += [Text(f"\n{name}: {told_search(found, name)}"), *describe_pruning(trials)]
+        parts += [Text(f"\n{name}: {told_search(found, name)} {told_cost(trials)}"), *describe_pruning(trials)]
     return [*parts, *(Text(f"\n{sentence}.", style="dim") for sentence in footnotes(frame))]
 
 
@@ -319,19 +340,19 @@ def pruning_rows(rungs: Sequence[RungFindings]) -> list[list[str]]:
         missed = NOTHING if rung.estimated_missed is None else f"about {rung.estimated_missed:.1f}"
         cells = [
             f"{rung.fraction:g}",
+            ", ".join(rung.schedules) + (" (phase 2)" if rung.num_phases > 1 else ""),
             str(rung.num_stopped),
             f"{rung.epochs_saved:,}",
             f"{rung.seconds_saved:,.0f}",
             f"{correlation} (n={rung.num_ranked})",
             f"{missed} (n={rung.num_let_through})",
-            ", ".join(rung.schedules) + (" (phase 2)" if rung.num_phases > 1 else ""),
         ]
         rows.append(cells)
     return rows
 
 
 def pruning_caption(trials: Sequence[Trial]) -> str:
-    """What the last columns but one say."""
+    """What the last two columns say."""
     top = num_top(trials)
     best = "as the best" if top == 1 else f"among the best {top}"
     return (

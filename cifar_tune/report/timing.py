@@ -2,10 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from cifar_tune.images import NUM_TRAINING_IMAGES
 from cifar_tune.search.times import CHECKPOINT, DATA, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER
 from cifar_tune.search.trial import Trial
 
@@ -37,6 +36,33 @@ def spans(trials: Sequence[Trial]) -> list[Span]:
     return sorted(found, key=lambda span: span.start)
 
 
+@dataclass(frozen=True)
+class Pause:
+    """While a search was interrupted: after so many seconds of it, and for how many."""
+
+    after: float
+    seconds: float
+
+
+def without_pauses(found: Sequence[Span]) -> tuple[list[Span], list[Pause]]:
+    """The spans in seconds of the search, which stands still while it is interrupted; and its interruptions."""
+    moved: list[Span] = []
+    pauses: list[Pause] = []
+    shift = found[0].start if found else 0.0
+    for session in _sessions(found):
+        if moved:
+            end = max(span.end for span in moved)
+            pauses.append(Pause(end, session[0].start - shift - end))
+            shift = session[0].start - end
+        moved += [replace(span, start=span.start - shift) for span in session]
+    return moved, pauses
+
+
+def clock_seconds(found: Sequence[Span]) -> float:
+    """From the first trial's decision to the last one's end, without the pauses."""
+    return max((span.end for span in without_pauses(found)[0]), default=0.0)
+
+
 def seconds_by_part(found: Sequence[Span]) -> dict[Part, float]:
     """Of all workers together. A worker is idle where it has no trial, from its first one until the search pauses.
 
@@ -62,7 +88,7 @@ def describe_time(found: Sequence[Span]) -> str:
 
 def training_seconds(trial: Trial) -> float:
     """Of the epochs that its last worker trained, without their validation."""
-    num_images = trial.recipe.train_images or NUM_TRAINING_IMAGES[trial.recipe.dataset]
+    num_images = trial.recipe.num_train_images
     return sum(min(num_images / epoch["images_per_second"], epoch["seconds"]) for epoch in _own_epochs(trial))
 
 
