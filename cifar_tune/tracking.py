@@ -25,6 +25,7 @@ from mlflow.tracking import MlflowClient
 
 from cifar_tune.errors import UserError
 from cifar_tune.images import TrainingData
+from cifar_tune.report.leaderboard import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.search import times
 from cifar_tune.search.trial import State, Trial
 from cifar_tune.store import Store
@@ -98,6 +99,8 @@ class Tracker:
         parents = [run for run in known if PARENT_TAG not in run.data.tags]
         self._parent_id: str | None = parents[0].info.run_id if parents else None
         self._description = description
+        self._trials: dict[int, Trial] = {}
+        self._told: dict[str, float] = parents[0].data.metrics if parents else {}  # of the search as a whole
         if self._parent_id is not None:
             self._client.update_run(self._parent_id, status="RUNNING")
         self._shown = {
@@ -123,6 +126,7 @@ class Tracker:
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
         """Bring MLflow to what the record says, after a process that died between the two."""
+        self._trials = {trial.number: trial for trial in trials}
         for trial in trials:
             shown = self._shown.get(trial.number)
             if trial.state != "running" and (shown is None or shown.status != STATUSES[trial.state]):
@@ -137,6 +141,9 @@ class Tracker:
             self._run_ids.set_mlflow_run(trial.number, shown.run_id)
         if trial.state != "running" or time.monotonic() - shown.written_at > SECONDS_BETWEEN_WRITES:
             self._write(trial, shown)
+        self._trials[trial.number] = trial
+        if trial.is_over and not trial.is_rerun:
+            self._write_best()
 
     def tick(self) -> None:
         """Nothing between two updates."""
@@ -147,6 +154,19 @@ class Tracker:
             return
         self._client.set_tag(self._parent_id, STATE_TAG, state)
         self._client.set_terminated(self._parent_id, STATUSES[state])
+
+    def _write_best(self) -> None:
+        """On the parent run, for tables of searches: the best score, and its gain in points, where they changed."""
+        trials = self._trials.values()
+        best = best_trial(trials)
+        gain = gain_in_points(best, baseline_accuracy(trials)) if best else None
+        found = {"best_val_accuracy": best.val_accuracy if best else None, "gain": gain}
+        known = {name: value for name, value in found.items() if value is not None and self._told.get(name) != value}
+        if known:
+            assert self._parent_id is not None
+            now, step = int(time.time() * 1000), sum(trial.is_over for trial in trials)
+            self._client.log_batch(self._parent_id, [Metric(name, value, now, step) for name, value in known.items()])
+            self._told |= known
 
     def _start_run(self, trial: Trial) -> _Shown:
         if self._parent_id is None:

@@ -250,6 +250,22 @@ def test_an_error_is_a_tag_however_long(room: Room) -> None:
     assert room.children()[0].data.tags["error"].endswith("x\nKeyError: 'lr'")
 
 
+def test_the_parent_run_has_the_best_score_and_its_gain_whenever_they_change(room: Room) -> None:
+    first, better, worse = (trial(n, "completed", (score,)) for n, score in enumerate((0.5, 0.7, 0.6)))
+    tracker = room.tracker()
+    room.update(tracker, trial(1), better)
+    assert room.parent().data.metrics == {"best_val_accuracy": 0.7}, "there is no baseline yet"
+    room.update(tracker, trial(0), first)
+    resumed = room.tracker()
+    resumed.catch_up([first, better])
+    room.update(resumed, trial(2), worse, trial(3, "pruned", (0.9,)))
+    assert room.parent().data.metrics == {"best_val_accuracy": 0.7, "gain": pytest.approx(20)}
+    room.update(resumed, trial(4, "completed", (0.8,)))
+    assert room.parent().data.metrics == {"best_val_accuracy": 0.8, "gain": pytest.approx(30)}
+    history = room.client.get_metric_history(room.parent().info.run_id, "best_val_accuracy")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.7), (5, 0.8)]
+
+
 def test_a_search_in_which_no_trial_started_leaves_no_run(room: Room) -> None:
     room.tracker().finish("interrupted")
     assert room.runs() == []
