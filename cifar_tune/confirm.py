@@ -15,7 +15,8 @@ from cifar_tune.execution import EXIT_FAILED, Means, log_page, opened_reruns, te
 from cifar_tune.provenance import as_typed
 from cifar_tune.recipe import Recipe
 from cifar_tune.report.leaderboard import best_baseline
-from cifar_tune.report.text import format_gain, output_console
+from cifar_tune.report.sentences import format_gain
+from cifar_tune.report.text import output_console
 from cifar_tune.search.reading import read_record
 from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, read_design, unfinished_or_last
 from cifar_tune.search.trial import Trial

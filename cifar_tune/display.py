@@ -18,7 +18,7 @@ from rich.text import Text
 from cifar_tune.cost import seconds_remaining
 from cifar_tune.recipe import Recipe
 from cifar_tune.report.leaderboard import ORDER, baseline_accuracy, best_trial, gain_in_points
-from cifar_tune.report.text import told_state
+from cifar_tune.report.sentences import told_state
 from cifar_tune.search.trial import Trial
 
 SECONDS_BETWEEN_FRAMES = 0.25

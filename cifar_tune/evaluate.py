@@ -24,7 +24,8 @@ from cifar_tune.execution import Means, log_page, opened_reruns, tell_ending, tr
 from cifar_tune.images import Images
 from cifar_tune.provenance import as_typed
 from cifar_tune.report.leaderboard import best_baseline, best_trial
-from cifar_tune.report.text import output_console, told_openings
+from cifar_tune.report.sentences import told_openings
+from cifar_tune.report.text import output_console
 from cifar_tune.search.openings import read_openings
 from cifar_tune.search.reading import read_attributes, read_record, write_attribute
 from cifar_tune.search.record import Record

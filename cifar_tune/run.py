@@ -25,7 +25,8 @@ from cifar_tune.execution import (
 )
 from cifar_tune.provenance import as_typed
 from cifar_tune.report.leaderboard import baseline_accuracy, best_trial, best_trials, leaderboard
-from cifar_tune.report.text import as_table, headline, output_console, told_cost
+from cifar_tune.report.sentences import headline, told_cost
+from cifar_tune.report.text import as_table, output_console
 from cifar_tune.search.extend import check_extends, extend
 from cifar_tune.search.limits import check_limits
 from cifar_tune.search.record import Record, open_record

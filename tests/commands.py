@@ -11,6 +11,20 @@ from typing import Any
 
 from cifar_tune.store import Store
 
+# A search of seconds.
+GOOD = """from cifar_tune import Recipe, Search
+
+BASELINE = Recipe(
+    dataset="shapes", model={"name": "mini_resnet"}, optimizer={"name": "adam", "lr": 0.001},
+    schedule={"name": "constant"}, epochs=1, batch_size=32, train_images=64,
+)
+
+def space(trial):
+    return BASELINE.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-2, log=True)})
+
+SEARCH = Search(num_trials=2)
+"""
+
 
 @dataclass(frozen=True)
 class Answer:

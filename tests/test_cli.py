@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from commands import Answer, Call
+from commands import GOOD, Answer, Call
 from optuna import get_all_study_names
 
 from cifar_tune.cli import app
@@ -28,18 +28,6 @@ from cifar_tune.search.record import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import Store, open_store
 
-GOOD = """from cifar_tune import Recipe, Search
-
-BASELINE = Recipe(
-    dataset="shapes", model={"name": "mini_resnet"}, optimizer={"name": "adam", "lr": 0.001},
-    schedule={"name": "constant"}, epochs=1, batch_size=32, train_images=64,
-)
-
-def space(trial):
-    return BASELINE.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-2, log=True)})
-
-SEARCH = Search(num_trials=2)
-"""
 FILES = {
     "good.py": GOOD,
     "broken.py": GOOD + "\n\ndef half(:\n",

@@ -16,7 +16,7 @@ from cifar_tune.confirm import newer_finalists, render
 from cifar_tune.confirmation import judge, read_confirmation
 from cifar_tune.recipe import Recipe
 from cifar_tune.report.leaderboard import leaderboard
-from cifar_tune.report.text import headline
+from cifar_tune.report.sentences import headline
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.reading import read_record
 from cifar_tune.search.record import open_record

@@ -27,7 +27,7 @@ from cifar_tune.evaluation import (
 )
 from cifar_tune.evaluation_page import class_report, draw_confusion
 from cifar_tune.images import Images
-from cifar_tune.report.text import told_openings
+from cifar_tune.report.sentences import told_openings
 from cifar_tune.search.openings import OPENINGS, note_opening, read_openings
 from cifar_tune.search.reading import read_attributes, read_record, write_attribute
 from cifar_tune.search.record import open_record

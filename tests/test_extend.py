@@ -14,7 +14,7 @@ from records import RISING, accuracies, driver_of, train, train_by_rate, written
 
 from cifar_tune.datasets import load_training_data
 from cifar_tune.errors import UserError
-from cifar_tune.report.text import headline
+from cifar_tune.report.sentences import headline
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import check_extends, extend
 from cifar_tune.search.reading import PRIOR, Extension, delete_record, read_record

@@ -22,7 +22,8 @@ from cifar_tune.network import count_layers, count_macs, count_parameters
 from cifar_tune.recipe import Recipe
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import best_trial, pareto_front
-from cifar_tune.report.text import format_report, headline
+from cifar_tune.report.sentences import headline
+from cifar_tune.report.text import format_report
 from cifar_tune.run import BestWeights
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import extend

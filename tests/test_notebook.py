@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import GOOD
 
 # What ipykernel puts into the environment of every `!command`.
 KERNEL = {
@@ -17,18 +18,6 @@ KERNEL = {
     "PAGER": "cat",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
 }
-SPACE = """from cifar_tune import Recipe, Search
-
-BASELINE = Recipe(
-    dataset="shapes", model={"name": "mini_resnet"}, optimizer={"name": "adam", "lr": 0.001},
-    schedule={"name": "constant"}, epochs=1, batch_size=32, train_images=64,
-)
-
-def space(trial):
-    return BASELINE.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-2, log=True)})
-
-SEARCH = Search(num_trials=2)
-"""
 IS_INTERACTIVE = "from cifar_tune.display import progress_console as c; print(c().is_interactive, flush=True)"
 
 
@@ -50,7 +39,7 @@ def on_terminal(arguments: list[str], environment: dict[str, str]) -> tuple[int,
 
 
 def test_a_cell_shows_a_line_for_each_trial_and_the_result(tmp_path: Path) -> None:
-    (tmp_path / "tiny.py").write_text(SPACE, encoding="utf-8")
+    (tmp_path / "tiny.py").write_text(GOOD, encoding="utf-8")
     command = ["-m", "cifar_tune.cli", "run", str(tmp_path / "tiny.py"), "--store", str(tmp_path / "store")]
     code, shown = on_terminal(command, KERNEL)
     assert code == 0, shown

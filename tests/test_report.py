@@ -19,7 +19,8 @@ from rich.text import Text
 from cifar_tune.recipe import Recipe, Value
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import COLUMNS, baseline_accuracy, best_trial, gain_in_points, leaderboard
-from cifar_tune.report.text import as_table, describe_trial, format_report, format_value, headline, render
+from cifar_tune.report.sentences import headline
+from cifar_tune.report.text import as_table, describe_trial, format_report, format_value, render
 from cifar_tune.search.space import load_space
 from cifar_tune.search.trial import State, Trial
 

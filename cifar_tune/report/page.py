@@ -23,16 +23,8 @@ from cifar_tune.report.comparison import documents, grouped
 from cifar_tune.report.figures import MIN_WIDTH, Figure, Searched
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import TASK, footnotes, leaderboard
-from cifar_tune.report.text import (
-    NOTHING,
-    PRUNING_HEADERS,
-    format_value,
-    pruning_caption,
-    pruning_rows,
-    pruning_sentence,
-    told_cost,
-    told_search,
-)
+from cifar_tune.report.sentences import pruning_caption, pruning_sentence, told_cost, told_search
+from cifar_tune.report.text import NOTHING, PRUNING_HEADERS, format_value, pruning_rows
 from cifar_tune.report.timing import describe_time, spans
 from cifar_tune.search.trial import COMPLETE_STATES, Trial
 

@@ -1,8 +1,7 @@
-"""The leaderboard and what is said of it as text: a terminal's tables and sentences, csv, json and markdown."""
+"""The leaderboard as text: a terminal's tables, csv, json and markdown. The sentences around it are sentences.py's."""
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -12,10 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cifar_tune.confirmation import Confirmation
-from cifar_tune.cost import format_hours
 from cifar_tune.provenance import as_typed
-from cifar_tune.pruning import RungFindings, num_top, pruning_by_rung
+from cifar_tune.pruning import RungFindings, pruning_by_rung
 from cifar_tune.recipe import Recipe, field_of
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import (
@@ -24,22 +21,16 @@ from cifar_tune.report.leaderboard import (
     MARKS,
     TASK,
     baseline_accuracy,
-    best_baseline,
-    best_trial,
     footnotes,
     gain_in_points,
     leaderboard,
-    pareto_front,
 )
-from cifar_tune.report.timing import clock_seconds, spans
+from cifar_tune.report.sentences import pruning_caption, pruning_sentence, told_cost, told_search, told_state
 from cifar_tune.search import times
-from cifar_tune.search.goal import CostName, format_cost
-from cifar_tune.search.openings import Opening
-from cifar_tune.search.reading import Extension
+from cifar_tune.search.goal import format_cost
 from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
 from cifar_tune.search.trial import COMPLETE_STATES, Trial
-from cifar_tune.significance import Gain, sampling_margin
 
 Format = Literal["table", "csv", "json", "markdown"]
 
@@ -62,13 +53,6 @@ HEADERS = {  # two lines, where a terminal is narrow
     "mean_low": "95 %\nfrom",
     "mean_high": "to",
 }
-
-
-def format_gain(gain: Gain | None) -> str:
-    """`real, +1.20 points (+0.40 to +2.00)`."""
-    if gain is None:
-        return "not judged: the baseline's runs did not all complete"
-    return f"{gain.verdict}, {100 * gain.mean:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
 
 
 def format_report(found: Findings, kind: Format) -> str:
@@ -195,100 +179,6 @@ def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def headline(
-    trials: Sequence[Trial], extension: Extension | None = None, confirmation: Confirmation | None = None
-) -> str:
-    """What came of a search, whether its gain was confirmed, and what it was seeded with."""
-    confirmed = _confirmed(trials, confirmation)
-    said = [_outcome(trials, is_confirmed=bool(confirmed)), confirmed, _front(trials)]
-    if extension is not None:
-        said.append(f"It was seeded with {extension}.")
-    return " ".join(sentence for sentence in said if sentence)
-
-
-def told_search(found: Findings, name: str) -> str:
-    """The headline of one of the searches, and how often its test set was opened."""
-    said = headline(found.searches[name], found.extensions.get(name), found.confirmations.get(name))
-    openings = found.openings.get(name)
-    return said + (f" {told_openings(openings)}" if openings else "")
-
-
-def _confirmed(trials: Sequence[Trial], confirmation: Confirmation | None) -> str:
-    """What fresh seeds say of the best trial's gain; nothing where none was trained with them."""
-    best = best_trial(trials)
-    if confirmation is None or best is None or best.number not in confirmation.design.finalists:
-        return ""
-    gain = confirmation.gains.get(best.number)
-    if gain is None:
-        broken = "; ".join(f"trial {number} {why}" for number, why in confirmation.broken.items())
-        return f"It could not be judged with fresh seeds: {broken}."
-    after = "" if confirmation.count == 1 else f", the search's confirmation {confirmation.count}"
-    return f"Again with {len(confirmation.design.seeds)} fresh seeds: {format_gain(gain)}{after}."
-
-
-def told_openings(openings: Sequence[Opening]) -> str:
-    """How often the test set was opened, which every look at it makes less of a test."""
-    times = {0: "never", 1: "once"}.get(len(openings), f"{len(openings)} times")
-    last = f", last on {openings[-1].at}" if openings else ""
-    return f"The test set of this search was opened {times}{last}."
-
-
-def told_state(trial: Trial) -> str:
-    """With what keeps a trial that was trained to its end from being the best."""
-    return trial.state + (" over a limit" if trial.is_complete and trial.over_limits else "")
-
-
-def _front(trials: Sequence[Trial]) -> str:
-    """From where to where the Pareto front of a search reaches, in a sentence; nothing where it minimizes no cost."""
-    minimize = trials[0].goal.minimize if trials else None
-    front = pareto_front(trials, minimize) if minimize else []
-    if minimize is None or not front:
-        return ""
-    ends = [_at_cost(trial, minimize) for trial in (front[0], front[-1])]
-    reach = f"1 trial with {ends[0]}" if len(front) == 1 else f"{len(front)} trials from {ends[0]} to {ends[1]}"
-    return f"Pareto front: {reach}."
-
-
-def _at_cost(trial: Trial, minimize: CostName) -> str:
-    return f"{100 * (trial.val_accuracy or 0):.2f} % at {format_cost(minimize, trial.cost(minimize) or 0)}"
-
-
-def _outcome(trials: Sequence[Trial], *, is_confirmed: bool) -> str:
-    """The best trial, its gain, what it was gained over and how far it is to be trusted, in a sentence."""
-    best, baseline = best_trial(trials), baseline_accuracy(trials)
-    if best is None or best.val_accuracy is None:
-        states = [f"{count} {state}" for state, count in Counter(told_state(trial) for trial in trials).items()]
-        within = " within its limits" if any(trial.is_complete for trial in trials) else ""
-        return f"No trial has completed{within}: {', '.join(states)}." if states else "No trial has completed."
-    said = f"Best of {len(trials)} trials: trial {best.number} with {100 * best.val_accuracy:.2f} %"
-    gain = gain_in_points(best, baseline)
-    if gain is None or baseline is None:
-        return f"{said}; the baseline has not completed, so there is no gain to state."
-    if best.is_baseline:
-        return f"{said}, which is the baseline: no trial beat it."
-    is_over = any(trial.over_limits for trial in trials if trial.is_baseline and trial.val_accuracy == baseline)
-    against = f"the baseline's {100 * baseline:.2f} %" + (", which is over a limit" if is_over else "")
-    num_images = best.recipe.num_val_images
-    margin = 100 * sampling_margin(best.val_accuracy, baseline, num_images)
-    doubt = "" if is_confirmed else f", unconfirmed; chance in the {num_images:,} images alone: up to ±{margin:.2f}"
-    return f"{said}, {gain:+.2f} points over {against} (one run each{doubt})."
-
-
-def told_cost(trials: Sequence[Trial]) -> str:
-    """What finding it took, in a sentence."""
-    training, baseline = sum(trial.seconds for trial in trials), best_baseline(trials)
-    said = f"It took {len(trials):,} trials, {sum(trial.epochs for trial in trials):,} epochs and "
-    said += f"{format_hours(training)} of training"
-    if baseline is not None and baseline.seconds:
-        said += f", as much as {training / baseline.seconds:,.1f} runs of the baseline"
-    found = spans(trials)
-    if not found:
-        return f"{said}."
-    num_workers = len({span.worker for span in found})
-    workers = "1 worker" if num_workers == 1 else f"{num_workers} workers"
-    return f"{said}; {format_hours(clock_seconds(found))} on the clock, by {workers}."
-
-
 def output_console(file: TextIO) -> Console:
     """Of the terminal's width, or wide enough for a file or a pipe, which wrap nothing; a file is never in colour."""
     in_colour = None if file is sys.stdout else False  # None: as the terminal and the environment have it
@@ -322,16 +212,6 @@ def describe_pruning(trials: Sequence[Trial]) -> list[Table | Text]:
     return [Text(f"\n{said}"), table]
 
 
-def pruning_sentence(trials: Sequence[Trial], rungs: Sequence[RungFindings]) -> str | None:
-    """What stopping trials early saved; None where none was stopped."""
-    num_stopped = sum(rung.num_stopped for rung in rungs)
-    if not num_stopped:
-        return None
-    saved = f"{sum(rung.epochs_saved for rung in rungs):,} of {sum(trial.recipe.epochs for trial in trials):,} epochs"
-    seconds = f"about {sum(rung.seconds_saved for rung in rungs):,.0f} s by each trial's own mean epoch"
-    return f"Pruning stopped {num_stopped:,} of {len(trials):,} trials and saved up to {saved}, {seconds}."
-
-
 def pruning_rows(rungs: Sequence[RungFindings]) -> list[list[str]]:
     """PRUNING_HEADERS for each rung of each group of schedules."""
     rows = []
@@ -349,16 +229,6 @@ def pruning_rows(rungs: Sequence[RungFindings]) -> list[list[str]]:
         ]
         rows.append(cells)
     return rows
-
-
-def pruning_caption(trials: Sequence[Trial]) -> str:
-    """What the last two columns say."""
-    top = num_top(trials)
-    best = "as the best" if top == 1 else f"among the best {top}"
-    return (
-        "rank correlation: between the scores at the rung and at the end, of the n complete trials that went on there; "
-        f"missed: an estimate of how many of the stopped would have ended {best}, from the n that were let through"
-    )
 
 
 def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Table | Text]:
