@@ -304,7 +304,6 @@ def ui(
     """Serve the MLflow UI on the store."""
     from cifar_tune.tracking import serve_ui
 
-    typer.echo(f"MLflow UI on http://{host}:{port} (Ctrl-C ends it)", err=True)
     serve_ui(_store(store), host, port)
 
 

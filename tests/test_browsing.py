@@ -57,7 +57,10 @@ def test_mlflow_shows_a_search_with_names_that_say_what_differs(
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(f"http://127.0.0.1:{port}/#/experiments/1/runs", timeout=SECONDS)
+    assert process.stderr is not None
+    said = [process.stderr.readline() for _ in range(2)]
+    page.goto(said[1].partition("the runs of cifar-tune shapes: ")[2].strip(), timeout=SECONDS)
+    expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible(timeout=SECONDS)
     page.locator('[role=gridcell][col-id*="Run Name"] button').first.click(timeout=SECONDS)  # the search's trials
     expect(page.get_by_text("mine 1: sgd, lr=0.123").first).to_be_visible(timeout=SECONDS)
     expect(page.get_by_text("mine 0 (baseline)").first).to_be_visible(timeout=SECONDS)

@@ -200,6 +200,13 @@ def test_a_file_says_how_to_search_or_takes_the_defaults(tmp_path: Path) -> None
     assert load_space(write(tmp_path, changed("SEARCH = ", "OTHER = "))).search == Search()
 
 
+def test_a_space_is_described_by_the_words_of_its_file_what_is_set_and_its_code(tmp_path: Path) -> None:
+    words = load_space(write(tmp_path, '"""What it is.\n\n    a command\n"""\n' + GOOD), {"epochs": "3"}).description
+    code = f"```python\n{GOOD.strip()}\n```"
+    assert words == f"What it is.\n\n    a command\n\nIn every trial: `epochs=3`.\n\n{code}"
+    assert load_space(write(tmp_path, GOOD)).description == code
+
+
 def test_a_space_keeps_the_text_of_its_file(tmp_path: Path) -> None:
     assert load_space(write(tmp_path, GOOD)).source == GOOD
 

@@ -3,6 +3,7 @@
 Whatever can be wrong with it is found here, before anything is launched.
 """
 
+import ast
 import importlib.util
 import sys
 import traceback
@@ -149,8 +150,13 @@ class Space:
 
     @property
     def description(self) -> str:
-        """What it is, in Markdown, for people who look at its search elsewhere."""
-        return f"```python\n{self.source}```"
+        """What it is, in Markdown, for people who look at its search elsewhere: the file's own words, then its code."""
+        tree, lines = ast.parse(self.source), self.source.splitlines()
+        said = (ast.get_docstring(tree, clean=False) or "").strip()
+        fixed = ", ".join(f"`{name}={value}`" for name, value in self.settings.items())
+        code = "\n".join(lines[tree.body[0].end_lineno :] if said else lines).strip()
+        parts = [said, f"In every trial: {fixed}." if fixed else None, f"```python\n{code}\n```"]
+        return "\n\n".join(part for part in parts if part)
 
     def ranges(self) -> dict[str, BaseDistribution]:
         """Every sampled name with its distribution, the baselines' names first; a rare branch may be missing."""
