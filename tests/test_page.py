@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 from cifar_tune.report.figures import Searched, timeline
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.page import render_page
-from cifar_tune.report.timing import clock_seconds, seconds_by_part, spans, without_pauses
+from cifar_tune.report.timing import clock_seconds, most_at_a_time, seconds_by_part, spans, without_pauses
 from cifar_tune.search.goal import ACCURACY_ALONE
 from cifar_tune.search.space import Draw, load_space
 from cifar_tune.search.times import ENDED_AT, QUEUED, STARTUP, TAKEN_AT, WORKER
@@ -111,7 +111,7 @@ def test_the_time_is_told_by_its_parts() -> None:
     said = "training 61.2 %, idle 25.0 %, start-up 7.7 %, queue 3.8 %, checkpoint 1.5 %, data 0.8 %"
     assert f"Of 78 s of all workers together: {said}." in page.replace("\u00a0", " ")
     assert "6 trials, 24 epochs and 48 seconds of training, as much as 6.0 runs of the baseline" in page
-    assert "20 seconds on the clock, by 4 workers." in page
+    assert "20 seconds on the clock, at most 4 trials at a time." in page
 
 
 def test_the_pauses_of_a_search_are_no_part_of_its_time() -> None:
@@ -120,6 +120,7 @@ def test_the_pauses_of_a_search_are_no_part_of_its_time() -> None:
     assert [(span.worker, span.start) for span in moved] == [("a", 0), ("b", 5), ("c", 15)]
     assert [(pause.after, pause.seconds) for pause in pauses] == [(15, 4985)]
     assert clock_seconds(spans(paused)) == 25
+    assert most_at_a_time(spans(paused)) == 2
     figure = timeline(Searched("made", paused))
     assert not isinstance(figure, str)
     assert "resumed after 83 minutes" in str(figure.layout.annotations)

@@ -8,7 +8,7 @@ from cifar_tune.cost import format_hours
 from cifar_tune.pruning import RungFindings, num_top
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import baseline_accuracy, best_baseline, best_trial, gain_in_points, pareto_front
-from cifar_tune.report.timing import clock_seconds, spans
+from cifar_tune.report.timing import clock_seconds, most_at_a_time, spans
 from cifar_tune.search.goal import CostName, format_cost
 from cifar_tune.search.openings import Opening
 from cifar_tune.search.reading import Extension
@@ -93,9 +93,9 @@ def told_cost(trials: Sequence[Trial]) -> str:
     found = spans(trials)
     if not found:
         return f"{said}."
-    num_workers = len({span.worker for span in found})
-    workers = "1 worker" if num_workers == 1 else f"{num_workers} workers"
-    return f"{said}; {format_hours(clock_seconds(found))} on the clock, by {workers}."
+    at_a_time = most_at_a_time(found)
+    most = "one trial" if at_a_time == 1 else f"at most {at_a_time} trials"
+    return f"{said}; {format_hours(clock_seconds(found))} on the clock, {most} at a time."
 
 
 def told_openings(openings: Sequence[Opening]) -> str:

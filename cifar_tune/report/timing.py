@@ -1,6 +1,6 @@
 """Where the time of a search went, from what its workers measured (search/times.py) and the learning curves."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -60,7 +60,21 @@ def without_pauses(found: Sequence[Span]) -> tuple[list[Span], list[Pause]]:
 
 def clock_seconds(found: Sequence[Span]) -> float:
     """From the first trial's decision to the last one's end, without the pauses."""
-    return max((span.end for span in without_pauses(found)[0]), default=0.0)
+    return sum(max(span.end for span in session) - session[0].start for session in _sessions(found))
+
+
+def most_at_a_time(found: Sequence[Span]) -> int:
+    """Workers that had a trial at the same moment; over its resumptions a search has had more of them."""
+    busy = [span for span in found if span.part != "queue"]
+    events = sorted([*((span.start, 1, span.worker) for span in busy), *((span.end, -1, span.worker) for span in busy)])
+    active: Counter[str] = Counter()
+    most = 0
+    for _, change, worker in events:
+        active[worker] += change
+        if not active[worker]:
+            del active[worker]
+        most = max(most, len(active))
+    return most
 
 
 def seconds_by_part(found: Sequence[Span]) -> dict[Part, float]:
