@@ -15,7 +15,14 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 from cifar_tune.report.figures import Searched, timeline
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.page import render_page
-from cifar_tune.report.timing import clock_seconds, most_at_a_time, seconds_by_part, spans, without_pauses
+from cifar_tune.report.timing import (
+    clock_seconds,
+    describe_time,
+    most_at_a_time,
+    seconds_by_part,
+    spans,
+    without_pauses,
+)
 from cifar_tune.search.goal import ACCURACY_ALONE
 from cifar_tune.search.space import Draw, load_space
 from cifar_tune.search.times import ENDED_AT, QUEUED, STARTUP, TAKEN_AT, WORKER
@@ -123,7 +130,8 @@ def test_the_pauses_of_a_search_are_no_part_of_its_time() -> None:
     assert most_at_a_time(spans(paused)) == 2
     figure = timeline(Searched("made", paused))
     assert not isinstance(figure, str)
-    assert "resumed after 83 minutes" in str(figure.layout.annotations)
+    assert [line.x0 for line in figure.layout.shapes] == [15]
+    assert describe_time(spans(paused)).endswith(" It was interrupted once, for 83 minutes.")
     assert clock_seconds([]) == 0
 
 

@@ -20,7 +20,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna.visualization import plot_optimization_history, plot_parallel_coordinate
 from plotly.colors import sample_colorscale
 
-from cifar_tune.cost import format_hours
 from cifar_tune.report.leaderboard import best_baseline, best_trial, pareto_front
 from cifar_tune.report.timing import PARTS, Part, spans, without_pauses
 from cifar_tune.search.goal import CostName
@@ -274,7 +273,7 @@ def _slice(searched: Searched, name: str) -> go.Figure:
             marker=marker,
             hovertemplate="%{text}<br>%{x}: %{y:.2%}<extra></extra>",
         )
-    axis: dict[str, object] = {"type": "log" if getattr(range_, "log", False) else "linear"}
+    axis: dict[str, object] = {"type": "log" if getattr(range_, "log", False) else "linear", "nticks": 6}
     if isinstance(range_, CategoricalDistribution):
         axis = {"type": "category", "categoryorder": "array", "categoryarray": [str(each) for each in range_.choices]}
     figure.update_layout(
@@ -354,11 +353,10 @@ def timeline(searched: Searched) -> Figure:
                 hovertemplate=f"%{{text}}: {part}, %{{x:.2f}} s<extra></extra>",
             )
     for pause in pauses:
-        said = f"resumed after {format_hours(pause.seconds)}"
-        figure.add_vline(x=pause.after, line={"dash": "dash", "width": 1, "color": GREY}, annotation={"text": said})
+        figure.add_vline(x=pause.after, line={"dash": "dash", "color": VERMILION})
     figure.update_layout(
         barmode="overlay",
-        xaxis={"title": "seconds of the search" + (", without its pauses" if pauses else "")},
+        xaxis={"title": "seconds, without pauses" if pauses else "seconds"},
         yaxis={"autorange": "reversed"},
         height=160 + 30 * len(workers),
         hovermode="closest",

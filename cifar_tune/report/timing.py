@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from cifar_tune.cost import format_hours
 from cifar_tune.search.times import CHECKPOINT, DATA, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER
 from cifar_tune.search.trial import Trial
 
@@ -90,14 +91,24 @@ def seconds_by_part(found: Sequence[Span]) -> dict[Part, float]:
 
 
 def describe_time(found: Sequence[Span]) -> str:
-    """The shares in a sentence; nothing where nothing was measured."""
+    """The shares, and the pauses, in sentences; nothing where nothing was measured."""
     seconds = seconds_by_part(found)
     total = sum(seconds.values())
     if not total:
         return ""
     ordered = sorted(PARTS, key=lambda part: -seconds[part])
-    shares = ", ".join(f"{part} {100 * seconds[part] / total:.1f} %" for part in ordered if seconds[part])
-    return f"Of {total:,.0f} s of all workers together: {shares}."
+    shares = ", ".join(
+        f"{part} {100 * seconds[part] / total:.1f} %" for part in ordered if seconds[part] >= total / 2000
+    )
+    return f"Of {total:,.0f} s of all workers together: {shares}.{_told_pauses(found)}"
+
+
+def _told_pauses(found: Sequence[Span]) -> str:
+    pauses = without_pauses(found)[1]
+    if not pauses:
+        return ""
+    times = "once, for" if len(pauses) == 1 else f"{len(pauses)} times, for together"
+    return f" It was interrupted {times} {format_hours(sum(pause.seconds for pause in pauses))}."
 
 
 def training_seconds(trial: Trial) -> float:
