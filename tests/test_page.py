@@ -25,7 +25,7 @@ from cifar_tune.report.timing import (
 )
 from cifar_tune.search.goal import ACCURACY_ALONE
 from cifar_tune.search.space import Draw, load_space
-from cifar_tune.search.times import ENDED_AT, QUEUED, STARTUP, TAKEN_AT, WORKER
+from cifar_tune.search.times import ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER, with_facts
 from cifar_tune.search.trial import State, Trial, as_trial
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -141,6 +141,24 @@ def spanning(*spans_: tuple[str, float, float]) -> list[Trial]:
     return [
         replace(first, number=i, curve=[], facts={WORKER: worker, TAKEN_AT: start, QUEUED: 0.0, STARTUP: seconds})
         for i, (worker, start, seconds) in enumerate(spans_)
+    ]
+
+
+def test_a_resumed_trial_has_the_times_of_every_worker_that_had_it() -> None:
+    (first,) = trials([], epochs=5)
+    mine = {WORKER: "a", TAKEN_AT: 100.0, QUEUED: 0.0, STARTUP: 2.0, FIRST_EPOCH: 0}
+    known = with_facts(with_facts({}, mine), mine)
+    assert known == mine
+    for worker, start, first_epoch in (("b", 500.0, 2), ("c", 900.0, 3)):
+        known = with_facts(known, {**mine, WORKER: worker, TAKEN_AT: start, FIRST_EPOCH: first_epoch})
+    found = spans([replace(first, facts=known)])
+    assert [(span.worker, span.start, span.part, span.seconds) for span in found] == [
+        ("a", 100, "start-up", 2),
+        ("a", 102, "training", 4),
+        ("b", 500, "start-up", 2),
+        ("b", 502, "training", 2),
+        ("c", 900, "start-up", 2),
+        ("c", 902, "training", 4),
     ]
 
 

@@ -19,6 +19,7 @@ from cifar_tune.errors import UserError
 from cifar_tune.report.findings import read_findings
 from cifar_tune.report.text import format_report
 from cifar_tune.search.reading import read_record
+from cifar_tune.search.times import EARLIER, WORKER
 from cifar_tune.store import Store, open_store
 
 SPACE = """
@@ -161,6 +162,8 @@ def test_a_search_whose_driver_is_killed_three_times_completes(
     last = call(*arguments)
     assert last.code == 0, last.stderr
     assert_each_trial_and_epoch_once(store, 3)
+    first = read_record(store)["tiny"][0]
+    assert first.facts[EARLIER][0][WORKER] != first.facts[WORKER], "who had it before is forgotten"
 
 
 def assert_each_trial_and_epoch_once(store: Store, num_trials: int) -> None:

@@ -1,12 +1,12 @@
 """Where the time of a search went, from what its workers measured (search/times.py) and the learning curves."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from cifar_tune.cost import format_hours
-from cifar_tune.search.times import CHECKPOINT, DATA, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER
+from cifar_tune.search.times import CHECKPOINT, DATA, EARLIER, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER
 from cifar_tune.search.trial import Trial
 
 Part = Literal["queue", "start-up", "data", "training", "evaluation", "checkpoint", "idle"]
@@ -33,7 +33,7 @@ class Span:
 
 def spans(trials: Sequence[Trial]) -> list[Span]:
     """In order of time; of trials whose workers measured nothing there are none."""
-    found = [span for trial in trials if TAKEN_AT in trial.facts for span in _spans(trial)]
+    found = [span for trial in trials if TAKEN_AT in trial.facts for stint in _stints(trial) for span in _spans(*stint)]
     return sorted(found, key=lambda span: span.start)
 
 
@@ -111,19 +111,21 @@ def _told_pauses(found: Sequence[Span]) -> str:
     return f" It was interrupted {times} {format_hours(sum(pause.seconds for pause in pauses))}."
 
 
-def training_seconds(trial: Trial) -> float:
-    """Of the epochs that its last worker trained, without their validation."""
+Epochs: TypeAlias = Sequence[Mapping[str, float]]
+
+
+def _stints(trial: Trial) -> Iterator[tuple[Trial, Mapping[str, Any], Epochs]]:
+    """For each worker that had the trial what it measured, and the epochs that it trained."""
+    measured = [*trial.facts.get(EARLIER, ()), trial.facts]
+    starts = [facts.get(FIRST_EPOCH, 0) for facts in measured]
+    for facts, start, end in zip(measured, starts, [*starts[1:], trial.epochs], strict=True):
+        yield trial, facts, trial.curve[start:end]
+
+
+def _spans(trial: Trial, facts: Mapping[str, Any], epochs: Epochs) -> Iterator[Span]:
     num_images = trial.recipe.num_train_images
-    return sum(min(num_images / epoch["images_per_second"], epoch["seconds"]) for epoch in _own_epochs(trial))
-
-
-def _own_epochs(trial: Trial) -> Sequence[dict[str, float]]:
-    return [dict(epoch) for epoch in trial.curve[trial.facts.get(FIRST_EPOCH, 0) :]]
-
-
-def _spans(trial: Trial) -> Iterator[Span]:
-    facts = trial.facts
-    training, whole = training_seconds(trial), sum(epoch["seconds"] for epoch in _own_epochs(trial))
+    training = sum(min(num_images / epoch["images_per_second"], epoch["seconds"]) for epoch in epochs)
+    whole = sum(epoch["seconds"] for epoch in epochs)
     parts: dict[Part, float] = {
         "queue": facts[QUEUED],
         "start-up": facts.get(STARTUP, 0.0),

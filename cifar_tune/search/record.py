@@ -25,6 +25,7 @@ from cifar_tune.search.limits import draw_within, excess
 from cifar_tune.search.reading import PRIOR, Extension, as_trials, extension_of
 from cifar_tune.search.space import Space
 from cifar_tune.search.storage import open_storage
+from cifar_tune.search.times import with_facts
 from cifar_tune.search.trial import OPTUNA_STATES, State, Trial, as_trial
 from cifar_tune.store import Store
 
@@ -197,7 +198,7 @@ class Record:
 
     def add_facts(self, number: int, facts: Mapping[str, Any]) -> Trial:
         """Write what the worker says of the run itself."""
-        return self._change(number, facts={**self._live[number].facts, **facts})
+        return self._change(number, facts=with_facts(self._live[number].facts, facts))
 
     def set_mlflow_run(self, number: int, run_id: str) -> None:
         """Remember the MLflow run that shows the trial."""

@@ -1,10 +1,11 @@
 """Where a trial's time goes, as its worker measures it; training and validation are in the learning curve.
 
-Facts of the trial, in seconds unless it is said. One that was resumed has those of its last worker alone.
+Facts of the trial, in seconds unless it is said. Of one that was resumed they are its last worker's, with those of the
+workers before beside them.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +18,16 @@ DATA = PREFIX + "data"  # onto the device
 CHECKPOINT = PREFIX + "checkpoint"
 FIRST_EPOCH = PREFIX + "first_epoch"  # how many epochs were trained before this worker took it
 WORKER = "worker"  # host:process
+EARLIER = PREFIX + "earlier"  # of the workers that had the trial before, in turn: documents of all of the above
+
+
+def with_facts(known: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a trial after its worker has told more; another worker's times are not lost."""
+    found = {**known, **told}
+    if known.get(TAKEN_AT, found.get(TAKEN_AT)) != found.get(TAKEN_AT):
+        names = {name for name in known if name.startswith(PREFIX) or name == WORKER} - {EARLIER}
+        found[EARLIER] = [*known.get(EARLIER, ()), {name: known[name] for name in sorted(names)}]
+    return found
 
 
 @contextmanager

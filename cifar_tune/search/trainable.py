@@ -63,7 +63,7 @@ def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None
         TAKEN_AT: taken_at,
         QUEUED: max(0.0, taken_at - config["handed_at"]),
         STARTUP: time.time() - taken_at,
-        FIRST_EPOCH: 0,
+        FIRST_EPOCH: config["num_epochs_recorded"],
     }
     try:
         facts["device"] = prepare(device)
