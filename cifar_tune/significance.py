@@ -23,7 +23,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 from scipy.special import ndtri, stdtrit  # quantiles of the normal and of the t distribution
 
 Hits = npt.NDArray[np.bool_]  # (seeds, images): whether a recipe's run was right
@@ -54,6 +53,8 @@ class Difference:
             return 1.0
         if self.margin(LEAST_P) < abs(self.mean):
             return LEAST_P
+        from scipy.optimize import brentq  # a third of a second that most reports need not wait for
+
         return float(brentq(lambda p: self.margin(p) - abs(self.mean), LEAST_P, 1.0, xtol=LEAST_P))
 
     def margin(self, alpha: float) -> float:

@@ -145,6 +145,13 @@ def test_the_search_space_contract_loads_no_torch() -> None:
     assert not {"torch", "ray", "mlflow"} & loaded
 
 
+def test_a_report_waits_for_nothing_that_only_a_search_needs() -> None:
+    code = "import sys, cifar_tune.report.findings, cifar_tune.report.text\n"
+    slow = {"torch", "ray", "mlflow", "plotly", "matplotlib", "scipy.optimize", "scipy.spatial", "scipy.stats"}
+    assert "pandas" in modules_after(code)
+    assert modules_after(f"{code}assert not {slow!r} & set(sys.modules)")
+
+
 def test_help_loads_no_library_that_takes_its_time() -> None:
     """Of the program and of each of its commands."""
     code = (

@@ -102,9 +102,12 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
 
     What is the same in every row moves into the title; searched values that do not fit are left out, and named.
     """
-    cells = {column: [format_value(column, value) for value in frame[column]] for column in map(str, frame.columns)}
+    rows = frame.head(limit or len(frame))
+    cells = {column: [format_value(column, value) for value in rows[column]] for column in map(str, frame.columns)}
     constant = [
-        column for column in COLUMNS[1:] if len(set(cells[column])) == 1 and column not in ("trial", "gain", "verdict")
+        column
+        for column in COLUMNS[1:]
+        if frame[column].nunique(dropna=False) == 1 and column not in ("trial", "gain", "verdict")
     ]
     told = [
         cells[column][0] for column in ("search", "model", "schedule", "optimizer", "dataset") if column in constant
@@ -115,8 +118,8 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
     hidden = {*constant, *repeated} - {"val_accuracy"}
     columns, left_out = _fitting({column: cells[column] for column in cells if column not in hidden}, width)
     said = [f"not shown for want of width: {', '.join(left_out)}"] if left_out else []
-    if limit and len(frame) > limit:
-        said.append(f"the best {limit:,} of {len(frame):,} trials; report --format csv has all")
+    if len(rows) < len(frame):
+        said.append(f"the best {len(rows):,} of {len(frame):,} trials; report --format csv has all")
     caption = "; ".join(said) or None
     heading = " · ".join(dict.fromkeys([title, *told]))
     table = Table(
@@ -125,8 +128,8 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
     for column in columns:
         numeric = all(isinstance(value, int | float) for value in frame[column].dropna())
         table.add_column(HEADERS.get(column, column), justify="right" if numeric else "left", header_style="bold")
-    over = cells.get("over_limits", [NOTHING] * len(frame))
-    for i, state in enumerate(frame["state"].head(limit or len(frame))):
+    over = cells.get("over_limits", [NOTHING] * len(rows))
+    for i, state in enumerate(rows["state"]):
         is_best = state in COMPLETE_STATES and over[i] == NOTHING
         table.add_row(*(cells[column][i] for column in columns), style="" if is_best else "dim")
     return table

@@ -2,8 +2,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from cifar_tune.cost import format_hours
 from cifar_tune.search.times import CHECKPOINT, DATA, EARLIER, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER
@@ -15,8 +15,7 @@ PARTS: tuple[Part, ...] = ("queue", "start-up", "data", "training", "evaluation"
 PAUSE_SECONDS = 120.0  # in which no worker did anything: the search was interrupted, and nobody waited
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """What a worker did for a trial, from `start` (seconds since 1970) on; epochs lie behind one another, as sums."""
 
     worker: str
@@ -55,7 +54,7 @@ def without_pauses(found: Sequence[Span]) -> tuple[list[Span], list[Pause]]:
             end = max(span.end for span in moved)
             pauses.append(Pause(end, session[0].start - shift - end))
             shift = session[0].start - end
-        moved += [replace(span, start=span.start - shift) for span in session]
+        moved += [span._replace(start=span.start - shift) for span in session]
     return moved, pauses
 
 

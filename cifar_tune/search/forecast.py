@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
-from scipy.spatial.distance import cdist
 
 from cifar_tune.recipe import Recipe
 from cifar_tune.search.encoding import Array, Encoding
@@ -139,6 +138,8 @@ class Forecast:
 
     def distances(self, points: Array) -> Array:
         """How far each of (n, columns) is from the nearest trial."""
+        from scipy.spatial.distance import cdist  # half a second that a report need not wait for
+
         found: Array = cdist(points, self._points).min(axis=1)
         return found
 
