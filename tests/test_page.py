@@ -193,6 +193,7 @@ def test_many_trials_are_drawn_in_part_and_counted_in_whole() -> None:
     assert "The figures show 1,000 of 1,201 trials" in page
     assert "The best 1,000 of 1,201 trials; report --format csv has all." in page
     assert "Pruning stopped 800 of 1,201 trials" in page
+    assert "seconds, without pauses" not in page, "there is no pause between trials that are not drawn"
 
 
 def test_what_a_space_calls_its_values_cannot_break_the_page() -> None:

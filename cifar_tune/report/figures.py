@@ -333,7 +333,9 @@ def _add_priced(figure: go.Figure, name: str, trials: Sequence[Trial], cost: Cos
 
 def timeline(searched: Searched) -> Figure:
     """What each worker did when."""
-    found, pauses = without_pauses(spans(searched.drawn))
+    drawn = {trial.number for trial in searched.drawn}
+    moved, pauses = without_pauses(spans(searched.trials))
+    found = [span for span in moved if span.trial in drawn]
     if not found:
         return "The workers of this search measured no times; it was run by an older version."
     workers = {worker: f"worker {i}" for i, worker in enumerate(dict.fromkeys(span.worker for span in found), start=1)}

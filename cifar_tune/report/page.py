@@ -165,27 +165,29 @@ def _leaderboard(frame: pd.DataFrame, baselines: set[tuple[str, int]]) -> PageTa
     """Without the columns that are empty, and those that the title or another column tells."""
     told = [*TASK, *(f"{column}/name" for column in frame.columns)]
     shown = frame[[column for column in frame.columns if frame[column].notna().any() and column not in told]]
-    rows = []
-    for row, cells in zip(shown.to_dict("records"), _cells(shown), strict=True):
+    columns, rows = _columns(shown), []
+    for row, cells in zip(shown.to_dict("records"), _cells(shown, columns), strict=True):
         is_baseline = (row["search"], row["trial"]) in baselines
         kind = "baseline" if is_baseline else "" if row["state"] in COMPLETE_STATES else "cut"
         rows.append(Row(cells, str(row["state"]), kind))
-    return PageTable(_columns(shown), rows)
+    return PageTable(columns, rows)
 
 
 def _table(frame: pd.DataFrame) -> PageTable:
-    return PageTable(_columns(frame), [Row(cells) for cells in _cells(frame)])
+    columns = _columns(frame)
+    return PageTable(columns, [Row(cells) for cells in _cells(frame, columns)])
 
 
 def _columns(frame: pd.DataFrame) -> list[Column]:
     return [Column(str(name).replace("_", " "), _is_number(frame[name])) for name in frame.columns]
 
 
-def _cells(frame: pd.DataFrame) -> list[list[Cell]]:
-    columns = [
-        [_cell(str(name), value, is_number=_is_number(frame[name])) for value in frame[name]] for name in frame.columns
+def _cells(frame: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
+    found = [
+        [_cell(str(name), value, is_number=column.is_number) for value in frame[name]]
+        for name, column in zip(frame.columns, columns, strict=True)
     ]
-    return [list(row) for row in zip(*columns, strict=True)]
+    return [list(row) for row in zip(*found, strict=True)]
 
 
 def _cell(name: str, value: Any, *, is_number: bool) -> Cell:  # noqa: ANN401 - of a frame
