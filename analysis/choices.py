@@ -71,7 +71,7 @@ def conclude(found: pd.DataFrame) -> str:
     said = [f"{row.choice} ({row.search}: {row.spread:.1f} points for {row.best})" for row in sure.itertuples()]
     tested = f"Of {len(found)} choices, tested at {level:.2g} each,"
     matter = (
-        f"{tested} {len(sure)} go with the scores: {'; '.join(said)}."
+        f"{tested} {len(sure)} {'goes' if len(sure) == 1 else 'go'} with the scores: {'; '.join(said)}."
         if said
         else f"{tested} none goes with the scores."
     )
@@ -87,6 +87,7 @@ def draw(found: pd.DataFrame) -> Figure:
     sure = shown["p"] <= 0.05 / max(1, len(found))
     labels = [f"{row.choice} ({row.search}, n={row.trials})" for row in shown.itertuples()]
     axes.barh(labels, shown["spread"], color=["#0072B2" if each else "white" for each in sure], edgecolor="#0072B2")
+    axes.set_title("Which choices go with the scores")
     axes.set_xlabel("points from the worst to the best group (white: maybe chance)")
     return figure
 

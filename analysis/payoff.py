@@ -3,7 +3,8 @@
     uv run python analysis/payoff.py [--store FOLDER] [--output payoff.png]
 
 The gain of the best trial so far over the baseline, after so many seconds of training over all workers, and after so
-many times what the baseline took. Gains of one run each are optimistic; `cifar-tune confirm` says what is left of them.
+many times what the baseline took. Gains of one run each are optimistic; where `cifar-tune confirm` has judged the best, its
+verdict stands beside them.
 """
 
 import pandas as pd
@@ -31,11 +32,20 @@ def payoff(trials: pd.DataFrame) -> pd.DataFrame:
                     "spent": ordered["seconds"].astype(float).cumsum(),
                     "baselines": ordered["seconds"].astype(float).cumsum() / float(first.iloc[0]),
                     "gain": gains.cummax().ffill(),
+                    "confirmed": _verdict(ordered.loc[gains.idxmax()]),
                 }
             )
         )
-    columns = ["search", "trial", "spent", "baselines", "gain"]
+    columns = ["search", "trial", "spent", "baselines", "gain", "confirmed"]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+
+
+def _verdict(best: pd.Series) -> str:
+    """What fresh seeds said of the best trial's gain; nothing where they were not asked."""
+    if pd.isna(best.get("confirmed_gain")):
+        return ""
+    low, high = best["gain_low"], best["gain_high"]
+    return f"{best['verdict']}, {best['confirmed_gain']:+.2f} points ({low:+.2f} to {high:+.2f})"
 
 
 def conclude(found: pd.DataFrame) -> str:
@@ -51,10 +61,10 @@ def conclude(found: pd.DataFrame) -> str:
             continue
         half = rows[rows["gain"] >= last["gain"] / 2].iloc[0]
         share = 100 * half["spent"] / last["spent"]
-        said.append(
-            f"{search} gained {last['gain']:.2f} points for {cost}; half of that after {share:.0f} % of the time"
-        )
-    return f"{'. '.join(said)}. These are gains of one run each, out of many: optimistic until they are confirmed."
+        confirmed = f"; again with fresh seeds: {last['confirmed']}" if last["confirmed"] else ", not confirmed"
+        half_way = f"half of that after {share:.0f} % of the time"
+        said.append(f"{search} gained {last['gain']:.2f} points for {cost}, {half_way}{confirmed}")
+    return f"{'. '.join(said)}. A gain is of one run, the best of many: optimistic until it is confirmed."
 
 
 def draw(found: pd.DataFrame) -> Figure:
@@ -64,8 +74,8 @@ def draw(found: pd.DataFrame) -> Figure:
     for search, rows in found.groupby("search"):
         axes.step(rows["baselines"], rows["gain"], where="post", marker=".", label=f"{search} (n={len(rows)})")
     axes.set(xlabel="training time, in runs of the baseline", ylabel="gain of the best so far, points")
-    if len(found):
-        axes.legend()
+    axes.set_title("What searches cost and gain")
+    axes.legend()
     return figure
 
 

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from study import run_study
 
 NUM_DRAWS = 500
-MIN_TRIALS = 5
+MIN_TRIALS = 10  # of fewer the bootstrap knows too little of how ranks scatter
 FRACTIONS = np.arange(1, 10) / 10
 
 
@@ -69,10 +69,10 @@ def conclude(found: pd.DataFrame) -> str:
     for (search, schedule), rows in found.groupby(["search", "schedule"]):
         quarter = rows.iloc[(rows["fraction"] - 0.25).abs().argmin()]
         since = next((f for f in rows["fraction"] if (rows.loc[rows["fraction"] >= f, "low"] > 0.5).all()), None)
-        first = "nowhere" if since is None else f"from {100 * since:.0f} % on"
+        first = "never" if since is None else f"from {100 * since:.0f} % to the end"
         value = f"{quarter['correlation']:.2f} ({quarter['low']:.2f} to {quarter['high']:.2f}, n={quarter['trials']})"
         where = f"after {100 * quarter['fraction']:.0f} % of the run"
-        said.append(f"{schedule} of {search}: {value} {where}, {first} with an interval above 0.5")
+        said.append(f"{schedule} of {search}: {value} {where}; its interval lies above 0.5 {first}")
     return f"Rank correlation with the last score. {'; '.join(said)}."
 
 
@@ -81,11 +81,12 @@ def draw(found: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     for (search, schedule), rows in found.groupby(["search", "schedule"]):
-        (line,) = axes.plot(rows["fraction"], rows["correlation"], marker="o", label=f"{schedule} ({search})")
+        label = f"{schedule} ({search}, n={rows['trials'].max()})"
+        (line,) = axes.plot(rows["fraction"], rows["correlation"], marker="o", label=label)
         axes.fill_between(rows["fraction"], rows["low"], rows["high"], alpha=0.15, color=line.get_color())
     axes.set(xlabel="share of the run", ylabel="rank correlation with the last score", xlim=(0, 1), ylim=(-1, 1.02))
-    if len(found):
-        axes.legend()
+    axes.set_title("What early scores know of the last ones, with 95 % intervals")
+    axes.legend()
     return figure
 
 

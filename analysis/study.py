@@ -21,13 +21,16 @@ def run_study(
     *,
     prints_table: bool = True,
 ) -> None:
-    """The command of a study: its table, its paragraph and the path of its figure."""
+    """The command of a study: its table, its paragraph, its figure's path; where it finds nothing, the paragraph."""
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("--store", type=Path)
     parser.add_argument("--output", type=Path, default=Path(f"{name}.png"))
     arguments = parser.parse_args()
     found = find(*load_trials(store=arguments.store))
+    if found.empty:
+        print(conclude(found))
+        return
     draw(found).savefig(arguments.output, dpi=150)
     if prints_table:
-        print(found.to_string(index=False) if len(found) else "", end="\n\n")
+        print(found.to_string(index=False), end="\n\n")
     print(f"{conclude(found)}\n{arguments.output}")

@@ -179,8 +179,8 @@ def _report_parts(found: "Findings", by: str | None) -> "Callable[[int], Sequenc
 
     if by is None:
         return partial(render, found)
-    table = as_plain_table(compare(found, by), f"by {by}")
-    return lambda _: [table]
+    groups = compare(found, by)
+    return lambda width: as_plain_table(groups, f"by {by}", width)
 
 
 def _report_text(found: "Findings", by: str | None, kind: Literal["csv", "json", "markdown", "html"]) -> str:
@@ -202,7 +202,8 @@ def _report_trial(found: Mapping[str, "Sequence[Trial]"], number: int, store: "S
     ((name, trials),) = found.items()
     numbers = [trial.number for trial in trials]
     if number not in numbers:
-        raise UserError(f"{name} has no trial {number}; it has {min(numbers)} to {max(numbers)}.")
+        gaps = "" if len(numbers) > max(numbers) - min(numbers) else ", with gaps where recipes were refused"
+        raise UserError(f"{name} has no trial {number}; it has {min(numbers)} to {max(numbers)}{gaps}.")
     for part in describe_trial(trials, number, store.space(name)):
         output_console(sys.stdout).print(part, highlight=False, soft_wrap=True)
 

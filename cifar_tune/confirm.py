@@ -109,7 +109,7 @@ def render(found: Confirmation, trials: Sequence[Trial]) -> list[Table | Text]:
     seeds = found.design.seeds
     title = f"confirmation {found.count}: {len(seeds)} runs each, seeds {seeds[0]} to {seeds[-1]}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for header in ("trial", "search's\nscore", "mean", "95 % interval", "shrinkage\npoints", "gain over the\nbaseline"):
+    for header in ("trial", "search's\nscore", "mean", "95 % interval", "against the\nscore", "confirmed gain"):
         table.add_column(header, justify="left" if "gain" in header else "right", header_style="bold")
     for number in found.design.recipes:
         score = by_number[number].val_accuracy or 0.0

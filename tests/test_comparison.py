@@ -1,6 +1,7 @@
 """Comparisons across searches, and the frames for anybody's own analysis."""
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -65,9 +66,17 @@ def test_trials_are_grouped_by_two_columns_at_once() -> None:
     ]
 
 
-@pytest.mark.parametrize("by", ["nosuch", "val_accuracy", "rank"])
-def test_what_cannot_group_is_refused(by: str) -> None:
-    with pytest.raises(UserError, match=f"--by model,{by}: the leaderboard has no column '{by}'; "):
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("nosuch", "the leaderboard has no column 'nosuch'; "),
+        ("documents", "the leaderboard has no column 'documents'; the nearest is document."),
+        ("val_accuracy", "val_accuracy is what a trial found; "),
+        ("rank", "rank is what a trial found; "),
+    ],
+)
+def test_what_cannot_group_is_refused(by: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"--by model,{by}: {re.escape(said)}"):
         grouped(leaderboard({"tiny": [trial(0)]}), "model", by)
 
 

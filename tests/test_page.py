@@ -12,7 +12,7 @@ import pytest
 from make_store import made_up
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
-from cifar_tune.report.figures import Searched, timeline
+from cifar_tune.report.figures import Searched, costs, history, importances, slices, timeline
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.page import render_page
 from cifar_tune.report.timing import (
@@ -23,7 +23,7 @@ from cifar_tune.report.timing import (
     spans,
     without_pauses,
 )
-from cifar_tune.search.goal import ACCURACY_ALONE
+from cifar_tune.search.goal import ACCURACY_ALONE, Goal, Limits
 from cifar_tune.search.space import Draw, load_space
 from cifar_tune.search.times import ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER, with_facts
 from cifar_tune.search.trial import State, Trial, as_trial
@@ -32,7 +32,7 @@ SPACES = Path(__file__).parents[1] / "search_spaces"
 SECTIONS = (
     "Learning curves",
     "History of the best",
-    "Which values matter",
+    "Which values go with the score",
     "Scores over each value",
     "Parallel coordinates",
     "Accuracy and cost",
@@ -117,7 +117,7 @@ def test_the_time_is_told_by_its_parts() -> None:
     # Of four workers two train one more trial of 8 s and 1.8 s besides, for which the others wait.
     said = "training 61.2 %, idle 25.0 %, start-up 7.7 %, queue 3.8 %, checkpoint 1.5 %, data 0.8 %"
     assert f"Of 78 s of all workers together: {said}." in page.replace("\u00a0", " ")
-    assert "6 trials, 24 epochs and 48 seconds of training, as much as 6.0 runs of the baseline" in page
+    assert "It took 24 epochs, 48 seconds of training and validation, as much as 6.0 runs of the baseline" in page
     assert "20 seconds on the clock, at most 4 trials at a time." in page
 
 
@@ -142,6 +142,52 @@ def spanning(*spans_: tuple[str, float, float]) -> list[Trial]:
         replace(first, number=i, curve=[], facts={WORKER: worker, TAKEN_AT: start, QUEUED: 0.0, STARTUP: seconds})
         for i, (worker, start, seconds) in enumerate(spans_)
     ]
+
+
+def test_a_bar_of_the_timeline_tells_how_long_it_is() -> None:
+    figure = timeline(Searched("made", spanning(("a", 0, 10), ("a", 20, 7))))
+    assert not isinstance(figure, str)
+    (bars,) = figure.data
+    assert (list(bars.x), list(bars.base)) == ([10, 7], [0, 20])
+    assert list(bars.text) == ["trial 0: start-up, 10.00 s", "trial 1: start-up, 7.00 s"]
+
+
+def test_what_lies_over_a_limit_is_shown_as_such_and_is_never_the_best() -> None:
+    goal = Goal(limits=Limits(num_parameters=250_000))
+    found = [replace(trial, goal=goal) for trial in trials(["completed"] * 30)]
+    searched = Searched("made", found)
+    within = [trial for trial in found if trial.counts]
+    assert 0 < len(within) < len(found)
+    drawn = history(searched)
+    assert not isinstance(drawn, str)
+    assert max(drawn.data[1].y) == max(trial.val_accuracy or 0 for trial in within)
+    figure = costs(searched)["num_parameters"]
+    assert not isinstance(figure, str)
+    shown = {trace.name: len(trace.x) for trace in figure.data}
+    assert shown["trials"] + shown["over a limit"] + shown["baseline"] == len(found)
+    assert [line.x0 for line in figure.layout.shapes] == [250_000]
+
+
+def test_values_of_pruned_trials_and_choices_that_none_was_given_are_shown() -> None:
+    found = [trial for trial in trials(["pruned"] * 20) if trial.params["optimizer/name"] != "sgd"]
+    found += [t for t in trials(["completed"] * 6) if t.params["optimizer/name"] != "sgd"][1:]
+    figure = slices(Searched("made", found))["optimizer/name"]
+    assert not isinstance(figure, str)
+    pruned, complete, baseline = figure.data
+    assert len(pruned.x) == sum(trial.state == "pruned" for trial in found)
+    assert set(complete.x) | set(baseline.x) == {"adam", "adamw"}
+    assert list(figure.layout.xaxis.categoryarray) == ["adam", "adamw", "sgd"]
+    assert list(figure.layout.xaxis.range) == [-0.5, 2.5]
+
+
+def test_importances_tell_how_sure_they_are() -> None:
+    assert "fewer than 20 tell nothing" in str(importances(Searched("made", trials(["completed"] * 18))))
+    figure = importances(Searched("made", trials(["completed"] * 60)))
+    assert not isinstance(figure, str)
+    (bars,) = figure.data
+    assert all("(n=" in name for name in bars.y)
+    assert max(bars.error_x.array) > 0
+    assert min(bars.error_x.array) >= 0
 
 
 def test_a_resumed_trial_has_the_times_of_every_worker_that_had_it() -> None:
@@ -182,6 +228,7 @@ def test_points_tell_the_trial_that_they_are(written: Path) -> None:
         each for each in figures(written.read_text(encoding="utf-8")) if "title" in each["layout"].get("xaxis", {})
     ]
     by_title = {each["layout"]["xaxis"]["title"]["text"]: each for each in drawn}
+    assert len(by_title["batch_size"]["data"]) == 3, "pruned, complete, baseline"
     for name in ("batch_size", "label_smoothing", "optimizer/name"):
         for trace in by_title[name]["data"]:
             for x, label in zip(trace["x"], trace["text"], strict=True):
@@ -256,6 +303,10 @@ def test_a_browser_draws_every_figure_without_an_error(
     assert contrast(*colors["body"]) > 7
     assert contrast(*colors["quiet"]) > 4.5
     assert contrast(colors["tick"], colors["body"][1]) > 4.5
+    page.get_by_role("link", name="The five documents").click()
+    heading = page.get_by_role("heading", name="The five documents").bounding_box()
+    assert heading is not None
+    assert -1 < heading["y"] < 900, "a link leads to its section"
     page.screenshot(path=tmp_path / "page.png", full_page=True)
     assert (tmp_path / "page.png").stat().st_size > 50_000
     page.close()
@@ -329,6 +380,18 @@ def shown(page: Page) -> list[Mapping[str, str]]:
         }"""
     )
     return found
+
+
+def test_a_printed_page_is_as_wide_as_paper(browser: Browser, written: Path) -> None:
+    page, wrong = opened(browser, written, WIDTHS["desktop"])
+    widest = "Math.max(...[...document.querySelectorAll('.main-svg')].map((each) => each.clientWidth))"
+    assert page.evaluate(widest) > 1000
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function(f"{widest} <= 700")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.wait_for_function(f"{widest} > 1000")
+    assert wrong == []
+    page.close()
 
 
 def test_a_point_tells_its_trial(browser: Browser, written: Path) -> None:

@@ -19,7 +19,7 @@ from rich.text import Text
 from cifar_tune.recipe import Recipe, Value
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import COLUMNS, baseline_accuracy, best_trial, gain_in_points, leaderboard
-from cifar_tune.report.sentences import headline
+from cifar_tune.report.sentences import headline, told_difference
 from cifar_tune.report.text import as_table, describe_trial, format_report, format_value, render
 from cifar_tune.search.space import load_space
 from cifar_tune.search.trial import State, Trial
@@ -389,8 +389,10 @@ def test_every_search_renders_within_the_terminal(trials: list[Trial], width: in
 @pytest.mark.parametrize("width", [80, 200])
 def test_a_terminal_shows_scores_and_gains_whole(width: int) -> None:
     text = printed(render(Findings({"tiny": conditional_trials()}), width), width)
-    for said in ("0.6000", "0.5000", "0.4000", "+10.00", "-10.00", "+0.00", "77,850", "step", "constant", "adam"):
+    for said in ("0.6000", "0.5000", "0.4000", "+10.00", "-10.00", "+0.00", "step", "constant", "adam"):
         assert said in text
+    assert "…" not in text, "something is cut off"
+    assert ("77,850" in text) == (width == 200), "what matters least is left out first"
 
 
 def test_searched_values_that_do_not_fit_are_named() -> None:
@@ -413,8 +415,8 @@ def test_each_task_has_a_table_and_each_search_a_headline() -> None:
     }
     parts = render(Findings(searches), 200)
     assert [type(part) for part in parts] == [Table, Table, Text, Text]
-    assert "a: Best of 1 trials" in printed(parts)
-    assert "b: Best of 1 trials" in printed(parts)
+    assert "a: Best of 1 trial: trial 0" in printed(parts)
+    assert "b: Best of 1 trial: trial 0" in printed(parts)
 
 
 @pytest.mark.parametrize(
@@ -448,7 +450,8 @@ def test_cells_are_written_as_people_write_them(name: str, value: Value, text: s
         ([trial(0, None, "failed"), trial(1, 0.9, "pruned")], "No trial has completed: 1 failed, 1 pruned."),
         (
             [trial(0, None, "failed"), trial(1, 0.6)],
-            "Best of 2 trials: trial 1 with 60.00 %; the baseline has not completed, so there is no gain to state.",
+            "Best of 2 trials (1 complete): trial 1 with 60.00 %; the baseline has not completed, so there is no gain "
+            "to state.",
         ),
         (
             [trial(0, 0.5), trial(1, 0.5), trial(2, 0.4)],
@@ -458,13 +461,27 @@ def test_cells_are_written_as_people_write_them(name: str, value: Value, text: s
             [trial(0, 0.5), trial(1, 0.62345)],
             # Two shares of 500 images: 1.96 * sqrt((0.62345 * 0.37655 + 0.25) / 500) = 0.0610
             "Best of 2 trials: trial 1 with 62.34 %, +12.34 points over the baseline's 50.00 % "
-            "(one run each, unconfirmed; chance in the 500 images alone: up to ±6.10).",
+            "(one run each, unconfirmed: the choice of the 500 images alone leaves ±6.10 open, at 95 %).",
+        ),
+        (
+            [trial(0, 0.5), trial(1, 0.4), trial(2, 0.5, "interrupted")],
+            "Best of 3 trials (2 complete, 1 interrupted): trial 0 with 50.00 %, which is the baseline: no trial beat "
+            "it.",
         ),
     ],
-    ids=["no trials", "none completed", "no baseline", "baseline is best", "gain"],
+    ids=["no trials", "none completed", "no baseline", "baseline is best", "gain", "interrupted"],
 )
 def test_the_headline_states_the_best_its_gain_and_over_what(trials: list[Trial], said: str) -> None:
     assert headline(trials) == said
+
+
+def test_what_the_best_trial_has_that_the_baseline_has_not_is_told() -> None:
+    adam = RECIPE.replace({"optimizer/name": "adam", "optimizer/lr": 0.00123456, "batch_size": 64})
+    params = {"optimizer/name": "adam", "optimizer/adam/lr": 0.00123456, "label_smoothing": 0.0}
+    best = trial(1, 0.7, recipe=adam, params=params)
+    said = "Unlike the baseline it has optimizer/name=adam (sgd), optimizer/lr=0.00123 (0.1)."
+    assert told_difference([trial(0, 0.5), best]) == said, "of what was searched"
+    assert told_difference([trial(0, 0.5)]) == told_difference([]) == ""
 
 
 def test_one_trial_whole_has_its_result_recipe_curve_facts_and_error() -> None:

@@ -21,7 +21,7 @@ ANALYSIS = Path(__file__).parents[1] / "analysis"
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     made = Store(tmp_path_factory.mktemp("studies"))
-    make_store(made.root, 60, 8, "made")
+    make_store(made.root, 240, 8, "made")
     return made
 
 
@@ -35,6 +35,14 @@ def test_a_study_ends_in_a_figure_and_a_paragraph(study: str, store: Store, tmp_
     assert "made" in paragraph
     assert "nan" not in paragraph
     assert figure.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_study_that_finds_nothing_says_so_and_draws_nothing(tmp_path: Path) -> None:
+    make_store(tmp_path / "store", 3, 4, "made")
+    command = [sys.executable, str(ANALYSIS / "rungs.py"), "--store", str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.startswith("No schedule has 10 completed trials")
+    assert list(tmp_path.glob("*.png")) == []
 
 
 @pytest.mark.parametrize("study", [choices, rungs, payoff])
@@ -75,7 +83,7 @@ def test_early_scores_that_are_the_last_ones_in_small_predict_them() -> None:
     found = rungs.correlations(trials, epochs)
     assert found["fraction"].tolist() == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9]), "nothing is known before"
     assert (found["correlation"] == 1).all()
-    assert "from 50 % on with an interval above 0.5" in rungs.conclude(found)
+    assert "its interval lies above 0.5 from 50 % to the end" in rungs.conclude(found)
 
 
 def test_a_study_of_trials_that_never_trained_says_so() -> None:
@@ -99,4 +107,7 @@ def test_the_payoff_counts_all_that_was_spent() -> None:
     assert found["gain"].tolist() == [0, 0, 4, 10]
     said = payoff.conclude(found)
     assert "gained 10.00 points for 40 s of training, as much as 4.0 runs of its baseline" in said
-    assert "half of that after 100 % of the time" in said
+    assert "half of that after 100 % of the time, not confirmed" in said
+    judged = trials.assign(verdict="tied", confirmed_gain=[None, None, None, 2.5], gain_low=-1.0, gain_high=6.0)
+    said = payoff.conclude(payoff.payoff(judged))
+    assert "; again with fresh seeds: tied, +2.50 points (-1.00 to +6.00)." in said

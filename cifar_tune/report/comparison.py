@@ -33,8 +33,11 @@ def grouped(frame: pd.DataFrame, *by: str) -> pd.DataFrame:
     """
     known = [str(name) for name in frame.columns if name not in RESULTS]
     for name in by:
+        if name in RESULTS:
+            raise UserError(f"--by {','.join(by)}: {name} is what a trial found; group by what it is, such as model.")
         if name not in known:
-            raise UserError(f"--by {','.join(by)}: the leaderboard has no column {name!r}; {nearest(name, known)}.")
+            choices = nearest(name, [*known, "document"])
+            raise UserError(f"--by {','.join(by)}: the leaderboard has no column {name!r}; {choices}.")
     names = list(dict.fromkeys([*TASK, *by]))
     rows = [
         {**dict(zip(names, key, strict=True)), **_summary(group)}

@@ -30,8 +30,10 @@ from cifar_tune.significance import sampling_margin
 Figure: TypeAlias = go.Figure | str
 
 MAX_DRAWN = 1000  # trials of a search in one figure
+PERCENT = ".1~%"  # of axes: a decimal where ticks need it
 MIN_WIDTH = "min_width"  # of a layout's meta: pixels under which a figure cannot be read
-MIN_RANKED = 10  # complete trials, to tell which values matter
+MIN_RANKED = 20  # complete trials, to tell which values go with the score
+NUM_HALVES, MAX_HALF = 20, 300  # random ones of these trials, that show how sure it is; of at most so many trials
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, GREY = (
     "#0072B2",
     "#E69F00",
@@ -43,11 +45,13 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, GREY = (
 )
 VERMILION = "#D55E00"  # the baseline's, in every figure
 BASELINE_MARK = {"symbol": "star", "size": 14, "color": VERMILION}
+OVER_MARK = {"symbol": "circle-open", "size": 7, "color": GREY}
+PRUNED_MARK = {"symbol": "x", "size": 6, "color": GREY}
 MAX_RUNGS = 8  # that are drawn; trials of different lengths have many
 PART_COLORS: Mapping[Part, str] = dict(zip(PARTS, (GREY, ORANGE, YELLOW, BLUE, SKY, PURPLE), strict=False))
-FROM_LOW_TO_HIGH = [[0.0, "#A8C8DC"], [0.5, "#4A90B8"], [1.0, "#D55E00"]]  # visible on white and on black
+FROM_LOW_TO_HIGH = [[0.0, "#9A9A9A"], [0.5, "#4A90B8"], [1.0, "#D55E00"]]  # visible on white and on black
 COST_TITLES: Mapping[CostName, str] = {
-    "seconds": "seconds of training",
+    "seconds": "seconds of training and validation",
     "num_parameters": "parameters",
     "num_macs": "multiply-adds of one image",
 }
@@ -75,9 +79,9 @@ class Searched:
         return [trial for trial in self.drawn if trial.is_complete]
 
     @cached_property
-    def all_complete(self) -> list[Trial]:
-        """Those of all trials, drawn or not."""
-        return [trial for trial in self.trials if trial.is_complete]
+    def counting(self) -> list[Trial]:
+        """Those of all trials, drawn or not, that may be the best: within the limits."""
+        return [trial for trial in self.trials if trial.counts]
 
     @cached_property
     def varied(self) -> list[str]:
@@ -143,15 +147,16 @@ def learning_curves(searched: Searched) -> Figure:
             text=[trial.label for trial in pruned],
             name="where it was pruned",
             mode="markers",
-            marker={"symbol": "x", "size": 6, "color": GREY},
+            marker=PRUNED_MARK,
             hovertemplate="%{text}<br>pruned after epoch %{x} at %{y:.2%}<extra></extra>",
         )
+    last = max(trial.epochs for trial in shown)
     rungs = sorted({int(epoch) for trial in shown for epoch in trial.facts.get(RUNGS, {})})
     for epoch in rungs if len(rungs) <= MAX_RUNGS else []:
         figure.add_vline(x=epoch, line={"dash": "dot", "width": 1, "color": GREY})
     figure.update_layout(
-        xaxis={"title": "epoch", "rangemode": "tozero", **_whole(max(trial.epochs for trial in shown))},
-        yaxis={"title": "validation accuracy", "tickformat": ".0%"},
+        xaxis={"title": "epoch", "range": [0, 1.02 * last], **_whole(last)},
+        yaxis={"title": "validation accuracy", "tickformat": PERCENT},
         hovermode="closest",
     )
     return figure
@@ -186,14 +191,14 @@ def _add_curves(figure: go.Figure, name: str, trials: Sequence[Trial], line: Map
 
 def history(searched: Searched) -> Figure:
     """The score of each complete trial, and the best so far."""
-    if not searched.complete:
-        return "No trial was trained to its end."
-    figure = plot_optimization_history(_as_study(searched.all_complete), target_name="validation accuracy")
+    if not searched.counting:
+        return "No trial was trained to its end within the limits."
+    figure = plot_optimization_history(_as_study(searched.counting), target_name="validation accuracy")
     for trace in figure.data:  # which Optuna numbers anew, since the study holds complete trials alone
-        numbers = [searched.all_complete[int(i)].number for i in trace.x]
+        numbers = [searched.counting[int(i)].number for i in trace.x]
         trace.update(x=numbers, line={"shape": "hv"}, hovertemplate="trial %{x}: %{y:.2%}<extra></extra>")
-    whole = _whole(searched.all_complete[-1].number)
-    figure.update_layout(title=None, xaxis={"title": "trial", **whole}, yaxis={"tickformat": ".1%"})
+    whole = _whole(searched.counting[-1].number)
+    figure.update_layout(title=None, xaxis={"title": "trial", **whole}, yaxis={"tickformat": PERCENT})
     figure.for_each_trace(lambda trace: trace.update(name=trace.name.replace("Best Value", "best so far")))
     baseline = best_baseline(searched.complete)
     if baseline is not None and baseline.val_accuracy is not None:
@@ -214,7 +219,11 @@ def parallel_coordinates(searched: Searched) -> Figure:
     low, spread = min(scores), (max(scores) - min(scores)) or 1.0
     for line, score in zip(lines, scores, strict=True):  # Optuna's palest lines cannot be seen on white
         line.line.color = sample_colorscale(FROM_LOW_TO_HIGH, (score - low) / spread)[0]
+        line.opacity = 0.8
     scale.marker.colorscale = FROM_LOW_TO_HIGH
+    order = sorted(range(len(lines)), key=scores.__getitem__)
+    figure.data = [*(lines[i] for i in order), scale]  # the best on top
+    figure.layout.xaxis.ticktext = ["accuracy", *sorted(searched.varied)]  # which Optuna cuts off
     figure.update_annotations(font={"color": GREY})
     width = 88 * (1 + len(searched.varied))
     figure.update_layout(title=None, plot_bgcolor=None, height=450, meta={MIN_WIDTH: width})
@@ -222,26 +231,29 @@ def parallel_coordinates(searched: Searched) -> Figure:
 
 
 def importances(searched: Searched) -> Figure:
-    """How much of what separates the best trials from the others goes with each value."""
-    if searched.lacks or len(searched.complete) < MIN_RANKED:
-        return (
-            searched.lacks
-            or f"Only {len(searched.complete)} trials are complete; fewer than {MIN_RANKED} tell nothing."
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the evaluator is new in Optuna
-            found = get_param_importances(_as_study(searched.all_complete), evaluator=PedAnovaImportanceEvaluator())
-    except (ValueError, RuntimeError) as error:
-        return f"Optuna cannot tell: {error}."
-    found = {name: share for name, share in found.items() if name in searched.varied}
-    if not found or not sum(found.values()):
+    """How much of what separates the best trials from the others goes with each value, and how sure that is.
+
+    The line at a bar holds it for nine of ten random halves of the trials.
+    """
+    complete = [trial for trial in searched.trials if trial.is_complete]
+    if searched.lacks or len(complete) < MIN_RANKED:
+        return searched.lacks or f"Only {len(complete)} trials are complete; fewer than {MIN_RANKED} tell nothing."
+    found = {name: share for name, share in _shares(complete).items() if name in searched.varied}
+    if not sum(found.values()):
         return "No value goes with the scores of the complete trials."
+    rng, size = random.Random(0), min(len(complete) // 2, MAX_HALF)
+    halves = [_shares(rng.sample(complete, size)) for _ in range(NUM_HALVES)]
     names = list(reversed(found))
+    spans_ = {name: sorted(half.get(name, 0.0) for half in halves)[1:-1] for name in names}
     figure = go.Figure(
         go.Bar(
             x=[found[name] for name in names],
-            y=names,
+            y=[f"{name} (n={sum(name in trial.params for trial in complete)})" for name in names],
+            error_x={
+                "array": [max(0.0, spans_[name][-1] - found[name]) for name in names],
+                "arrayminus": [max(0.0, found[name] - spans_[name][0]) for name in names],
+                "color": ORANGE,
+            },
             orientation="h",
             marker={"color": BLUE},
             hovertemplate="%{y}: %{x:.1%}<extra></extra>",
@@ -252,6 +264,16 @@ def importances(searched: Searched) -> Figure:
     return figure
 
 
+def _shares(trials: Sequence[Trial]) -> dict[str, float]:
+    """Optuna's importances, by name; none where it cannot tell."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the evaluator is new in Optuna
+            return get_param_importances(_as_study(trials), evaluator=PedAnovaImportanceEvaluator())
+    except (ValueError, RuntimeError):
+        return {}
+
+
 def slices(searched: Searched) -> dict[str, Figure]:
     """For each sampled name the scores over its values, with the baseline marked."""
     return {} if searched.lacks else {name: _slice(searched, name) for name in searched.varied}
@@ -259,26 +281,32 @@ def slices(searched: Searched) -> dict[str, Figure]:
 
 def _slice(searched: Searched, name: str) -> go.Figure:
     """Not Optuna's, whose points do not say which trial they are."""
-    having = [trial for trial in searched.complete if name in trial.params]
+    having = [trial for trial in searched.drawn if name in trial.params and trial.curve]
     range_ = having[0].ranges[name]
     is_choice = isinstance(range_, CategoricalDistribution)
+    groups = {
+        "pruned": (PRUNED_MARK, [trial for trial in having if trial.state == "pruned"]),
+        "complete": ({"color": BLUE}, [trial for trial in having if trial.is_complete and not trial.is_baseline]),
+        "baseline": (BASELINE_MARK, [trial for trial in having if trial.is_complete and trial.is_baseline]),
+    }
     figure = go.Figure()
-    for role, marker in (("trial", {"color": BLUE}), ("baseline", BASELINE_MARK)):
-        chosen = [trial for trial in having if trial.is_baseline == (role == "baseline")]
+    for state, (marker, chosen) in groups.items():
         figure.add_scatter(
-            x=[str(trial.params[name]) if is_choice else trial.params[name] for trial in chosen],
+            x=[_as_text(trial.params[name]) if is_choice else trial.params[name] for trial in chosen],
             y=[trial.val_accuracy for trial in chosen],
             text=[trial.label for trial in chosen],
             mode="markers",
             marker=marker,
-            hovertemplate="%{text}<br>%{x}: %{y:.2%}<extra></extra>",
+            hovertemplate=f"%{{text}}, {state}<br>{name}=%{{x}}<br>%{{y:.2%}}<extra></extra>",
         )
     axis: dict[str, object] = {"type": "log" if getattr(range_, "log", False) else "linear", "nticks": 6}
     if isinstance(range_, CategoricalDistribution):
-        axis = {"type": "category", "categoryorder": "array", "categoryarray": [str(each) for each in range_.choices]}
+        choices = [_as_text(each) for each in range_.choices]
+        axis = {"type": "category", "categoryorder": "array", "categoryarray": choices}
+        axis["range"] = [-0.5, len(choices) - 0.5]  # those that no trial was given, too
     figure.update_layout(
         xaxis={"title": name, **axis},
-        yaxis={"title": "accuracy", "tickformat": ".0%"},
+        yaxis={"title": "accuracy", "tickformat": PERCENT},
         height=280,
         showlegend=False,
         hovermode="closest",
@@ -286,19 +314,27 @@ def _slice(searched: Searched, name: str) -> go.Figure:
     return figure
 
 
+def _as_text(value: object) -> str:
+    """Of a choice; plotly reads texts as HTML."""
+    return str(value).replace("&", "&amp;").replace("<", "&lt;")
+
+
 def costs(searched: Searched) -> dict[CostName, Figure]:
     """Accuracy against what a trial costs, with the trials that no other beats in both; costs that vary."""
     found: dict[CostName, Figure] = {}
-    complete = [trial for trial in searched.trials if trial.counts]
     for cost, title in COST_TITLES.items():
-        priced = [(price, trial) for trial in complete if (price := trial.cost(cost)) is not None]
-        if len({price for price, _ in priced}) < 2:
+        priced = [trial for trial in searched.complete if trial.cost(cost) is not None]
+        if len({trial.cost(cost) for trial in priced}) < 2:
             continue
-        front = pareto_front(complete, cost)
-        drawn = {trial.number for trial in searched.drawn}
+        front = pareto_front(searched.trials, cost)
+        others = [trial for trial in priced if not trial.is_baseline]
         figure = go.Figure()
-        _add_priced(figure, "trials", [t for _, t in priced if t.number in drawn and not t.is_baseline], cost)
-        _add_priced(figure, "baseline", [t for _, t in priced if t.is_baseline], cost)
+        _add_priced(figure, "trials", [t for t in others if t.counts], {"color": SKY, "size": 7}, cost)
+        _add_priced(figure, "over a limit", [t for t in others if not t.counts], OVER_MARK, cost)
+        _add_priced(figure, "baseline", [t for t in priced if t.is_baseline], BASELINE_MARK, cost)
+        limit = searched.trials[0].goal.limits.given.get(cost)
+        if limit is not None:
+            figure.add_vline(x=limit, line={"dash": "dash", "color": GREY})
         figure.add_scatter(
             x=[trial.cost(cost) for trial in front],
             y=[trial.val_accuracy for trial in front],
@@ -311,22 +347,25 @@ def costs(searched: Searched) -> dict[CostName, Figure]:
         )
         figure.update_layout(
             xaxis={"title": title, **({} if cost == "seconds" else {"tickformat": "~s"})},
-            yaxis={"title": "validation accuracy", "tickformat": ".1%"},
+            yaxis={"title": "validation accuracy", "tickformat": PERCENT},
             hovermode="closest",
         )
         found[cost] = figure
     return found
 
 
-def _add_priced(figure: go.Figure, name: str, trials: Sequence[Trial], cost: CostName) -> None:
-    mark = BASELINE_MARK if name == "baseline" else {"color": SKY, "size": 7}
+def _add_priced(
+    figure: go.Figure, name: str, trials: Sequence[Trial], mark: Mapping[str, object], cost: CostName
+) -> None:
+    if not trials:
+        return
     figure.add_scatter(
         x=[trial.cost(cost) for trial in trials],
         y=[trial.val_accuracy for trial in trials],
         text=[trial.label for trial in trials],
         name=name,
         mode="markers",
-        marker=mark,
+        marker=dict(mark),
         hovertemplate="%{text}<br>%{x:,.4~g}: %{y:.2%}<extra></extra>",
     )
 
@@ -337,7 +376,7 @@ def timeline(searched: Searched) -> Figure:
     moved, pauses = without_pauses(spans(searched.trials))
     found = [span for span in moved if span.trial in drawn]
     if not found:
-        return "The workers of this search measured no times; it was run by an older version."
+        return "No worker told of its times: no trial got to the end of an epoch, or an older version ran them."
     workers = {worker: f"worker {i}" for i, worker in enumerate(dict.fromkeys(span.worker for span in found), start=1)}
     figure = go.Figure()
     for part in PARTS:
@@ -347,18 +386,18 @@ def timeline(searched: Searched) -> Figure:
                 x=[round(span.seconds, 3) for span in own],
                 y=[workers[span.worker] for span in own],
                 base=[round(span.start, 3) for span in own],
-                text=[f"trial {span.trial}" for span in own],
+                text=[f"trial {span.trial}: {part}, {span.seconds:.2f} s" for span in own],
                 textposition="none",
                 name=part,
                 orientation="h",
                 marker={"color": PART_COLORS[part], "line": {"width": 0}},
-                hovertemplate=f"%{{text}}: {part}, %{{x:.2f}} s<extra></extra>",
+                hovertemplate="%{text}<extra></extra>",  # of a bar with a base, x is where it ends
             )
     for pause in pauses:
         figure.add_vline(x=pause.after, line={"dash": "dash", "color": VERMILION})
     figure.update_layout(
         barmode="overlay",
-        xaxis={"title": "seconds, without pauses" if pauses else "seconds"},
+        xaxis={"title": "seconds, without pauses" if pauses else "seconds", "tickformat": ",d"},
         yaxis={"autorange": "reversed"},
         height=160 + 30 * len(workers),
         hovermode="closest",
@@ -368,19 +407,19 @@ def timeline(searched: Searched) -> Figure:
 
 def comparison(groups: pd.DataFrame) -> Figure:
     """The best score of each architecture with each schedule, from comparison.py's groups by both, of one task."""
-    complete = groups[groups["completed"] > 0].infer_objects()
-    if len(complete) < 2:
+    if (groups["completed"] > 0).sum() < 2:
         return "Fewer than two pairs of an architecture and a schedule have a complete trial, so nothing is compared."
-    wide = complete.pivot_table(index="model", columns="schedule", values="best")
+    wide = groups.infer_objects().pivot(index="model", columns="schedule")
     figure = go.Figure(
         go.Heatmap(
-            z=wide.to_numpy(),
-            x=list(wide.columns),
-            y=list(wide.index),
+            z=wide["best"].to_numpy(),
+            x=list(wide["best"].columns),
+            y=list(wide["best"].index),
+            text=wide["completed"].to_numpy(),
             colorscale="Cividis",
-            texttemplate="%{z:.1%}",
+            texttemplate="%{z:.1%}<br>of %{text}",
             hoverongaps=False,
-            hovertemplate="%{y}, %{x}: %{z:.2%}<extra></extra>",
+            hovertemplate="%{y}, %{x}: %{z:.2%}, best of %{text} complete trials<extra></extra>",
             showscale=False,
         )
     )
@@ -388,7 +427,7 @@ def comparison(groups: pd.DataFrame) -> Figure:
         xaxis={"title": "schedule"},
         yaxis={"title": "architecture"},
         height=200 + 50 * len(wide),
-        meta={MIN_WIDTH: 140 + 64 * len(wide.columns)},
+        meta={MIN_WIDTH: 140 + 64 * len(wide["best"].columns)},
     )
     figure.update_yaxes(automargin=True)
     return figure

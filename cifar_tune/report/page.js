@@ -87,6 +87,24 @@ dark.addEventListener("change", () => {
   for (const element of document.querySelectorAll(".figure[data-drawn]"))
     Plotly.relayout(element.querySelector("div"), { template: template() });
 });
+const PAPER_WIDTH = 680; // pixels, of what fits on a page
+
 addEventListener("beforeprint", () => {
-  for (const element of document.querySelectorAll(".figure:not([data-drawn])")) draw(element);
+  for (const element of document.querySelectorAll(".figure")) {
+    if (!element.dataset.drawn) draw(element);
+    Plotly.relayout(element.querySelector("div"), { width: PAPER_WIDTH });
+  }
 });
+addEventListener("afterprint", () => {
+  for (const element of document.querySelectorAll(".figure"))
+    Plotly.relayout(element.querySelector("div"), { width: null, autosize: true });
+});
+
+// Links within the page: where it is shown inside another, as MLflow does, it has no address to go to.
+
+for (const link of document.querySelectorAll('a[href^="#"]')) {
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    document.getElementById(link.hash.slice(1)).scrollIntoView();
+  });
+}

@@ -4,7 +4,7 @@ The file is page.html, filled in by Jinja with page.css, page.js and plotly's ow
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import plotly.io
 from jinja2 import Environment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from cifar_tune.pruning import pruning_by_rung
@@ -22,13 +22,15 @@ from cifar_tune.report import figures
 from cifar_tune.report.comparison import documents, grouped
 from cifar_tune.report.figures import MIN_WIDTH, Figure, Searched
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import TASK, footnotes, leaderboard
-from cifar_tune.report.sentences import pruning_caption, pruning_sentence, told_cost, told_search
-from cifar_tune.report.text import NOTHING, PRUNING_HEADERS, format_value, pruning_rows
+from cifar_tune.report.leaderboard import BAND, MARKS, TASK, footnotes, leaderboard
+from cifar_tune.report.sentences import pruning_caption, pruning_sentence, told_cost, told_difference, told_search
+from cifar_tune.report.text import HEADERS, NOTHING, PRUNING_HEADERS, format_value, pruning_rows
 from cifar_tune.report.timing import describe_time, spans
 from cifar_tune.search.trial import COMPLETE_STATES, Trial
 
 MAX_ROWS = 1000  # of a leaderboard on the page
+LAST = ("epochs", "seconds", "let_through", "num_parameters", "num_macs")
+FIRST = ("rank", "trial", "search", "state", "val_accuracy", "gain", "verdict", *BAND, *MARKS)  # columns
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def render_page(found: Findings) -> str:
             for index, (name, trials) in enumerate(searches.items())
         ],
         documents=_table(documents(found)),
-        notes=footnotes(frame),
+        notes=[_with_code(note) for note in footnotes(frame)],
     )
 
 
@@ -100,14 +102,15 @@ def _task(
     """What may be compared: a data set and a number of training images."""
     dataset, images = task[0], None if pd.isna(task[1]) else int(task[1])
     title = f"Leaderboard on {dataset}" + (f", {images:,} training images" if images else "")
-    trials = [trial for found in searches.values() for trial in found]
-    same = [t for t in trials if (t.recipe.dataset, t.recipe.train_images) == (dataset, images)]
+    baselines = {(t.search, t.number) for found in searches.values() for t in found if t.is_baseline}
+    constant = _same(rows)
     groups = grouped(rows, "model", "schedule")
     return {
         "id": f"leaderboard-{index}",
         "title": title,
         "states": list(dict.fromkeys(rows["state"])),
-        "leaderboard": _leaderboard(rows.head(MAX_ROWS), {(t.search, t.number) for t in same if t.is_baseline}),
+        "leaderboard": _leaderboard(rows.head(MAX_ROWS), baselines, constant),
+        "same": ", ".join(f"{_title(name)} {value}" for name, value in constant.items()),
         "left_out": _left_out(len(rows)),
         "comparison": _table(groups.drop(columns=TASK)),
         "comparison_figure": _drawn(figures.comparison(groups)),
@@ -130,6 +133,7 @@ def _search(index: int, searched: Searched, said: str) -> dict[str, Any]:
         "id": f"search-{index}",
         "name": name,
         "headline": _unbroken(said),
+        "difference": told_difference(trials),
         "cost": told_cost(trials),
         "drawn": _sampled(searched),
         "lacks": searched.lacks,
@@ -152,6 +156,12 @@ def _unbroken(sentence: str) -> str:
     return sentence.replace(" %", "\u00a0%")
 
 
+def _with_code(sentence: str) -> Markup:
+    """What stands between backticks as code."""
+    parts = [escape(part) for part in sentence.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
+
+
 def _sampled(searched: Searched) -> str:
     if len(searched.drawn) == len(searched.trials):
         return ""
@@ -161,16 +171,25 @@ def _sampled(searched: Searched) -> str:
     )
 
 
-def _leaderboard(frame: pd.DataFrame, baselines: set[tuple[str, int]]) -> PageTable:
-    """Without the columns that are empty, and those that the title or another column tells."""
-    told = [*TASK, *(f"{column}/name" for column in frame.columns)]
-    shown = frame[[column for column in frame.columns if frame[column].notna().any() and column not in told]]
+def _leaderboard(frame: pd.DataFrame, baselines: Set[tuple[str, int]], constant: Collection[str]) -> PageTable:
+    """What a trial found, then what it is; without the columns that are empty, constant or told by another."""
+    told = {*TASK, *constant, *(f"{column}/name" for column in frame.columns)}
+    known = [column for column in frame.columns if frame[column].notna().any() and column not in told]
+    between = [column for column in known if column not in {*FIRST, *LAST}]
+    shown = frame[[column for column in (*FIRST, *between, *LAST) if column in known]]
     columns, rows = _columns(shown), []
-    for row, cells in zip(shown.to_dict("records"), _cells(shown, columns), strict=True):
+    for row, cells in zip(frame.to_dict("records"), _cells(shown, columns), strict=True):
         is_baseline = (row["search"], row["trial"]) in baselines
         kind = "baseline" if is_baseline else "" if row["state"] in COMPLETE_STATES else "cut"
         rows.append(Row(cells, str(row["state"]), kind))
     return PageTable(columns, rows)
+
+
+def _same(frame: pd.DataFrame) -> dict[str, str]:
+    """What is the same in all rows, of what trials could differ in."""
+    names = ("search", "model", "schedule", "optimizer", "num_parameters", "num_macs")
+    is_same = len(frame) > 1
+    return {name: format_value(name, frame[name].iloc[0]) for name in names if is_same and frame[name].nunique() == 1}
 
 
 def _table(frame: pd.DataFrame) -> PageTable:
@@ -179,7 +198,12 @@ def _table(frame: pd.DataFrame) -> PageTable:
 
 
 def _columns(frame: pd.DataFrame) -> list[Column]:
-    return [Column(str(name).replace("_", " "), _is_number(frame[name])) for name in frame.columns]
+    return [Column(_title(str(name)), _is_number(frame[name])) for name in frame.columns]
+
+
+def _title(name: str) -> str:
+    """A header of text.py's in one line; a searched value is called as everywhere."""
+    return HEADERS.get(name, name).replace("-\n", "").replace("\n", " ")
 
 
 def _cells(frame: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from cifar_tune.confirmation import Confirmation
 from cifar_tune.cost import format_hours
 from cifar_tune.pruning import RungFindings, num_top
+from cifar_tune.recipe import Value, field_of
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import baseline_accuracy, best_baseline, best_trial, gain_in_points, pareto_front
 from cifar_tune.report.timing import clock_seconds, most_at_a_time, spans
@@ -41,7 +42,7 @@ def _outcome(trials: Sequence[Trial], *, is_confirmed: bool) -> str:
         states = [f"{count} {state}" for state, count in Counter(told_state(trial) for trial in trials).items()]
         within = " within its limits" if any(trial.is_complete for trial in trials) else ""
         return f"No trial has completed{within}: {', '.join(states)}." if states else "No trial has completed."
-    said = f"Best of {len(trials)} trials: trial {best.number} with {100 * best.val_accuracy:.2f} %"
+    said = f"Best of {_counted(trials)}: trial {best.number} with {100 * best.val_accuracy:.2f} %"
     gain = gain_in_points(best, baseline)
     if gain is None or baseline is None:
         return f"{said}; the baseline has not completed, so there is no gain to state."
@@ -51,8 +52,36 @@ def _outcome(trials: Sequence[Trial], *, is_confirmed: bool) -> str:
     against = f"the baseline's {100 * baseline:.2f} %" + (", which is over a limit" if is_over else "")
     num_images = best.recipe.num_val_images
     margin = 100 * sampling_margin(best.val_accuracy, baseline, num_images)
-    doubt = "" if is_confirmed else f", unconfirmed; chance in the {num_images:,} images alone: up to ±{margin:.2f}"
-    return f"{said}, {gain:+.2f} points over {against} (one run each{doubt})."
+    open_ = f", unconfirmed: the choice of the {num_images:,} images alone leaves ±{margin:.2f} open, at 95 %"
+    told = f"{gain:+.2f} points over" if gain >= 0 else f"{-gain:.2f} points below"
+    return f"{said}, {told} {against} (one run each{'' if is_confirmed else open_})."
+
+
+def _counted(trials: Sequence[Trial]) -> str:
+    """`12 trials (5 complete, 2 interrupted)`."""
+    parts = Counter("complete" if t.is_complete else t.state for t in trials if t.is_complete or not t.is_over)
+    told = [f"{count:,} {state}" for state, count in parts.items() if count < len(trials)]
+    number = "1 trial" if len(trials) == 1 else f"{len(trials):,} trials"
+    return f"{number} ({', '.join(told)})" if told else number
+
+
+def told_difference(trials: Sequence[Trial]) -> str:
+    """Which searched values the best trial has that the baseline has not, with the baseline's, in a sentence."""
+    best, baseline = best_trial(trials), best_baseline(trials)
+    if best is None or baseline is None or best.is_baseline:
+        return ""
+    searched = {field_of(name) for name in best.params}
+    ours, theirs = best.recipe.flatten(), baseline.recipe.flatten()
+    told = [
+        f"{name}={_short(value)}" + (f" ({_short(theirs[name])})" if name in theirs else "")
+        for name, value in ours.items()
+        if name in searched and theirs.get(name) != value
+    ]
+    return f"Unlike the baseline it has {', '.join(told)}." if told else ""
+
+
+def _short(value: Value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _confirmed(trials: Sequence[Trial], confirmation: Confirmation | None) -> str:
@@ -86,8 +115,8 @@ def _at_cost(trial: Trial, minimize: CostName) -> str:
 def told_cost(trials: Sequence[Trial]) -> str:
     """What finding it took, in a sentence."""
     training, baseline = sum(trial.seconds for trial in trials), best_baseline(trials)
-    said = f"It took {len(trials):,} trials, {sum(trial.epochs for trial in trials):,} epochs and "
-    said += f"{format_hours(training)} of training"
+    epochs = sum(trial.epochs for trial in trials)
+    said = f"It took {epochs:,} epochs, {format_hours(training)} of training and validation"
     if baseline is not None and baseline.seconds:
         said += f", as much as {training / baseline.seconds:,.1f} runs of the baseline"
     found = spans(trials)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -25,7 +25,14 @@ from cifar_tune.report.leaderboard import (
     gain_in_points,
     leaderboard,
 )
-from cifar_tune.report.sentences import pruning_caption, pruning_sentence, told_cost, told_search, told_state
+from cifar_tune.report.sentences import (
+    pruning_caption,
+    pruning_sentence,
+    told_cost,
+    told_difference,
+    told_search,
+    told_state,
+)
 from cifar_tune.search import times
 from cifar_tune.search.goal import format_cost
 from cifar_tune.search.schedulers import LET_THROUGH
@@ -37,13 +44,16 @@ Format = Literal["table", "csv", "json", "markdown"]
 ACCURACIES = ("best", "mean", "mean_low", "mean_high")  # of groups of trials
 COUNTS = ("num_parameters", "rank", "trial", "epochs", "let_through", "train_images", "trials", "completed", "runs")
 PRUNING_HEADERS = ("rung", "schedules", "stopped", "epochs saved", "seconds saved", "rank correlation", "missed")
+ALWAYS = ("rank", "search", "trial", "state", "val_accuracy", "gain")  # shown however narrow a terminal is
+PADDING = 2  # between columns
+NARROW = 100  # characters, under which a table that does not fit is written as a list
 MAX_ROWS = 500  # of a table in a terminal; more would take longer to draw than to find out
 NOTHING = "-"
 HEADERS = {  # two lines, where a terminal is narrow
     "val_accuracy": "val\naccuracy",
     "let_through": "let through\nat epoch",
     "num_parameters": "para-\nmeters",
-    "num_macs": "multiply-\nadds",
+    "num_macs": "multiply\nadds",
     "confirmed_gain": "confirmed\ngain",
     "gain_low": "from",
     "gain_high": "to",
@@ -52,6 +62,7 @@ HEADERS = {  # two lines, where a terminal is narrow
     "train_images": "training\nimages",
     "mean_low": "95 %\nfrom",
     "mean_high": "to",
+    "best_trial": "best\ntrial",
 }
 
 
@@ -76,7 +87,11 @@ def format_frame(frame: pd.DataFrame, kind: Format) -> str:
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return [{str(name): value for name, value in row.items()} for row in rows]
+    return [_named(row) for row in rows]
+
+
+def _named(row: Mapping[Hashable, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in row.items()}
 
 
 def _documents(frame: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
@@ -115,7 +130,8 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
     told += [state for state in cells["state"][:1] if "state" in constant and state != "completed"]
     told += [f"{images} training images" for images in cells["train_images"][:1] if images != NOTHING]
     repeated = [f"{column}/name" for column in ("model", "schedule", "optimizer")]  # the columns before say it
-    hidden = {*constant, *repeated} - {"val_accuracy"}
+    empty = {column for column in cells if frame[column].isna().all()} - {"gain"}
+    hidden = {*constant, *repeated, *empty} - {"val_accuracy"}
     columns, left_out = _fitting({column: cells[column] for column in cells if column not in hidden}, width)
     said = [f"not shown for want of width: {', '.join(left_out)}"] if left_out else []
     if len(rows) < len(frame):
@@ -135,32 +151,39 @@ def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = No
     return table
 
 
-def as_plain_table(frame: pd.DataFrame, title: str) -> Table:
-    """Any frame for a terminal, with lines that wrap where it is narrow."""
+def as_plain_table(frame: pd.DataFrame, title: str, width: int) -> list[Table]:
+    """Any frame for a terminal of `width` characters, with lines that wrap; where it is narrow, a list for each row."""
+    cells = {name: [format_value(name, value) for value in frame[name]] for name in map(str, frame.columns)}
+    if width < NARROW and sum(_widths(cells).values()) > width + PADDING:
+        rows = frame.to_dict("records")
+        return [_pairs(f"\n{title}, {i} of {len(rows)}", _named(row), set()) for i, row in enumerate(rows, start=1)]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in map(str, frame.columns):
+    for name in cells:
         numeric = all(isinstance(value, int | float) for value in frame[name].dropna())
         table.add_column(HEADERS.get(name, name), justify="right" if numeric else "left", header_style="bold")
-    for row in frame.to_dict("records"):
-        table.add_row(*(format_value(str(name), value) for name, value in row.items()))
-    return table
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*row)
+    return [table]
 
 
 def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> tuple[list[str], list[str]]:
-    """The columns that fit, in order, and the names of those that do not: searched values, and what a cost repeats."""
-    fixed = {*COLUMNS, *MARKS, *BAND} - {"num_macs"}
-    widths = {
-        column: 2 + max(len(text) for text in [*values, *HEADERS.get(column, column).split("\n")])
+    """The columns that fit, in order, and the names of those that do not; those that are worth most come first."""
+    searched = [column for column in cells if column not in {*COLUMNS, *MARKS, *BAND}]
+    by_worth = [*ALWAYS, "verdict", *BAND, *MARKS, "epochs", "model", "schedule", "optimizer", *searched, *COLUMNS]
+    widths, left, kept = _widths(cells), width + PADDING, set()
+    for column in dict.fromkeys(column for column in by_worth if column in cells):
+        if widths[column] <= left or column in ALWAYS:
+            kept.add(column)
+            left -= widths[column]
+    return [column for column in cells if column in kept], [column for column in cells if column not in kept]
+
+
+def _widths(cells: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Of columns, with the space between them."""
+    return {
+        column: PADDING + max(len(text) for text in [*values, *HEADERS.get(column, column).split("\n")])
         for column, values in cells.items()
     }
-    used = sum(width for column, width in widths.items() if column in fixed)
-    left_out = []
-    for column in [column for column in cells if column not in fixed]:
-        used += widths[column]
-        if used > width:
-            used -= widths[column]
-            left_out.append(column)
-    return [column for column in cells if column not in left_out], left_out
 
 
 def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
@@ -196,7 +219,8 @@ def render(found: Findings, width: int) -> list[Table | Text]:
     tables = [as_table(task, title, width, limit=MAX_ROWS) for _, task in frame.groupby(TASK, dropna=False)]
     parts: list[Table | Text] = [*tables]
     for name, trials in searches.items():
-        parts += [Text(f"\n{name}: {told_search(found, name)} {told_cost(trials)}"), *describe_pruning(trials)]
+        said = f"{told_search(found, name)} {told_difference(trials)} {told_cost(trials)}"
+        parts += [Text(f"\n{name}: {' '.join(said.split())}"), *describe_pruning(trials)]
     return [*parts, *(Text(f"\n{sentence}.", style="dim") for sentence in footnotes(frame))]
 
 
