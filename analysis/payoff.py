@@ -3,8 +3,8 @@
     uv run python analysis/payoff.py [--store FOLDER] [--output payoff.png]
 
 The gain of the best trial so far over the baseline, after so many seconds of training over all workers, and after so
-many times what the baseline took. Gains of one run each are optimistic; where `cifar-tune confirm` has judged the best, its
-verdict stands beside them.
+many times what the baseline took. Gains of one run each are optimistic; where `cifar-tune confirm` has judged the best,
+its verdict stands beside them.
 """
 
 import pandas as pd

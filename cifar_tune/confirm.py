@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cifar_tune.confirmation import METHOD, Confirmation, read_confirmation
 from cifar_tune.errors import UserError
-from cifar_tune.execution import EXIT_FAILED, Means, log_page, opened_reruns, tell_ending, train_reruns
+from cifar_tune.execution import EXIT_FAILED, Means, log_outcome, opened_reruns, tell_ending, train_reruns
 from cifar_tune.provenance import as_typed
 from cifar_tune.recipe import Recipe
 from cifar_tune.report.leaderboard import best_baseline
@@ -44,7 +44,7 @@ def confirm_search(store: Store, search: str, options: ConfirmOptions, console: 
                 ending = "interrupted"
             if ending != "complete":
                 return tell_ending(ending, console)
-            log_page(store, search)
+            log_outcome(store, search)
     found = read_confirmation(store, search)
     assert found is not None
     out = output_console(sys.stdout)

@@ -20,7 +20,7 @@ from cifar_tune.evaluation import (
     read_evaluation,
     watched_epochs,
 )
-from cifar_tune.execution import Means, log_page, opened_reruns, tell_ending, train_reruns
+from cifar_tune.execution import Means, log_outcome, opened_reruns, tell_ending, train_reruns
 from cifar_tune.images import Images
 from cifar_tune.provenance import as_typed
 from cifar_tune.report.leaderboard import best_baseline, best_trial
@@ -62,7 +62,7 @@ def evaluate_search(store: Store, search: str, options: EvaluateOptions, console
             if code:
                 return code
             write_attribute(store, record.name, TOLD, True)
-            log_page(store, search)
+            log_outcome(store, search)
     found = read_evaluation(store, search)
     assert found is not None
     out = output_console(sys.stdout)

@@ -19,7 +19,7 @@ from cifar_tune.execution import (
     execute,
     kept_if_started,
     load_data,
-    log_page,
+    log_outcome,
     tell_ending,
     warn_of_changed_versions,
 )
@@ -103,7 +103,7 @@ def run_search(space: Space, store: Store, name: str, options: RunOptions, conso
         code = tell_ending(ending, console)
         if ending != "interrupted":
             _conclude(record, store, options)
-            log_page(store, name)
+            log_outcome(store, name)
         return _exit_code(record, console) if ending == "complete" else code
 
 

@@ -27,6 +27,7 @@ from cifar_tune.errors import UserError
 from cifar_tune.images import TrainingData
 from cifar_tune.report.leaderboard import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.search import times
+from cifar_tune.search.schedulers import RUNGS
 from cifar_tune.search.trial import State, Trial
 from cifar_tune.store import Store
 
@@ -38,8 +39,10 @@ SEARCH_ID_TAG = "cifar_tune.search_id"
 MAX_NAME = 60  # characters of what is told of a trial's values in its run's name
 MAX_METRICS_PER_BATCH = 1000  # MLflow's own limit
 MAX_RUNS_PER_COMMAND = 500  # an argument has at most 128 KiB
+UNTOLD = (times.PREFIX, RUNGS)  # facts that are no tags: the report adds them up
 KIND_TAG = "mlflow.experimentKind"  # for which the UI shows runs and charts first, and not traces
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
+RULE = "\n\n***\n\n"  # in a description, between what came of a search and what it is
 
 STATUSES: dict[State, str] = {
     "running": "RUNNING",
@@ -90,13 +93,14 @@ class Tracker:
         self._client = MlflowClient(tracking_url(store))
         self._search = search
         self._run_ids = run_ids
-        self._own = {**tags, SEARCH_TAG: search, SEARCH_ID_TAG: run_ids.id}
+        self._tags = tags
+        self._own = {SEARCH_TAG: search, SEARCH_ID_TAG: run_ids.id}
         self._experiment_id = _experiment(self._client, store, data.dataset)
         self._dataset = DatasetInput(
             DatasetEntity(data.dataset, data.digest[:36], "cifar-tune", f"{len(data.train)} + {len(data.val)} images")
         )
         known = find_runs(self._client, run_ids.id)
-        parents = [run for run in known if PARENT_TAG not in run.data.tags]
+        parents = _parents(known)
         self._parent_id: str | None = parents[0].info.run_id if parents else None
         self._description = description
         self._trials: dict[int, Trial] = {}
@@ -112,7 +116,7 @@ class Tracker:
         }
 
     def _start_parent(self) -> str:
-        tags = {**self._own, NOTE_TAG: self._description}
+        tags = {**self._tags, **self._own, NOTE_TAG: self._description}
         run = self._client.create_run(self._experiment_id, run_name=self._search, tags=tags)
         self._client.log_inputs(run.info.run_id, [self._dataset])
         return str(run.info.run_id)
@@ -206,7 +210,7 @@ class Tracker:
         if trial.is_over and is_new and score is not None and scores[-1:] != [score]:
             # Of a network that broke down, or was set back to its best epoch; last, so that it is the run's value.
             self._client.log_batch(shown.run_id, metrics=[Metric("val_accuracy", score, now + 1, trial.epochs)])
-        facts = {name: str(value) for name, value in trial.facts.items() if not name.startswith(times.PREFIX)}
+        facts = {name: str(value) for name, value in trial.facts.items() if not name.startswith(UNTOLD)}
         tags = {STATE_TAG: trial.state, **facts}
         if trial.over_limits:
             tags["over_limits"] = ", ".join(trial.over_limits)
@@ -269,7 +273,7 @@ def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
 
 def find_parent(client: MlflowClient, search_id: str) -> Run:
     """The run of a search as a whole, which there is once a trial has started."""
-    (parent,) = (run for run in find_runs(client, search_id) if PARENT_TAG not in run.data.tags)
+    (parent,) = _parents(find_runs(client, search_id))
     return parent
 
 
@@ -287,20 +291,33 @@ def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, 
     """Files and figures of a search as a whole, on its parent run; nowhere if this server was never told of it."""
     client = MlflowClient(tracking_url(store))
     now = int(time.time() * 1000)
-    for run in find_runs(client, search_id):
-        if PARENT_TAG not in run.data.tags:
-            client.log_artifacts(run.info.run_id, str(folder))
-            figures = [Metric(name, value, now, 0) for name, value in metrics.items()]
-            client.log_batch(run.info.run_id, metrics=figures)
+    for run in _parents(find_runs(client, search_id)):
+        client.log_artifacts(run.info.run_id, str(folder))
+        figures = [Metric(name, value, now, 0) for name, value in metrics.items()]
+        client.log_batch(run.info.run_id, metrics=figures)
+
+
+def tell_outcome(store: Store, search_id: str, said: str) -> None:
+    """Put what came of a search above what its run says it is, in Markdown, in place of what was said before."""
+    client = MlflowClient(tracking_url(store))
+    for run in _parents(find_runs(client, search_id)):
+        about = run.data.tags.get(NOTE_TAG, "").rpartition(RULE)[2]
+        client.set_tag(run.info.run_id, NOTE_TAG, f"{said}{RULE}{about}")
+
+
+def _parents(runs: Sequence[Run]) -> list[Run]:
+    """Those of searches as wholes."""
+    return [run for run in runs if PARENT_TAG not in run.data.tags]
 
 
 def delete_runs(store: Store, search_id: str) -> int:
     """Remove a search's runs for good, with the models that they logged; how many runs there were."""
     url = tracking_url(store)
     client = MlflowClient(url)
-    for run in find_runs(client, search_id):
-        if PARENT_TAG not in run.data.tags:
-            _delete_models(client, run)
+    runs = find_runs(client, search_id)
+    for run in _parents(runs):
+        _delete_models(client, run)
+    for run in runs:
         client.delete_run(run.info.run_id)
     run_ids = [run.info.run_id for run in find_runs(client, search_id, ViewType.ALL)]
     for start in range(0, len(run_ids) if url == store.mlflow_url else 0, MAX_RUNS_PER_COMMAND):

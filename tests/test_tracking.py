@@ -14,7 +14,7 @@ from cifar_tune.images import TrainingData
 from cifar_tune.recipe import Recipe
 from cifar_tune.search.trial import State, Trial
 from cifar_tune.store import Store, open_store
-from cifar_tune.tracking import STATUSES, Tracker, delete_runs, find_runs, tracking_url
+from cifar_tune.tracking import STATUSES, Tracker, delete_runs, find_runs, tell_outcome, tracking_url
 
 RECIPE = Recipe(
     dataset="shapes",
@@ -264,6 +264,13 @@ def test_the_parent_run_has_the_best_score_and_its_gain_whenever_they_change(roo
     assert room.parent().data.metrics == {"best_val_accuracy": 0.8, "gain": pytest.approx(30)}
     history = room.client.get_metric_history(room.parent().info.run_id, "best_val_accuracy")
     assert [(metric.step, metric.value) for metric in history] == [(1, 0.7), (5, 0.8)]
+
+
+def test_what_came_of_a_search_stands_above_what_it_is(room: Room) -> None:
+    room.update(room.tracker("What it is.\n\nAt length."), trial(0, "completed", (0.5,)))
+    for said in ("Best of 1 trial.", "Best of 2 trials."):
+        tell_outcome(room.store, room.run_ids.id, said)
+    assert room.parent().data.tags["mlflow.note.content"] == "Best of 2 trials.\n\n***\n\nWhat it is.\n\nAt length."
 
 
 def test_a_search_in_which_no_trial_started_leaves_no_run(room: Room) -> None:

@@ -95,7 +95,8 @@ class Reruns(Space):
         """Whose trials, with which seeds."""
         seeds = ", ".join(map(str, self.design.seeds))
         finalists = ", ".join(map(str, self.design.finalists))
-        return f"Trials {finalists} and the baseline, trial {self.design.baseline}, again with the seeds {seeds}."
+        trials = "Trial" if len(self.design.finalists) == 1 else "Trials"
+        return f"{trials} {finalists} and the baseline, trial {self.design.baseline}, again with the seeds {seeds}."
 
 
 def open_reruns(store: Store, search: str, kind: Kind, count: int, design: Design) -> Record:
