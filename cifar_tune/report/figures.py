@@ -299,7 +299,8 @@ def _slice(searched: Searched, name: str) -> go.Figure:
             marker=marker,
             hovertemplate=f"%{{text}}, {state}<br>{name}=%{{x}}<br>%{{y:.2%}}<extra></extra>",
         )
-    axis: dict[str, object] = {"type": "log" if getattr(range_, "log", False) else "linear", "nticks": 6}
+    is_log = getattr(range_, "log", False)
+    axis: dict[str, object] = {"type": "log", "tickangle": 0} if is_log else {"type": "linear", "nticks": 6}
     if isinstance(range_, CategoricalDistribution):
         choices = [_as_text(each) for each in range_.choices]
         axis = {"type": "category", "categoryorder": "array", "categoryarray": choices}

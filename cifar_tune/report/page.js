@@ -92,7 +92,8 @@ const PAPER_WIDTH = 680; // pixels, of what fits on a page
 addEventListener("beforeprint", () => {
   for (const element of document.querySelectorAll(".figure")) {
     if (!element.dataset.drawn) draw(element);
-    Plotly.relayout(element.querySelector("div"), { width: PAPER_WIDTH });
+    const width = element.closest(".grid") ? PAPER_WIDTH / 2 : PAPER_WIDTH;
+    Plotly.relayout(element.querySelector("div"), { width });
   }
 });
 addEventListener("afterprint", () => {
