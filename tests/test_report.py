@@ -461,7 +461,7 @@ def test_cells_are_written_as_people_write_them(name: str, value: Value, text: s
             [trial(0, 0.5), trial(1, 0.62345)],
             # Two shares of 500 images: 1.96 * sqrt((0.62345 * 0.37655 + 0.25) / 500) = 0.0610
             "Best of 2 trials: trial 1 with 62.34 %, +12.34 points over the baseline's 50.00 % "
-            "(one run each, unconfirmed: the choice of the 500 images alone leaves ±6.10 open, at 95 %).",
+            "(one run each, unconfirmed: the choice of the 500 images alone leaves up to ±6.10 open, at 95 %).",
         ),
         (
             [trial(0, 0.5), trial(1, 0.4), trial(2, 0.5, "interrupted")],

@@ -52,7 +52,7 @@ def _outcome(trials: Sequence[Trial], *, is_confirmed: bool) -> str:
     against = f"the baseline's {100 * baseline:.2f} %" + (", which is over a limit" if is_over else "")
     num_images = best.recipe.num_val_images
     margin = 100 * sampling_margin(best.val_accuracy, baseline, num_images)
-    open_ = f", unconfirmed: the choice of the {num_images:,} images alone leaves ±{margin:.2f} open, at 95 %"
+    open_ = f", unconfirmed: the choice of the {num_images:,} images alone leaves up to ±{margin:.2f} open, at 95 %"
     told = f"{gain:+.2f} points over" if gain >= 0 else f"{-gain:.2f} points below"
     return f"{said}, {told} {against} (one run each{'' if is_confirmed else open_})."
 
