@@ -202,7 +202,7 @@ def _report_trial(found: Mapping[str, "Sequence[Trial]"], number: int, store: "S
     ((name, trials),) = found.items()
     numbers = [trial.number for trial in trials]
     if number not in numbers:
-        gaps = "" if len(numbers) > max(numbers) - min(numbers) else ", with gaps where recipes were refused"
+        gaps = "" if len(numbers) > max(numbers) - min(numbers) else ", with gaps"
         raise UserError(f"{name} has no trial {number}; it has {min(numbers)} to {max(numbers)}{gaps}.")
     for part in describe_trial(trials, number, store.space(name)):
         output_console(sys.stdout).print(part, highlight=False, soft_wrap=True)

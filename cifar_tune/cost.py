@@ -1,4 +1,4 @@
-"""How trials, epochs and workers become hours, for `run --plan` and for the live display. No torch here.
+"""How trials, epochs and workers become hours, for `run --plan` and the live display, and how hours are told. No torch.
 
 Seconds per epoch come from epochs that were trained: by the plan for its measurements, by the search itself for the
 display. The scheduler says how many epochs a trial takes, until trials have ended and show it.

@@ -72,8 +72,8 @@ def find_source(name: DatasetName, part: Part, data_dir: Path | None, store: Pat
 def split(images: Images, train_images: int | None) -> tuple[Images, Images]:
     """(train, validation): stratified, always the same, and smaller choices lie inside larger ones.
 
-    Validation is a tenth of the images; `train_images=n` takes n of the rest, and of that tenth as many as images.py
-    says or all of it.
+    Validation is a tenth of the images; `train_images=n` takes n of the rest, and of that tenth
+    max(500, n // 9) or all of it.
     """
     order = _stratified_order(images.labels)
     val, train = np.split(order, [len(order) // 10])

@@ -1,5 +1,6 @@
 """Training what a record has left: Ray, the MLflow runs, the display, and what is said when it stops early."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,8 @@ from cifar_tune.display import Display
 from cifar_tune.images import TrainingData
 from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
 from cifar_tune.recipe import Recipe
-from cifar_tune.report.leaderboard import best_trial
-from cifar_tune.report.sentences import told_cost, told_difference, told_search
+from cifar_tune.report.leaderboard import BAND, band, best_trial
+from cifar_tune.report.sentences import told_whole
 from cifar_tune.search.driver import Driver, Observer
 from cifar_tune.search.ray_environment import configure_ray
 from cifar_tune.search.reading import delete_record, read_attributes
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from cifar_tune.tracking import Tracker
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
-CONFIRMED = {"confirmed_gain": "mean", "confirmed_gain_low": "low", "confirmed_gain_high": "high"}  # metrics, in points
 
 Ending = Literal["complete", "out of time", "interrupted"]
 Keeper = Callable[[Store, Sequence[Trial]], Observer]  # of the files that trials leave, given those there are
@@ -153,13 +153,12 @@ def log_outcome(store: Store, search: str) -> None:
     from cifar_tune.report.page import render_page  # with plotly, which only this needs
     from cifar_tune.tracking import log_files, tell_outcome
 
-    found = read_findings(store, [search])
-    search_id, trials = read_attributes(store, search)["id"], found.searches[search]
-    best, confirmation = best_trial(trials), found.confirmations.get(search)
+    found, search_id = read_findings(store, [search]), read_attributes(store, search)["id"]
+    best, confirmation = best_trial(found.searches[search]), found.confirmations.get(search)
     gain = confirmation.gains.get(best.number) if best and confirmation else None
-    figures = {} if gain is None else {name: 100 * getattr(gain, part) for name, part in CONFIRMED.items()}
-    said = [told_search(found, search), told_difference(trials), told_cost(trials)]
-    tell_outcome(store, search_id, "\n\n".join(filter(None, said)))
+    unjudged = dict.fromkeys(BAND, math.nan) if confirmation else {}  # in place of what another trial has gained
+    figures = band(gain) if gain else unjudged
+    tell_outcome(store, search_id, "\n\n".join(told_whole(found, search)))
     with TemporaryDirectory() as folder:
         (Path(folder) / "report.html").write_text(render_page(found), encoding="utf-8")
         log_files(store, search_id, Path(folder), figures)

@@ -24,8 +24,9 @@ from cifar_tune.execution import (
     warn_of_changed_versions,
 )
 from cifar_tune.provenance import as_typed
+from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import baseline_accuracy, best_trial, best_trials, leaderboard
-from cifar_tune.report.sentences import headline, told_cost, told_difference
+from cifar_tune.report.sentences import told_whole
 from cifar_tune.report.text import as_table, output_console
 from cifar_tune.search.extend import check_extends, extend
 from cifar_tune.search.limits import check_limits
@@ -124,9 +125,10 @@ def _conclude(record: Record, store: Store, options: RunOptions) -> None:
     trials, confirmations = record.trials(), read_confirmations(store, [record.name])
     out = output_console(sys.stdout)
     out.print(as_table(leaderboard({record.name: trials}, confirmations), record.name, out.width, limit=NUM_ROWS_SHOWN))
-    out.print(f"\n{headline(trials, record.extension, confirmations.get(record.name))}", highlight=False)
-    for said in filter(None, (told_difference(trials), told_cost(trials))):
-        out.print(said, highlight=False)
+    out.print()
+    extensions = {record.name: record.extension} if record.extension else {}
+    for said in told_whole(Findings({record.name: trials}, extensions, confirmations), record.name):
+        out.print(said, highlight=False, markup=False)
     best = best_trial(trials)
     if best is not None:
         weights = store.trial(record.name, best.number) / WEIGHTS

@@ -42,7 +42,8 @@ MAX_RUNS_PER_COMMAND = 500  # an argument has at most 128 KiB
 UNTOLD = (times.PREFIX, RUNGS)  # facts that are no tags: the report adds them up
 KIND_TAG = "mlflow.experimentKind"  # for which the UI shows runs and charts first, and not traces
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
-RULE = "\n\n***\n\n"  # in a description, between what came of a search and what it is
+ABOUT = "\n\n<!-- about -->\n\n"  # in a description, between what came of a search and what it is
+MAX_TAG, CUT = 8000, "\n# ...\n```"  # characters of a tag, MLflow's own limit; what ends code that is longer
 
 STATUSES: dict[State, str] = {
     "running": "RUNNING",
@@ -134,10 +135,17 @@ class Tracker:
         for trial in trials:
             shown = self._shown.get(trial.number)
             if trial.state != "running" and (shown is None or shown.status != STATUSES[trial.state]):
-                self.update(trial)
+                self._show(trial)
+        self._write_best()
 
     def update(self, trial: Trial) -> None:
         """Show a trial as it is now; of one that goes on training, no more often than every few seconds."""
+        self._show(trial)
+        self._trials[trial.number] = trial
+        if trial.is_complete:
+            self._write_best()
+
+    def _show(self, trial: Trial) -> None:
         shown = self._shown.get(trial.number) or self._start_run(trial)
         if not shown.has_params:
             self._write_params(trial, shown)
@@ -145,9 +153,6 @@ class Tracker:
             self._run_ids.set_mlflow_run(trial.number, shown.run_id)
         if trial.state != "running" or time.monotonic() - shown.written_at > SECONDS_BETWEEN_WRITES:
             self._write(trial, shown)
-        self._trials[trial.number] = trial
-        if trial.is_over and not trial.is_rerun:
-            self._write_best()
 
     def tick(self) -> None:
         """Nothing between two updates."""
@@ -163,11 +168,14 @@ class Tracker:
         """On the parent run, for tables of searches: the best score, and its gain in points, where they changed."""
         trials = self._trials.values()
         best = best_trial(trials)
-        gain = gain_in_points(best, baseline_accuracy(trials)) if best else None
-        found = {"best_val_accuracy": best.val_accuracy if best else None, "gain": gain}
+        if self._parent_id is None or best is None or best.is_rerun:
+            return
+        found = {
+            "best_val_accuracy": best.val_accuracy,
+            "gain": gain_in_points(best, baseline_accuracy(trials)),
+        }
         known = {name: value for name, value in found.items() if value is not None and self._told.get(name) != value}
         if known:
-            assert self._parent_id is not None
             now, step = int(time.time() * 1000), sum(trial.is_over for trial in trials)
             self._client.log_batch(self._parent_id, [Metric(name, value, now, step) for name, value in known.items()])
             self._told |= known
@@ -301,8 +309,11 @@ def tell_outcome(store: Store, search_id: str, said: str) -> None:
     """Put what came of a search above what its run says it is, in Markdown, in place of what was said before."""
     client = MlflowClient(tracking_url(store))
     for run in _parents(find_runs(client, search_id)):
-        about = run.data.tags.get(NOTE_TAG, "").rpartition(RULE)[2]
-        client.set_tag(run.info.run_id, NOTE_TAG, f"{said}{RULE}{about}")
+        note = run.data.tags.get(NOTE_TAG, "")
+        about = note.partition(ABOUT)[2] if ABOUT in note else note
+        room = MAX_TAG - len(said) - len(ABOUT) - len(CUT)
+        about = about if len(about) <= room else about[: max(0, room)] + CUT
+        client.set_tag(run.info.run_id, NOTE_TAG, f"{said}{ABOUT}{about}")
 
 
 def _parents(runs: Sequence[Run]) -> list[Run]:

@@ -14,7 +14,7 @@ from test_report import RECIPE, trial
 from cifar_tune import load_trials
 from cifar_tune.errors import UserError
 from cifar_tune.recipe import Value
-from cifar_tune.report.comparison import DOCUMENTS, documents, grouped
+from cifar_tune.report.comparison import DOCUMENTS, compare, documents, grouped
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.frames import EPOCH
 from cifar_tune.report.leaderboard import leaderboard
@@ -70,7 +70,7 @@ def test_trials_are_grouped_by_two_columns_at_once() -> None:
     ("by", "said"),
     [
         ("nosuch", "the leaderboard has no column 'nosuch'; "),
-        ("documents", "the leaderboard has no column 'documents'; the nearest is document."),
+        ("documents", "the leaderboard has no column 'documents'; choose one of "),
         ("val_accuracy", "val_accuracy is what a trial found; "),
         ("rank", "rank is what a trial found; "),
     ],
@@ -78,6 +78,12 @@ def test_trials_are_grouped_by_two_columns_at_once() -> None:
 def test_what_cannot_group_is_refused(by: str, said: str) -> None:
     with pytest.raises(UserError, match=f"--by model,{by}: {re.escape(said)}"):
         grouped(leaderboard({"tiny": [trial(0)]}), "model", by)
+
+
+def test_the_documents_are_named_to_who_misspells_them() -> None:
+    with pytest.raises(UserError, match="the nearest is document"):
+        compare(Findings({"tiny": [trial(0)]}), "documents")
+    assert list(compare(Findings({"tiny": [trial(0)]}), " model, schedule").columns)[2:4] == ["model", "schedule"]
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ from cifar_tune.recipe import Recipe
 from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import headline
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.reading import read_record
+from cifar_tune.search.reading import read_attributes, read_record
 from cifar_tune.search.record import open_record
 from cifar_tune.search.reruns import Design, count_reruns, fresh_seeds, read_design, read_runs, unfinished_or_last
 from cifar_tune.search.storage import open_storage
 from cifar_tune.search.trial import RERUN_OF, SEED, State, Trial
 from cifar_tune.store import HITS, Store
+from cifar_tune.tracking import find_parent
 
 SPACE = """
 from cifar_tune import Recipe, Search
@@ -107,6 +108,7 @@ def test_finalists_are_trained_again_through_a_kill_and_told_with_their_interval
     assert "Starting" not in shown.stderr
     assert_report_has_the_verdict(store, call, finalist, gain.verdict)
     assert_mlflow_has_the_runs(store)
+    assert_mlflow_has_the_gain(store, 100 * gain.mean)
     assert {study["name"] for study in by_optuna(store, "studies")} == {"tiny", "tiny/confirm-1"}
     assert_the_next_would_have_other_seeds(store, call, arguments)
 
@@ -121,6 +123,14 @@ def test_finalists_are_trained_again_through_a_kill_and_told_with_their_interval
     assert call("delete", "tiny", "--store", store.root, "--yes").code == 0
     assert by_optuna(store, "studies") == []
     assert not store.search("tiny").exists()
+
+
+def assert_mlflow_has_the_gain(store: Store, points: float) -> None:
+    """On the search's own run, in figures and in words."""
+    parent = find_parent(MlflowClient(store.mlflow_url), read_attributes(store, "tiny")["id"])
+    assert parent.data.metrics["confirmed_gain"] == pytest.approx(points)
+    assert parent.data.metrics["gain_low"] < points < parent.data.metrics["gain_high"]
+    assert f"{points:+.2f} points" in parent.data.tags["mlflow.note.content"]
 
 
 def assert_report_has_the_verdict(store: Store, call: Call, finalist: int, verdict: str) -> None:

@@ -1,6 +1,7 @@
 """The report's page: every section of every kind of search, and the page in a real browser."""
 
 import json
+import math
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -8,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from make_store import made_up
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
-from cifar_tune.report.figures import Searched, costs, history, importances, slices, timeline
+from cifar_tune.report.figures import MAX_DRAWN, Searched, costs, history, importances, slices, timeline
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.page import render_page
+from cifar_tune.report.sentences import told_cost
 from cifar_tune.report.timing import (
+    PAUSE_SECONDS,
     clock_seconds,
     describe_time,
     most_at_a_time,
@@ -131,7 +135,8 @@ def test_the_pauses_of_a_search_are_no_part_of_its_time() -> None:
     figure = timeline(Searched("made", paused))
     assert not isinstance(figure, str)
     assert [line.x0 for line in figure.layout.shapes] == [15]
-    assert describe_time(spans(paused)).endswith(" It was interrupted once, for 83 minutes.")
+    said = " Besides, nothing was recorded once, for 83 minutes: the search was interrupted, or a worker died."
+    assert describe_time(spans(paused)).endswith(said)
     assert clock_seconds([]) == 0
 
 
@@ -186,8 +191,31 @@ def test_importances_tell_how_sure_they_are() -> None:
     assert not isinstance(figure, str)
     (bars,) = figure.data
     assert all("(n=" in name for name in bars.y)
-    assert max(bars.error_x.array) > 0
-    assert min(bars.error_x.array) >= 0
+    high = [share + above for share, above in zip(bars.x, bars.error_x.array, strict=True)]
+    low = [share - below for share, below in zip(bars.x, bars.error_x.arrayminus, strict=True)]
+    assert all(0 <= least <= share <= most <= 1 for least, share, most in zip(low, bars.x, high, strict=True))
+    assert max(most - least for least, most in zip(low, high, strict=True)) > 0.1, "of sixty trials nothing is sure"
+    same = [replace(trial, curve=trials([])[0].curve) for trial in trials(["completed"] * 30)]
+    assert importances(Searched("made", same)) == "All complete trials have the same score."
+
+
+def test_the_band_of_the_history_is_the_margin_around_the_baseline() -> None:
+    found = trials(["completed"] * 5)
+    figure = history(Searched("made", found))
+    assert not isinstance(figure, str)
+    score = found[0].val_accuracy or 0.0
+    margin = 1.959964 * math.sqrt(2 * score * (1 - score) / 5000)
+    band = figure.layout.shapes[0]
+    assert (band.y0, band.y1) == pytest.approx((score - margin, score + margin))
+
+
+def test_what_is_the_same_in_all_rows_is_told_once() -> None:
+    found = trials(["completed", "failed"] * 4)
+    same = [replace(trial, facts={**trial.facts, "num_parameters": 77_850}) for trial in found]
+    page = render_page(Findings({"made": same}))
+    assert "The same in all rows: search made, model mini_resnet, parameters 77,850, multiply adds 31.0 M." in page
+    bare = [replace(trial, facts={}) if trial.state == "failed" else trial for trial in same]
+    assert "The same in all rows: search made, model mini_resnet." in render_page(Findings({"made": bare}))
 
 
 def test_a_resumed_trial_has_the_times_of_every_worker_that_had_it() -> None:
@@ -206,6 +234,22 @@ def test_a_resumed_trial_has_the_times_of_every_worker_that_had_it() -> None:
         ("c", 900, "start-up", 2),
         ("c", 902, "training", 4),
     ]
+
+
+def test_who_takes_over_from_a_worker_that_died_was_not_queued_since_the_first_began() -> None:
+    """Ray hands it the trial as it handed it to the first."""
+    (first,) = trials([], epochs=5)
+    known = {WORKER: "a", TAKEN_AT: 100.0, QUEUED: 1.0, STARTUP: 2.0, FIRST_EPOCH: 0}
+    known = with_facts(known, {**known, WORKER: "b", TAKEN_AT: 115.0, QUEUED: 16.0, FIRST_EPOCH: 5})
+    queued = [(span.worker, span.seconds) for span in spans([replace(first, facts=known)]) if span.part == "queue"]
+    assert queued == [("a", 1), ("b", 3)], "the first one was at work until 112"
+
+
+def test_a_clock_that_not_all_trials_have_is_not_told() -> None:
+    found = trials(["completed"] * 5)
+    assert "on the clock" in told_cost(found)
+    older = {name: value for name, value in found[2].facts.items() if name != TAKEN_AT}
+    assert "on the clock" not in told_cost([*found[:2], replace(found[2], facts=older), *found[3:]])
 
 
 def test_a_worker_that_was_replaced_is_not_idle_afterwards() -> None:
@@ -240,7 +284,14 @@ def test_many_trials_are_drawn_in_part_and_counted_in_whole() -> None:
     assert "The figures show 1,000 of 1,201 trials" in page
     assert "The best 1,000 of 1,201 trials; report --format csv has all." in page
     assert "Pruning stopped 800 of 1,201 trials" in page
-    assert "seconds, without pauses" not in page, "there is no pause between trials that are not drawn"
+
+
+def test_there_is_no_pause_between_trials_that_are_not_drawn() -> None:
+    searched = Searched("made", spanning(*(("a", 60.0 * number, 60.0) for number in range(8 * MAX_DRAWN))))
+    figure = timeline(searched)
+    assert not isinstance(figure, str)
+    assert max(np.diff(sorted(figure.data[0].base))) > PAUSE_SECONDS
+    assert len(figure.layout.shapes) == 0
 
 
 def test_what_a_space_calls_its_values_cannot_break_the_page() -> None:
@@ -303,10 +354,6 @@ def test_a_browser_draws_every_figure_without_an_error(
     assert contrast(*colors["body"]) > 7
     assert contrast(*colors["quiet"]) > 4.5
     assert contrast(colors["tick"], colors["body"][1]) > 4.5
-    page.get_by_role("link", name="The five documents").click()
-    heading = page.get_by_role("heading", name="The five documents").bounding_box()
-    assert heading is not None
-    assert -1 < heading["y"] < 900, "a link leads to its section"
     page.screenshot(path=tmp_path / "page.png", full_page=True)
     assert (tmp_path / "page.png").stat().st_size > 50_000
     page.close()
@@ -380,6 +427,31 @@ def shown(page: Page) -> list[Mapping[str, str]]:
         }"""
     )
     return found
+
+
+def test_links_lead_to_their_sections_where_the_page_is_shown_inside_another(browser: Browser, written: Path) -> None:
+    """As MLflow shows it: in a frame without an address of its own."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.evaluate(
+        """(html) => {
+            const frame = document.createElement("iframe");
+            frame.sandbox = "allow-scripts";
+            frame.style = "width: 1200px; height: 800px";
+            frame.src = URL.createObjectURL(new Blob([html], { type: "text/html" }));
+            document.body.append(frame);
+        }""",
+        written.read_text(encoding="utf-8"),
+    )
+    frame = page.frame_locator("iframe")
+    heading = frame.get_by_role("heading", name="The five documents")
+    heading.wait_for()
+    before = heading.bounding_box()
+    frame.get_by_role("link", name="The five documents").click()
+    after = heading.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert after["y"] < 100 < before["y"]
+    page.close()
 
 
 def test_a_printed_page_is_as_wide_as_paper(browser: Browser, written: Path) -> None:

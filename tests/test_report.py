@@ -482,6 +482,8 @@ def test_what_the_best_trial_has_that_the_baseline_has_not_is_told() -> None:
     said = "Unlike the baseline it has optimizer/name=adam (sgd), optimizer/lr=0.00123 (0.1)."
     assert told_difference([trial(0, 0.5), best]) == said, "of what was searched"
     assert told_difference([trial(0, 0.5)]) == told_difference([]) == ""
+    near = trial(1, 0.7, recipe=RECIPE.replace({"optimizer/lr": 0.10001}), params={"optimizer/lr": 0.10001})
+    assert told_difference([trial(0, 0.5), near]) == "Unlike the baseline it has optimizer/lr=0.10001 (0.1)."
 
 
 def test_one_trial_whole_has_its_result_recipe_curve_facts_and_error() -> None:

@@ -205,6 +205,7 @@ def test_a_space_is_described_by_the_words_of_its_file_what_is_set_and_its_code(
     code = f"```python\n{GOOD.strip()}\n```"
     assert words == f"What it is.\n\n    a command\n\nIn every trial: `epochs=3`.\n\n{code}"
     assert load_space(write(tmp_path, GOOD)).description == code
+    assert load_space(write(tmp_path, "\ufeff" + GOOD)).description == code, "with a byte-order mark"
 
 
 def test_a_space_keeps_the_text_of_its_file(tmp_path: Path) -> None:

@@ -20,13 +20,14 @@ RESULTS = {"rank", "trial", "val_accuracy", "gain", "verdict", "epochs", "second
 
 def compare(found: Findings, by: str) -> pd.DataFrame:
     """What `report --by` shows: the documents, or the trials grouped by columns, which commas divide."""
-    if by == "document":
+    names = [name.strip() for name in by.split(",")]
+    if names == ["document"]:
         return documents(found)
-    return grouped(leaderboard(found.searches, found.confirmations), *by.split(","))
+    return grouped(leaderboard(found.searches, found.confirmations), *names)
 
 
 def grouped(frame: pd.DataFrame, *by: str) -> pd.DataFrame:
-    """A row for each value, or pair of values, of columns of the leaderboard, within each task, the best first.
+    """A row for each combination of values of these columns of the leaderboard, within each task, the best first.
 
     The best and the mean are of trials that were trained to their end; the mean has its 95 % interval where there are
     two, as if they were draws from all trials of the kind. A UserError for a column that there is not.
@@ -36,7 +37,7 @@ def grouped(frame: pd.DataFrame, *by: str) -> pd.DataFrame:
         if name in RESULTS:
             raise UserError(f"--by {','.join(by)}: {name} is what a trial found; group by what it is, such as model.")
         if name not in known:
-            choices = nearest(name, [*known, "document"])
+            choices = nearest(name, [*known, *(["document"] if len(by) == 1 else [])])
             raise UserError(f"--by {','.join(by)}: the leaderboard has no column {name!r}; {choices}.")
     names = list(dict.fromkeys([*TASK, *by]))
     rows = [

@@ -233,18 +233,23 @@ def parallel_coordinates(searched: Searched) -> Figure:
 def importances(searched: Searched) -> Figure:
     """How much of what separates the best trials from the others goes with each value, and how sure that is.
 
-    The line at a bar holds it for nine of ten random halves of the trials.
+    The line at a bar holds it for nine of ten random halves of the trials, or of MAX_HALF of them where there are more.
     """
     complete = [trial for trial in searched.trials if trial.is_complete]
     if searched.lacks or len(complete) < MIN_RANKED:
         return searched.lacks or f"Only {len(complete)} trials are complete; fewer than {MIN_RANKED} tell nothing."
-    found = {name: share for name, share in _shares(complete).items() if name in searched.varied}
+    if len({trial.val_accuracy for trial in complete}) == 1:
+        return "All complete trials have the same score."
+    shares = _shares(complete)
+    if not shares:
+        return "Optuna cannot tell which values go with the scores."
+    found = {name: share for name, share in shares.items() if name in searched.varied}
     if not sum(found.values()):
         return "No value goes with the scores of the complete trials."
     rng, size = random.Random(0), min(len(complete) // 2, MAX_HALF)
-    halves = [_shares(rng.sample(complete, size)) for _ in range(NUM_HALVES)]
+    halves = [half for _ in range(NUM_HALVES) if (half := _shares(rng.sample(complete, size)))]
     names = list(reversed(found))
-    spans_ = {name: sorted(half.get(name, 0.0) for half in halves)[1:-1] for name in names}
+    spans_ = {name: sorted(half.get(name, 0.0) for half in halves)[1:-1] or [found[name]] for name in names}
     figure = go.Figure(
         go.Bar(
             x=[found[name] for name in names],

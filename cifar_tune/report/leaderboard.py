@@ -16,6 +16,7 @@ from cifar_tune.confirmation import METHOD, Confirmation
 from cifar_tune.search.goal import CostName
 from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.trial import COMPLETE_STATES, State, Trial
+from cifar_tune.significance import Gain
 
 ORDER: tuple[State, ...] = (
     "completed",
@@ -181,11 +182,16 @@ def _verdict(trial: Trial, confirmation: Confirmation | None) -> dict[str, Any]:
     if gain is not None:
         return {
             "verdict": gain.verdict,
-            **dict(zip(BAND, (100 * x for x in (gain.mean, gain.low, gain.high)), strict=True)),
+            **band(gain),
         }
     if trial.is_baseline or not trial.is_complete:
         return {"verdict": None}
     return {"verdict": "not judged" if confirmation and trial.number in confirmation.design.recipes else "unconfirmed"}
+
+
+def band(gain: Gain) -> dict[str, float]:
+    """BAND of a confirmed gain, in points."""
+    return dict(zip(BAND, (100 * share for share in (gain.mean, gain.low, gain.high)), strict=True))
 
 
 def footnotes(frame: pd.DataFrame) -> list[str]:

@@ -103,7 +103,7 @@ addEventListener("afterprint", () => {
 
 // Links within the page: where it is shown inside another, as MLflow does, it has no address to go to.
 
-for (const link of document.querySelectorAll('a[href^="#"]')) {
+for (const link of self === top ? [] : document.querySelectorAll('a[href^="#"]')) {
   link.addEventListener("click", (event) => {
     event.preventDefault();
     document.getElementById(link.hash.slice(1)).scrollIntoView();

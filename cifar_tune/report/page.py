@@ -188,8 +188,8 @@ def _leaderboard(frame: pd.DataFrame, baselines: Set[tuple[str, int]], constant:
 def _same(frame: pd.DataFrame) -> dict[str, str]:
     """What is the same in all rows, of what trials could differ in."""
     names = ("search", "model", "schedule", "optimizer", "num_parameters", "num_macs")
-    is_same = len(frame) > 1
-    return {name: format_value(name, frame[name].iloc[0]) for name in names if is_same and frame[name].nunique() == 1}
+    same = [name for name in names if len(frame) > 1 and frame[name].notna().all() and frame[name].nunique() == 1]
+    return {name: format_value(name, frame[name].iloc[0]) for name in same}
 
 
 def _table(frame: pd.DataFrame) -> PageTable:

@@ -1,7 +1,7 @@
 """What is said of searches in sentences: by the terminal, the page, and the command that ran them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cifar_tune.confirmation import Confirmation
 from cifar_tune.cost import format_hours
@@ -13,6 +13,7 @@ from cifar_tune.report.timing import clock_seconds, most_at_a_time, spans
 from cifar_tune.search.goal import CostName, format_cost
 from cifar_tune.search.openings import Opening
 from cifar_tune.search.reading import Extension
+from cifar_tune.search.times import TAKEN_AT
 from cifar_tune.search.trial import Trial
 from cifar_tune.significance import Gain, sampling_margin
 
@@ -33,6 +34,12 @@ def told_search(found: Findings, name: str) -> str:
     said = headline(found.searches[name], found.extensions.get(name), found.confirmations.get(name))
     openings = found.openings.get(name)
     return said + (f" {told_openings(openings)}" if openings else "")
+
+
+def told_whole(found: Findings, name: str) -> list[str]:
+    """All that is said of one of the searches: what came of it, what is new in it, what it cost."""
+    trials = found.searches[name]
+    return [said for said in (told_search(found, name), told_difference(trials), told_cost(trials)) if said]
 
 
 def _outcome(trials: Sequence[Trial], *, is_confirmed: bool) -> str:
@@ -73,11 +80,17 @@ def told_difference(trials: Sequence[Trial]) -> str:
     searched = {field_of(name) for name in best.params}
     ours, theirs = best.recipe.flatten(), baseline.recipe.flatten()
     told = [
-        f"{name}={_short(value)}" + (f" ({_short(theirs[name])})" if name in theirs else "")
-        for name, value in ours.items()
-        if name in searched and theirs.get(name) != value
+        _against(name, value, theirs) for name, value in ours.items() if name in searched and theirs.get(name) != value
     ]
     return f"Unlike the baseline it has {', '.join(told)}." if told else ""
+
+
+def _against(name: str, value: Value, theirs: Mapping[str, Value]) -> str:
+    """`optimizer/lr=0.00156 (0.001)`, in full where they look alike in short."""
+    if name not in theirs:
+        return f"{name}={_short(value)}"
+    ours, other = _short(value), _short(theirs[name])
+    return f"{name}={ours} ({other})" if ours != other else f"{name}={value} ({theirs[name]})"
 
 
 def _short(value: Value) -> str:
@@ -116,12 +129,12 @@ def told_cost(trials: Sequence[Trial]) -> str:
     """What finding it took, in a sentence."""
     training, baseline = sum(trial.seconds for trial in trials), best_baseline(trials)
     epochs = sum(trial.epochs for trial in trials)
-    said = f"It took {epochs:,} epochs, {format_hours(training)} of training and validation"
+    said = f"It took {epochs:,} epoch{'' if epochs == 1 else 's'}, {format_hours(training)} of training and validation"
     if baseline is not None and baseline.seconds:
         said += f", as much as {training / baseline.seconds:,.1f} runs of the baseline"
     found = spans(trials)
-    if not found:
-        return f"{said}."
+    if not found or any(trial.curve and TAKEN_AT not in trial.facts for trial in trials):
+        return f"{said}."  # an older version ran some of them, and did not measure when
     at_a_time = most_at_a_time(found)
     most = "one trial" if at_a_time == 1 else f"at most {at_a_time} trials"
     return f"{said}; {format_hours(clock_seconds(found))} on the clock, {most} at a time."

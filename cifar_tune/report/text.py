@@ -28,10 +28,8 @@ from cifar_tune.report.leaderboard import (
 from cifar_tune.report.sentences import (
     pruning_caption,
     pruning_sentence,
-    told_cost,
-    told_difference,
-    told_search,
     told_state,
+    told_whole,
 )
 from cifar_tune.search import times
 from cifar_tune.search.goal import format_cost
@@ -219,8 +217,7 @@ def render(found: Findings, width: int) -> list[Table | Text]:
     tables = [as_table(task, title, width, limit=MAX_ROWS) for _, task in frame.groupby(TASK, dropna=False)]
     parts: list[Table | Text] = [*tables]
     for name, trials in searches.items():
-        said = f"{told_search(found, name)} {told_difference(trials)} {told_cost(trials)}"
-        parts += [Text(f"\n{name}: {' '.join(said.split())}"), *describe_pruning(trials)]
+        parts += [Text(f"\n{name}: {' '.join(told_whole(found, name))}"), *describe_pruning(trials)]
     return [*parts, *(Text(f"\n{sentence}.", style="dim") for sentence in footnotes(frame))]
 
 

@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
 def spans(trials: Sequence[Trial]) -> list[Span]:
     """In order of time; of trials whose workers measured nothing there are none."""
-    found = [span for trial in trials if TAKEN_AT in trial.facts for stint in _stints(trial) for span in _spans(*stint)]
+    found = [span for trial in trials if TAKEN_AT in trial.facts for span in _spans_of(trial)]
     return sorted(found, key=lambda span: span.start)
 
 
@@ -107,26 +107,37 @@ def _told_pauses(found: Sequence[Span]) -> str:
     if not pauses:
         return ""
     times = "once, for" if len(pauses) == 1 else f"{len(pauses)} times, for together"
-    return f" It was interrupted {times} {format_hours(sum(pause.seconds for pause in pauses))}."
+    length = format_hours(sum(pause.seconds for pause in pauses))
+    return f" Besides, nothing was recorded {times} {length}: the search was interrupted, or a worker died."
 
 
 Epochs: TypeAlias = Sequence[Mapping[str, float]]
 
 
-def _stints(trial: Trial) -> Iterator[tuple[Trial, Mapping[str, Any], Epochs]]:
+def _spans_of(trial: Trial) -> Iterator[Span]:
+    """Of each worker that had it. The next in line for one that died was not queued while that was still at work."""
+    end = float("-inf")
+    for facts, epochs in _stints(trial):
+        for span in _spans(trial, facts, epochs, since=end):
+            yield span
+            end = span.end
+
+
+def _stints(trial: Trial) -> Iterator[tuple[Mapping[str, Any], Epochs]]:
     """For each worker that had the trial what it measured, and the epochs that it trained."""
     measured = [*trial.facts.get(EARLIER, ()), trial.facts]
     starts = [facts.get(FIRST_EPOCH, 0) for facts in measured]
     for facts, start, end in zip(measured, starts, [*starts[1:], trial.epochs], strict=True):
-        yield trial, facts, trial.curve[start:end]
+        yield facts, trial.curve[start:end]
 
 
-def _spans(trial: Trial, facts: Mapping[str, Any], epochs: Epochs) -> Iterator[Span]:
+def _spans(trial: Trial, facts: Mapping[str, Any], epochs: Epochs, since: float) -> Iterator[Span]:
+    queued = max(0.0, min(facts[QUEUED], facts[TAKEN_AT] - since))
     num_images = trial.recipe.num_train_images
     training = sum(min(num_images / epoch["images_per_second"], epoch["seconds"]) for epoch in epochs)
     whole = sum(epoch["seconds"] for epoch in epochs)
     parts: dict[Part, float] = {
-        "queue": facts[QUEUED],
+        "queue": queued,
         "start-up": facts.get(STARTUP, 0.0),
         "data": facts.get(DATA, 0.0),
         "training": training,
@@ -136,7 +147,7 @@ def _spans(trial: Trial, facts: Mapping[str, Any], epochs: Epochs) -> Iterator[S
     if ENDED_AT in facts:  # in the middle of an epoch, which was never recorded
         taken = facts[ENDED_AT] - facts[TAKEN_AT] - sum(parts.values()) + parts["queue"]
         parts["training"] += max(0.0, taken)
-    start = facts[TAKEN_AT] - facts[QUEUED]
+    start = facts[TAKEN_AT] - queued
     for part, seconds in parts.items():
         if seconds > 0:
             yield Span(facts[WORKER], trial.number, part, start, seconds)

@@ -151,7 +151,8 @@ class Space:
     @property
     def description(self) -> str:
         """What it is, in Markdown, for people who look at its search elsewhere: the file's own words, then its code."""
-        tree, lines = ast.parse(self.source), self.source.splitlines()
+        source = self.source.removeprefix("\ufeff")  # a byte-order mark
+        tree, lines = ast.parse(source), source.splitlines()
         said = (ast.get_docstring(tree, clean=False) or "").strip()
         fixed = ", ".join(f"`{name}={value}`" for name, value in self.settings.items())
         code = "\n".join(lines[tree.body[0].end_lineno :] if said else lines).strip()
