@@ -170,9 +170,10 @@ class Tracker:
         best = best_trial(trials)
         if self._parent_id is None or best is None or best.is_rerun:
             return
+        gain = gain_in_points(best, baseline_accuracy(trials))
         found = {
             "best_val_accuracy": best.val_accuracy,
-            "gain": gain_in_points(best, baseline_accuracy(trials)),
+            "gain": None if gain is None else round(gain, 6),  # 16.8, and not 16.799999999999997
         }
         known = {name: value for name, value in found.items() if value is not None and self._told.get(name) != value}
         if known:
