@@ -11,7 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from study import run_study
 
-from cifar_tune.report.leaderboard import counting
+from cifar_tune.report.leaderboard import BAND, counting
+from cifar_tune.report.sentences import format_gain
+from cifar_tune.significance import Gain
 
 
 def payoff(trials: pd.DataFrame) -> pd.DataFrame:
@@ -42,10 +44,9 @@ def payoff(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _verdict(best: pd.Series) -> str:
     """What fresh seeds said of the best trial's gain; nothing where they were not asked."""
-    if pd.isna(best.get("confirmed_gain")):
+    if pd.isna(best.get(BAND[0])):
         return ""
-    low, high = best["gain_low"], best["gain_high"]
-    return f"{best['verdict']}, {best['confirmed_gain']:+.2f} points ({low:+.2f} to {high:+.2f})"
+    return format_gain(Gain(*(best[name] / 100 for name in BAND)))
 
 
 def conclude(found: pd.DataFrame) -> str:

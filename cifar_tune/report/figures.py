@@ -21,7 +21,7 @@ from optuna.visualization import plot_optimization_history, plot_parallel_coordi
 from plotly.colors import sample_colorscale
 
 from cifar_tune.report.leaderboard import best_baseline, best_trial, pareto_front
-from cifar_tune.report.timing import PARTS, Part, spans, without_pauses
+from cifar_tune.report.timing import PARTS, Part, Span, spans, without_pauses
 from cifar_tune.search.goal import CostName
 from cifar_tune.search.schedulers import LET_THROUGH, RUNGS
 from cifar_tune.search.trial import Trial
@@ -82,6 +82,11 @@ class Searched:
     def counting(self) -> list[Trial]:
         """Those of all trials, drawn or not, that may be the best: within the limits."""
         return [trial for trial in self.trials if trial.counts]
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        """What the workers did when, for all trials."""
+        return spans(self.trials)
 
     @cached_property
     def varied(self) -> list[str]:
@@ -379,7 +384,7 @@ def _add_priced(
 def timeline(searched: Searched) -> Figure:
     """What each worker did when."""
     drawn = {trial.number for trial in searched.drawn}
-    moved, pauses = without_pauses(spans(searched.trials))
+    moved, pauses = without_pauses(searched.spans)
     found = [span for span in moved if span.trial in drawn]
     if not found:
         return "No worker told of its times: no trial got to the end of an epoch, or an older version ran them."

@@ -25,7 +25,7 @@ from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import BAND, MARKS, TASK, footnotes, leaderboard
 from cifar_tune.report.sentences import pruning_caption, pruning_sentence, told_cost, told_difference, told_search
 from cifar_tune.report.text import HEADERS, NOTHING, PRUNING_HEADERS, format_value, pruning_rows
-from cifar_tune.report.timing import describe_time, spans
+from cifar_tune.report.timing import describe_time
 from cifar_tune.search.trial import COMPLETE_STATES, Trial
 
 MAX_ROWS = 1000  # of a leaderboard on the page
@@ -146,7 +146,7 @@ def _search(index: int, searched: Searched, said: str) -> dict[str, Any]:
         "pruning_said": [stopped] if stopped else [],
         "pruning": PageTable(columns, [Row(cells) for cells in pruning] if stopped else []),
         "pruning_caption": pruning_caption(trials),
-        "time": _unbroken(describe_time(spans(trials))),
+        "time": _unbroken(describe_time(searched.spans)),
         "timeline": _drawn(figures.timeline(searched)),
     }
 

@@ -38,14 +38,14 @@ def spans(trials: Sequence[Trial]) -> list[Span]:
 
 @dataclass(frozen=True)
 class Pause:
-    """While a search was interrupted: after so many seconds of it, and for how many."""
+    """While no worker recorded anything: after so many seconds of the search, and for how many."""
 
     after: float
     seconds: float
 
 
 def without_pauses(found: Sequence[Span]) -> tuple[list[Span], list[Pause]]:
-    """The spans in seconds of the search, which stands still while it is interrupted; and its interruptions."""
+    """The spans in seconds of the search, which stands still while nothing is recorded; and where it does."""
     moved: list[Span] = []
     pauses: list[Pause] = []
     shift = found[0].start if found else 0.0
