@@ -19,7 +19,7 @@ from cifar_tune.classifier import Classifier
 from cifar_tune.export import NUM_EXAMPLES
 from cifar_tune.images import IMAGE_SIZE
 from cifar_tune.store import Store
-from cifar_tune.tracking import find_models, find_parent, tracking_url
+from cifar_tune.tracking import find_models, find_parent, open_client
 
 logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it misses pip, which uv does without
 
@@ -34,7 +34,7 @@ def register_winner(
 
     It takes uint8 images (n, 3, 32, 32) and gives float32 logits (n, classes), whose names are its metadata.
     """
-    client = MlflowClient(tracking_url(store))
+    client = open_client(store)
     run = find_parent(client, evaluation_id)
     known = [model for model in find_models(client, run) if model.status == LoggedModelStatus.READY]
     model = known[0] if known else _log_model(client, run, classifier, classes)

@@ -5,7 +5,7 @@ optuna.db            the record of every search (search/record.py); while it is 
 mlflow.db, artifacts what the MLflow UI shows (tracking.py)
 cache, downloads     data sets (datasets.py, archive.py)
 features             what frozen backbones make of them (features.py)
-locks                a file for each search, held while it runs
+locks                a file for each search, held while it runs, and one for making the databases
 searches/NAME        the space file as it was used, a folder for every trial; for its reruns folders like it
 """
 
@@ -97,6 +97,17 @@ class Store:
                 f"The search {name} is running in another process; wait for it, or give a new search another --name."
             ) from None
         with held:
+            yield
+
+    @contextmanager
+    def opening_databases(self) -> Iterator[None]:
+        """Hold the making and upgrading of the databases, which no library does for several processes at once.
+
+        Whoever opens one holds it, readers too: what they find is then whole.
+        """
+        lock = self._lock(".databases")  # no search's: their names begin with a letter or a digit
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        with lock:
             yield
 
     def delete_search(self, name: str) -> int:

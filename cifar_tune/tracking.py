@@ -21,6 +21,7 @@ import numpy as np
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, LoggedModel, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from cifar_tune.errors import UserError
@@ -85,13 +86,22 @@ def tracking_url(store: Store) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or store.mlflow_url
 
 
+def open_client(store: Store) -> MlflowClient:
+    """A client at the tracking address; the store's own database is made if it is not there."""
+    url = tracking_url(store)
+    if url != store.mlflow_url:
+        return MlflowClient(url)
+    with store.opening_databases():
+        return MlflowClient(url)  # which makes the tables
+
+
 class Tracker:
     """Shows one search in MLflow while it runs. An Observer of the search."""
 
     def __init__(
         self, store: Store, search: str, data: TrainingData, description: str, tags: Mapping[str, str], run_ids: RunIds
     ) -> None:
-        self._client = MlflowClient(tracking_url(store))
+        self._client = open_client(store)
         self._search = search
         self._run_ids = run_ids
         self._tags = tags
@@ -274,6 +284,15 @@ def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
         raise UserError("The server that MLFLOW_TRACKING_URI names does not answer; start it, or unset it.") from None
     if experiment is not None:
         return str(experiment.experiment_id)
+    try:
+        return _create_experiment(client, store, name, dataset)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+        return _experiment(client, store, dataset)  # another search has just made it
+
+
+def _create_experiment(client: MlflowClient, store: Store, name: str, dataset: str) -> str:
     own = client.tracking_uri == store.mlflow_url
     location = (store.artifacts / dataset).as_uri() if own else None
     tags = {KIND_TAG: "custom_model_development", NOTE_TAG: f"Searches on {dataset}, a parent run each, by cifar-tune."}
@@ -298,7 +317,7 @@ def model_name(search: str) -> str:
 
 def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
     """Files and figures of a search as a whole, on its parent run; nowhere if this server was never told of it."""
-    client = MlflowClient(tracking_url(store))
+    client = open_client(store)
     now = int(time.time() * 1000)
     for run in _parents(find_runs(client, search_id)):
         client.log_artifacts(run.info.run_id, str(folder))
@@ -308,7 +327,7 @@ def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, 
 
 def tell_outcome(store: Store, search_id: str, said: str) -> None:
     """Put what came of a search above what its run says it is, in Markdown, in place of what was said before."""
-    client = MlflowClient(tracking_url(store))
+    client = open_client(store)
     for run in _parents(find_runs(client, search_id)):
         note = run.data.tags.get(NOTE_TAG, "")
         about = note.partition(ABOUT)[2] if ABOUT in note else note
@@ -325,7 +344,7 @@ def _parents(runs: Sequence[Run]) -> list[Run]:
 def delete_runs(store: Store, search_id: str) -> int:
     """Remove a search's runs for good, with the models that they logged; how many runs there were."""
     url = tracking_url(store)
-    client = MlflowClient(url)
+    client = open_client(store)
     runs = find_runs(client, search_id)
     for run in _parents(runs):
         _delete_models(client, run)
@@ -359,7 +378,7 @@ def serve_ui(store: Store, host: str, port: int) -> NoReturn:
             "MLFLOW_TRACKING_URI names a server that has a UI of its own; open it in a browser, or unset it."
         )
     print(f"MLflow UI on http://{host}:{port} (Ctrl-C ends it)", file=sys.stderr)
-    for experiment in MlflowClient(tracking_url(store)).search_experiments():  # makes the database if there is none
+    for experiment in open_client(store).search_experiments():  # makes the database if there is none
         if KIND_TAG in experiment.tags:  # its first page is of traces and chats
             page = f"experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
             print(f"  the runs of {experiment.name}: http://{host}:{port}/#/{page}", file=sys.stderr)

@@ -25,6 +25,8 @@ def space(trial):
 SEARCH = Search(num_trials=2)
 """
 
+PATIENCE = 1200.0  # seconds to wait for what a good machine does in a tenth of them
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -39,8 +41,8 @@ Call = Callable[..., Answer]
 Start = Callable[..., subprocess.Popen[str]]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.3)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Start
+from commands import PATIENCE, Start
 from make_store import make_store
 from playwright.sync_api import Browser, expect
 from test_report import trial
@@ -19,7 +19,7 @@ from cifar_tune.images import TrainingData
 from cifar_tune.store import Store, open_store
 from cifar_tune.tracking import Tracker
 
-SECONDS = 60_000  # milliseconds, as playwright counts: a first page is slow on two cores
+MILLISECONDS = 1000 * PATIENCE  # as playwright counts
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def port() -> int:
 
 
 def wait_for(url: str, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         try:
@@ -59,11 +59,11 @@ def test_mlflow_shows_a_search_with_names_that_say_what_differs(
     page.on("pageerror", lambda error: errors.append(str(error)))
     assert process.stderr is not None
     said = [process.stderr.readline() for _ in range(2)]
-    page.goto(said[1].partition("the runs of cifar-tune shapes: ")[2].strip(), timeout=SECONDS)
-    expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible(timeout=SECONDS)
-    page.locator('[role=gridcell][col-id*="Run Name"] button').first.click(timeout=SECONDS)  # the search's trials
-    expect(page.get_by_text("mine 1: sgd, lr=0.123").first).to_be_visible(timeout=SECONDS)
-    expect(page.get_by_text("mine 0 (baseline)").first).to_be_visible(timeout=SECONDS)
+    page.goto(said[1].partition("the runs of cifar-tune shapes: ")[2].strip(), timeout=MILLISECONDS)
+    expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible(timeout=MILLISECONDS)
+    page.locator('[role=gridcell][col-id*="Run Name"] button').first.click(timeout=MILLISECONDS)  # the search's trials
+    expect(page.get_by_text("mine 1: sgd, lr=0.123").first).to_be_visible(timeout=MILLISECONDS)
+    expect(page.get_by_text("mine 0 (baseline)").first).to_be_visible(timeout=MILLISECONDS)
     page.screenshot(path=tmp_path / "mlflow.png")
     assert errors == []
     page.close()
@@ -88,9 +88,9 @@ def test_optuna_dashboard_opens_the_record(browser: Browser, dashboard: str, tmp
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(dashboard, timeout=SECONDS)
-    page.get_by_text("mine").first.click(timeout=SECONDS)
-    expect(page.get_by_text("optimizer/name").first).to_be_visible(timeout=SECONDS)
+    page.goto(dashboard, timeout=MILLISECONDS)
+    page.get_by_text("mine").first.click(timeout=MILLISECONDS)
+    expect(page.get_by_text("optimizer/name").first).to_be_visible(timeout=MILLISECONDS)
     page.screenshot(path=tmp_path / "dashboard.png")
     assert errors == []
     page.close()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from commands import GOOD, Answer, Call
+from commands import GOOD, PATIENCE, Answer, Call
 from optuna import get_all_study_names
 
 from cifar_tune.cli import app
@@ -93,7 +93,7 @@ def data_in(cached_store: Path, shapes: TrainingData) -> Callable[[Path], None]:
 def process(folder: Path, *arguments: str) -> Answer:
     """Run a command as a process of its own."""
     command = [sys.executable, "-m", "cifar_tune.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=folder, check=False)
     return Answer(done.returncode, done.stdout, done.stderr)
 
 

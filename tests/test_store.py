@@ -21,6 +21,40 @@ with open_store(Path(sys.argv[1])).running(sys.argv[2]):
     sys.stdin.read()
 """
 
+# Waits for a line, so that several processes go on at one moment.
+OPEN = """
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+
+from cifar_tune.images import Images, TrainingData
+from cifar_tune.search.reading import read_record
+from cifar_tune.search.storage import open_storage
+from cifar_tune.store import open_store
+from cifar_tune.tracking import Tracker
+
+store, name = open_store(Path(sys.argv[1])), sys.argv[2]
+images = Images(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int64))
+data = TrainingData("shapes", "digest", images, images)
+
+
+class RunIds:
+    id = name
+
+    def set_mlflow_run(self, number, run_id):
+        pass
+
+
+print("ready", flush=True)
+sys.stdin.readline()
+optuna.create_study(storage=open_storage(store), study_name=name)
+assert name in read_record(store)
+Tracker(store, name, data, "", {}, RunIds())
+print("opened")
+"""
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -132,3 +166,24 @@ def test_deleting_a_search_frees_its_folder_and_no_other(store: Store) -> None:
 
 def test_deleting_a_search_that_is_not_there_frees_nothing(store: Store) -> None:
     assert store.delete_search("never") == 0
+
+
+def test_a_new_store_is_opened_by_many_processes_at_one_moment(store: Store) -> None:
+    """Neither Optuna nor MLflow makes its tables for several of them: all but one would die."""
+    command = [sys.executable, "-c", OPEN, str(store.root)]
+    opened = [
+        subprocess.Popen(
+            [*command, f"search-{i}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for i in range(4)
+    ]
+    for process in opened:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate()
+    for process in opened:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in opened:
+        stdout, stderr = process.communicate()
+        assert (process.returncode, stdout) == (0, "opened\n"), stderr

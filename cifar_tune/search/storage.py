@@ -29,7 +29,8 @@ class _WriteAhead(sqlite3.Connection):
 def open_storage(store: Store) -> RDBStorage:
     """The database, made if it is not there."""
     options = {"factory": _WriteAhead} if _can_share_memory(store.root) else {}
-    return RDBStorage(store.optuna_url, {"connect_args": options})
+    with store.opening_databases():
+        return RDBStorage(store.optuna_url, {"connect_args": options})
 
 
 def _can_share_memory(folder: Path) -> bool:
