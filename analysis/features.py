@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cifar_tune.datasets import load_training_data
-from cifar_tune.features import FeatureCache
-from cifar_tune.images import Images, TrainingData
-from cifar_tune.inputs import DeviceData, DeviceImages, autocast
-from cifar_tune.recipe import Recipe
-from cifar_tune.training import Training
+from cifar_tune.data.datasets import load_training_data
+from cifar_tune.data.images import Images, TrainingData
+from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.training.features import FeatureCache
+from cifar_tune.training.inputs import DeviceData, DeviceImages, autocast
+from cifar_tune.training.loop import Training
 
 
 def main() -> None:

@@ -12,17 +12,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cifar_tune.datasets import load_training_data
-from cifar_tune.display import Display
-from cifar_tune.images import Images, TrainingData
-from cifar_tune.recipe import Recipe
-from cifar_tune.run import BestWeights
+from cifar_tune.commands.display import Display
+from cifar_tune.commands.run import BestWeights
+from cifar_tune.data.datasets import load_training_data
+from cifar_tune.data.images import Images, TrainingData
+from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.ray_environment import configure_ray
+from cifar_tune.search.ray_settings import configure_ray
 from cifar_tune.search.record import open_record
 from cifar_tune.search.space import load_space
-from cifar_tune.search.trial import Trial
 from cifar_tune.store import open_store
+from cifar_tune.trials.trial import Trial
 
 NUM_TRIALS, NUM_WORKERS = 40, 2
 NUM_TRAIN, NUM_VAL = 64, 32  # about 0.2 s of Mini-ResNet on one core
@@ -63,9 +63,9 @@ class Stopwatch:
 def main() -> None:
     """Run the benchmark and print its one figure with what it is made of."""
     configure_ray(local=True)
-    from cifar_tune.search.launch import ray_cluster, run_trials
+    from cifar_tune.search.ray_tune import ray_cluster, run_trials
     from cifar_tune.search.resources import Resources
-    from cifar_tune.tracking import Tracker
+    from cifar_tune.tracking.runs import Tracker
 
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(Path(folder))

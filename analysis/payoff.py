@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from study import run_study
 
+from cifar_tune.evaluation.significance import Gain
 from cifar_tune.report.leaderboard import BAND, counting
 from cifar_tune.report.sentences import format_gain
-from cifar_tune.significance import Gain
 
 
 def payoff(trials: pd.DataFrame) -> pd.DataFrame:

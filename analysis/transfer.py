@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from scipy import stats
 
-from cifar_tune.datasets import load_training_data
-from cifar_tune.features import FeatureCache
-from cifar_tune.images import Images
-from cifar_tune.inputs import DeviceData
-from cifar_tune.recipe import Recipe
+from cifar_tune.data.datasets import load_training_data
+from cifar_tune.data.images import Images
+from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.store import open_store
-from cifar_tune.training import Training
-from cifar_tune.weights import Weights, read_weights
+from cifar_tune.training.features import FeatureCache
+from cifar_tune.training.inputs import DeviceData
+from cifar_tune.training.loop import Training
+from cifar_tune.training.weights import Weights, read_weights
 
 POLICIES = {
     "frozen": {"name": "frozen"},

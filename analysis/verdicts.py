@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from cifar_tune.significance import Gain, judge_gains, paired_difference
+from cifar_tune.evaluation.significance import Gain, judge_gains, paired_difference
 
 Array = npt.NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optuna import Trial
 
-    from cifar_tune.recipe import Recipe
+    from cifar_tune.recipe.recipe import Recipe
     from cifar_tune.report.frames import load_trials
     from cifar_tune.search.space import Search
 
@@ -19,7 +19,7 @@ __all__ = ["Recipe", "Search", "Trial", "load_trials"]
 DEFAULT_STORE = "cifar_tune_store"  # the folder of all results, where neither --store nor CIFAR_TUNE_STORE names one
 
 _HOMES = {
-    "Recipe": "cifar_tune.recipe",
+    "Recipe": "cifar_tune.recipe.recipe",
     "Search": "cifar_tune.search.space",
     "Trial": "optuna",
     "load_trials": "cifar_tune.report.frames",

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from cifar_tune.commands.run import RunOptions
     from cifar_tune.report.findings import Findings
-    from cifar_tune.run import RunOptions
-    from cifar_tune.search.trial import Trial
     from cifar_tune.store import Store
+    from cifar_tune.trials.trial import Trial
 
 app = typer.Typer(
     help="Hyperparameter search for CIFAR classifiers, from published recipes.",
@@ -78,8 +78,8 @@ def run(
     debug: Annotated[bool, typer.Option("--debug", help="Train the baseline in this process, without Ray.")] = False,
 ) -> None:
     """Search a space; the same command again resumes, and reports when the search is complete."""
-    from cifar_tune.display import progress_console
-    from cifar_tune.run import RunOptions, debug_baseline, plan_search, run_search
+    from cifar_tune.commands.display import progress_console
+    from cifar_tune.commands.run import RunOptions, debug_baseline, plan_search, run_search
     from cifar_tune.search.space import load_space
     from cifar_tune.store import check_name
 
@@ -121,7 +121,7 @@ def describe(
 
     from rich.console import Console
 
-    from cifar_tune.describe import describe, render
+    from cifar_tune.commands.describe import describe, render
     from cifar_tune.search.space import load_space
 
     document = describe(load_space(space, _settings(settings)))
@@ -222,8 +222,8 @@ def confirm(
     address: Address = None,
 ) -> None:
     """Train the best trials and the baseline again with fresh seeds: are the gains real? The same command resumes."""
-    from cifar_tune.confirm import ConfirmOptions, confirm_search
-    from cifar_tune.display import progress_console
+    from cifar_tune.commands.confirm import ConfirmOptions, confirm_search
+    from cifar_tune.commands.display import progress_console
 
     options = ConfirmOptions(
         data_dir=data_dir,
@@ -255,8 +255,8 @@ def evaluate(
     address: Address = None,
 ) -> None:
     """Train the winner and the baseline on all training images, and open the test set. The same command resumes."""
-    from cifar_tune.display import progress_console
-    from cifar_tune.evaluate import EvaluateOptions, evaluate_search
+    from cifar_tune.commands.display import progress_console
+    from cifar_tune.commands.evaluate import EvaluateOptions, evaluate_search
 
     options = EvaluateOptions(
         data_dir=data_dir,
@@ -281,7 +281,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes of each to tell.")] = 3,
 ) -> None:
     """Tell the classes of your own images."""
-    from cifar_tune.predict import predict
+    from cifar_tune.commands.predict import predict
 
     found = predict(model, images, top)
     for prediction in found:
@@ -303,7 +303,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 5000,
 ) -> None:
     """Serve the MLflow UI on the store."""
-    from cifar_tune.tracking import serve_ui
+    from cifar_tune.tracking.runs import serve_ui
 
     serve_ui(_store(store), host, port)
 
@@ -315,13 +315,13 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a search, with its weights and its MLflow runs, and free its disk."""
-    from cifar_tune.search.reading import delete_record, derived_names, read_attributes, read_record
+    from cifar_tune.trials.reading import delete_record, derived_names, read_attributes, read_record
 
     opened = _store(store)
     (trials,) = read_record(opened, [search]).values()
     if not yes and not typer.confirm(f"Delete {search} with its {len(trials)} trials?", err=True):
         raise UserError(f"{search} is kept; nothing was deleted.")
-    from cifar_tune.tracking import delete_runs
+    from cifar_tune.tracking.runs import delete_runs
 
     with opened.running(search), ExitStack() as held:
         records = [search, *derived_names(opened, search)]

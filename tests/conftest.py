@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import Answer, Call, Start
+from helpers.command_line import Answer, Call, Start
+from helpers.cuts import cut, placed
 
 from cifar_tune.cli import main
-from cifar_tune.datasets import load_training_data
-from cifar_tune.images import Images, TrainingData
+from cifar_tune.data.datasets import load_training_data
+from cifar_tune.data.images import TrainingData
 from cifar_tune.store import Store, open_store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from cifar_tune.inputs import DeviceData
+    from cifar_tune.training.inputs import DeviceData
 
 # Tests run side by side. Torch reads this when it is imported, which nothing above does.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -135,17 +136,3 @@ def smallest(shapes: TrainingData) -> "DeviceData":
 def handful(shapes: TrainingData) -> "DeviceData":
     """6 training and 4 validation images, for the networks that a CPU takes its time for."""
     return placed(cut(shapes, 6, 4))
-
-
-def cut(data: TrainingData, num_train: int, num_val: int) -> TrainingData:
-    train = Images(data.train.images[:num_train], data.train.labels[:num_train])
-    val = Images(data.val.images[:num_val], data.val.labels[:num_val])
-    return TrainingData(data.dataset, data.digest, train, val)
-
-
-def placed(data: TrainingData) -> "DeviceData":
-    import torch
-
-    from cifar_tune.inputs import DeviceData
-
-    return DeviceData.place(data, torch.device("cpu"))

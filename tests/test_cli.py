@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 import typer
-from commands import GOOD, PATIENCE, Answer, Call
+from helpers.command_line import GOOD, PATIENCE, Answer, Call
 from optuna import get_all_study_names
 
 from cifar_tune.cli import app
-from cifar_tune.images import TrainingData
+from cifar_tune.data.images import TrainingData
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.record import open_record
 from cifar_tune.search.space import load_space

@@ -27,13 +27,13 @@ import optuna
 import pandas as pd
 import torch
 
-from cifar_tune.datasets import load_training_data
-from cifar_tune.images import Images
-from cifar_tune.inputs import DeviceData
-from cifar_tune.recipe import Recipe
+from cifar_tune.data.datasets import load_training_data
+from cifar_tune.data.images import Images
+from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.space import Space, load_space
 from cifar_tune.store import open_store
-from cifar_tune.training import DivergenceError, Training
+from cifar_tune.training.inputs import DeviceData
+from cifar_tune.training.loop import DivergenceError, Training
 
 HERE = Path(__file__).parent
 CURVES = HERE / "curves"

@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from cifar_tune.confirmation import Confirmation
 from cifar_tune.errors import UserError
-from cifar_tune.recipe import Recipe, Value, nearest
+from cifar_tune.evaluation.confirmation import Confirmation
+from cifar_tune.evaluation.significance import estimate_mean
+from cifar_tune.recipe.recipe import Recipe, Value, nearest
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import BAND, MARKS, TASK, best_trial, counting, leaderboard
-from cifar_tune.search.trial import Trial
-from cifar_tune.significance import estimate_mean
+from cifar_tune.trials.trial import Trial
 
 # Columns of the leaderboard that say what a trial found, and not what it is.
 RESULTS = {"rank", "trial", "val_accuracy", "gain", "verdict", "epochs", "seconds", "let_through", *MARKS, *BAND}

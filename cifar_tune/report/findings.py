@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cifar_tune.confirmation import Confirmation, read_confirmations
-from cifar_tune.search.openings import Opening, read_openings
-from cifar_tune.search.reading import Extension, read_extensions, read_record
-from cifar_tune.search.trial import Trial
+from cifar_tune.evaluation.confirmation import Confirmation, read_confirmations
+from cifar_tune.evaluation.test_set_log import Opening, read_openings
 from cifar_tune.store import Store
+from cifar_tune.trials.reading import Extension, read_extensions, read_record
+from cifar_tune.trials.trial import Trial
 
 
 @dataclass(frozen=True)

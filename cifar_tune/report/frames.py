@@ -8,11 +8,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from cifar_tune import DEFAULT_STORE
-from cifar_tune.confirmation import read_confirmations
+from cifar_tune.evaluation.confirmation import read_confirmations
 from cifar_tune.report.leaderboard import leaderboard
-from cifar_tune.search.reading import read_record
-from cifar_tune.search.trial import Trial
 from cifar_tune.store import Store, absolute
+from cifar_tune.trials.reading import read_record
+from cifar_tune.trials.trial import Trial
 
 EPOCH = (  # what training.py's EpochMetrics has, without torch
     "epoch",

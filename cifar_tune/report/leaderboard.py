@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from cifar_tune.confirmation import METHOD, Confirmation
-from cifar_tune.search.goal import CostName
+from cifar_tune.evaluation.confirmation import METHOD, Confirmation
+from cifar_tune.evaluation.significance import Gain
 from cifar_tune.search.schedulers import LET_THROUGH
-from cifar_tune.search.trial import COMPLETE_STATES, State, Trial
-from cifar_tune.significance import Gain
+from cifar_tune.trials.goal import CostName
+from cifar_tune.trials.trial import COMPLETE_STATES, State, Trial
 
 ORDER: tuple[State, ...] = (
     "completed",

@@ -17,16 +17,16 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from cifar_tune.pruning import pruning_by_rung
 from cifar_tune.report import figures
 from cifar_tune.report.comparison import documents, grouped
 from cifar_tune.report.figures import MIN_WIDTH, Figure, Searched
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import BAND, MARKS, TASK, footnotes, leaderboard
+from cifar_tune.report.pruning import pruning_by_rung
 from cifar_tune.report.sentences import pruning_caption, pruning_sentence, told_cost, told_difference, told_search
 from cifar_tune.report.text import HEADERS, NOTHING, PRUNING_HEADERS, format_value, pruning_rows
 from cifar_tune.report.timing import describe_time
-from cifar_tune.search.trial import COMPLETE_STATES, Trial
+from cifar_tune.trials.trial import COMPLETE_STATES, Trial
 
 MAX_ROWS = 1000  # of a leaderboard on the page
 LAST = ("epochs", "seconds", "let_through", "num_parameters", "num_macs")

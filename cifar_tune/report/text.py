@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_tune.provenance import as_typed
-from cifar_tune.pruning import RungFindings, pruning_by_rung
-from cifar_tune.recipe import Recipe, field_of
+from cifar_tune.recipe.recipe import Recipe, field_of
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import (
     BAND,
@@ -25,17 +24,18 @@ from cifar_tune.report.leaderboard import (
     gain_in_points,
     leaderboard,
 )
+from cifar_tune.report.pruning import RungFindings, pruning_by_rung
 from cifar_tune.report.sentences import (
     pruning_caption,
     pruning_sentence,
     told_state,
     told_whole,
 )
-from cifar_tune.search import times
-from cifar_tune.search.goal import format_cost
 from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
-from cifar_tune.search.trial import COMPLETE_STATES, Trial
+from cifar_tune.trials import facts as times
+from cifar_tune.trials.goal import format_cost
+from cifar_tune.trials.trial import COMPLETE_STATES, Trial
 
 Format = Literal["table", "csv", "json", "markdown"]
 

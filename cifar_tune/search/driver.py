@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from cifar_tune.search.record import Record
-from cifar_tune.search.trial import State, Trial
+from cifar_tune.trials.trial import State, Trial
 
 
 class Observer(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from cifar_tune.recipe import field_of
+from cifar_tune.recipe.recipe import field_of
 
 Array = npt.NDArray[np.float64]
 

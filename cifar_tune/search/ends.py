@@ -8,7 +8,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from cifar_tune.errors import UserError
-from cifar_tune.recipe import Recipe
+from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.space import Space
 
 

@@ -11,13 +11,13 @@ from optuna import Study, load_study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cifar_tune.errors import UserError
-from cifar_tune.recipe import Recipe
-from cifar_tune.search.reading import PRIOR, Extension, read_record
+from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.record import REFUSED, Record
 from cifar_tune.search.space import TASK_FIELDS
-from cifar_tune.search.storage import open_storage
-from cifar_tune.search.trial import Trial, as_trial
 from cifar_tune.store import Store
+from cifar_tune.trials.reading import PRIOR, Extension, read_record
+from cifar_tune.trials.storage import open_storage
+from cifar_tune.trials.trial import Trial, as_trial
 
 KEPT = ("recipe", "state", "curve", "facts")  # of a result's user attributes
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from cifar_tune.recipe import Recipe
+from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.encoding import Array, Encoding
-from cifar_tune.search.trial import COMPLETE_STATES
+from cifar_tune.trials.trial import COMPLETE_STATES
 
 if TYPE_CHECKING:
     from cifar_tune.search.gaussian_process import GaussianProcess, Normal

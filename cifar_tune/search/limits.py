@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 from optuna.trial import BaseTrial
 
+from cifar_tune.data.images import NUM_CLASSES
 from cifar_tune.errors import UserError
-from cifar_tune.images import NUM_CLASSES
-from cifar_tune.models import Model
-from cifar_tune.recipe import Recipe
-from cifar_tune.search.goal import CostName, Limits
+from cifar_tune.recipe.models import Model
+from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.stand_ins import RandomTrial
+from cifar_tune.trials.goal import CostName, Limits
 
 if TYPE_CHECKING:
     from cifar_tune.search.space import Space
@@ -60,7 +60,7 @@ def _count(recipe: Recipe, name: CostName) -> float:
 def _count_network(model: Model, num_classes: int, name: CostName) -> float:
     import torch
 
-    from cifar_tune.network import count_macs, count_parameters
+    from cifar_tune.training.network_size import count_macs, count_parameters
 
     try:
         with torch.device("meta"):

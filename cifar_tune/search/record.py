@@ -19,15 +19,15 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from cifar_tune.errors import UserError
-from cifar_tune.recipe import Recipe
-from cifar_tune.search.goal import CostName
+from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.limits import draw_within, excess
-from cifar_tune.search.reading import PRIOR, Extension, as_trials, extension_of
 from cifar_tune.search.space import Space
-from cifar_tune.search.storage import open_storage
-from cifar_tune.search.times import with_facts
-from cifar_tune.search.trial import OPTUNA_STATES, State, Trial, as_trial
 from cifar_tune.store import Store
+from cifar_tune.trials.facts import with_facts
+from cifar_tune.trials.goal import CostName
+from cifar_tune.trials.reading import PRIOR, Extension, as_trials, extension_of
+from cifar_tune.trials.storage import open_storage
+from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial, as_trial
 
 if TYPE_CHECKING:
     from cifar_tune.search.forecast import Forecast

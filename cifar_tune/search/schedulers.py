@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from cifar_tune.options import Count, Options, Share, part_of
-from cifar_tune.recipe import Recipe
+from cifar_tune.recipe.options import Count, Options, Share, part_of
+from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.forecast import LEVELS, Forecast, level_epochs
 
 if TYPE_CHECKING:
-    from cifar_tune.search.trial import Trial
+    from cifar_tune.trials.trial import Trial
 
 # Facts of a trial. Its rungs are those that it went on from, by their epoch: `{"2": 0.25}`.
 RUNGS, LET_THROUGH, STOPPED_AT = "rungs", "let_through_at_epoch", "stopped_at_rung"

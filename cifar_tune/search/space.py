@@ -19,11 +19,11 @@ from optuna.trial import BaseTrial
 from pydantic import ValidationError, model_validator
 
 from cifar_tune.errors import UserError
-from cifar_tune.options import Count
-from cifar_tune.recipe import Recipe, Value, explain, nearest
-from cifar_tune.search.goal import Goal
+from cifar_tune.recipe.options import Count
+from cifar_tune.recipe.recipe import Recipe, Value, explain, nearest
 from cifar_tune.search.schedulers import Asha, ByForecast, Scheduler
 from cifar_tune.search.stand_ins import BaselineTrial, WithSettings
+from cifar_tune.trials.goal import Goal
 
 TASK_FIELDS = ("dataset", "train_images", "seed")  # what makes the trials of one search comparable
 NUM_CHECKED_DRAWS = 20

@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import BaseTrial
 
 from cifar_tune.errors import UserError
-from cifar_tune.recipe import Recipe, Value, field_of, nearest
+from cifar_tune.recipe.recipe import Recipe, Value, field_of, nearest
 from cifar_tune.search.encoding import from_unit, is_ordered, to_unit
 
 

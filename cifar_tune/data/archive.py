@@ -1,0 +1,155 @@
+"""CIFAR in torchvision's layout: pickled batches, in a folder or packed; and the download of the published archive.
+
+torchvision lends the archives' addresses, checksums and its download helpers; only the functions that need it import
+it. Caching what is decoded here is datasets.py's.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import pickle
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES, DatasetName, Images, Part, Source, check_labels
+from cifar_tune.errors import UserError
+
+DOWNLOAD_TIMEOUT_SECONDS = 60.0  # of silence, not of the whole download
+LAYOUTS = (
+    "torchvision's layout ({folder}/ or {filename}) or the Hugging Face hub's parquet export "
+    "(train-*.parquet and test-*.parquet)"
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published archive of pickled batches; the checksums are MD5, as published."""
+
+    dataset: str
+    url: str
+    filename: str
+    md5: str
+    folder: str
+    train: tuple[tuple[str, str], ...]  # (file, md5)
+    test: tuple[tuple[str, str], ...]
+    label_key: str
+
+    def batches(self, part: Part) -> tuple[tuple[str, str], ...]:
+        return self.train if part == "train" else self.test
+
+    @property
+    def layouts(self) -> str:
+        return LAYOUTS.format(folder=self.folder, filename=self.filename)
+
+
+def published_archive(name: DatasetName) -> Archive:
+    """The archive as torchvision describes it."""
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    published = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    return Archive(
+        dataset=name,
+        url=published.url,
+        filename=published.filename,
+        md5=published.tgz_md5,
+        folder=published.base_folder,
+        train=tuple((file, md5) for file, md5 in published.train_list),
+        test=tuple((file, md5) for file, md5 in published.test_list),
+        label_key={"cifar10": "labels", "cifar100": "fine_labels"}[name],
+    )
+
+
+def find_batches(archive: Archive, part: Part, data_dir: Path | None, store: Path) -> Source:
+    """The part's batch files: in `data_dir`, unpacked or packed, or downloaded if there is no `data_dir`."""
+    folder = _batch_folder(archive, part, data_dir, store / "downloads")
+    files = tuple(folder / file for file, _ in archive.batches(part))
+    for path in files:
+        if not path.is_file():
+            raise UserError(f"{archive.dataset} is incomplete: {path} is missing; copy or unpack it again.")
+    return Source(files, partial(decode_batches, archive, part, folder))
+
+
+def _batch_folder(archive: Archive, part: Part, data_dir: Path | None, downloads: Path) -> Path:
+    if data_dir is None:
+        return unpacked(archive, part, downloads, None)
+    if data_dir.name == archive.folder:
+        return data_dir
+    if (data_dir / archive.folder).is_dir():
+        return data_dir / archive.folder
+    if (data_dir / archive.filename).is_file():
+        return unpacked(archive, part, downloads, data_dir / archive.filename)
+    raise UserError(f"No {archive.dataset} in {data_dir}: looked for {archive.layouts}.")
+
+
+def unpacked(archive: Archive, part: Part, downloads: Path, packed: Path | None) -> Path:
+    """The batch folder under `downloads`; if not whole, from the user's `packed` archive or a download."""
+    from torchvision.datasets.utils import check_integrity, extract_archive
+
+    folder = downloads / archive.folder
+    downloads.mkdir(parents=True, exist_ok=True)
+    with FileLock(downloads / f"{archive.filename}.lock"):
+        if not all(check_integrity(folder / file, md5) for file, md5 in archive.batches(part)):
+            source = packed or download(archive, downloads)
+            if not check_integrity(source, archive.md5):
+                raise UserError(f"{source} is damaged: its MD5 is not the published one; download it again.")
+            extract_archive(source, downloads)
+    return folder
+
+
+def download(archive: Archive, downloads: Path) -> Path:
+    """The archive under `downloads`, fetched unless a whole one is there, its checksum verified."""
+    from torchvision.datasets.utils import download_url
+
+    instead = (
+        "get it on a machine that can and point --data-dir or CIFAR_TUNE_DATA_DIR at a folder that holds "
+        f"{archive.layouts}."
+    )
+    try:
+        with socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
+            download_url(archive.url, downloads, archive.filename, archive.md5)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(f"{archive.dataset} could not be downloaded from {archive.url} ({error}); {instead}") from None
+    except RuntimeError:
+        raise UserError(
+            f"What {archive.url} sent is not the published {archive.filename} (its MD5 differs); "
+            f"try again, or {instead}"
+        ) from None
+    return downloads / archive.filename
+
+
+@contextlib.contextmanager
+def socket_timeout(seconds: float) -> Iterator[None]:
+    """torchvision's helper waits for ever on a network that swallows packets."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def decode_batches(archive: Archive, part: Part, folder: Path) -> Images:
+    """The part's batches in order; each file's checksum is verified before it is unpickled."""
+    batches = [_read_batch(folder / file, md5, archive.label_key) for file, md5 in archive.batches(part)]
+    images = np.concatenate([batch.images for batch in batches])
+    labels = np.concatenate([batch.labels for batch in batches])
+    return check_labels(Images(images, labels), NUM_CLASSES[archive.dataset], folder)
+
+
+def _read_batch(path: Path, md5: str, label_key: str) -> Images:
+    content = path.read_bytes()
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise UserError(f"{path} is damaged: its MD5 is not the published one; copy or unpack it again.")
+    batch: dict[str, Any] = pickle.loads(content, encoding="latin1")
+    images = np.asarray(batch["data"], np.uint8).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    labels = np.asarray(batch[label_key], np.int64)
+    if len(images) != len(labels):
+        raise UserError(f"{path} is incomplete: {len(images)} images, {len(labels)} labels; download it again.")
+    return Images(images, labels)

@@ -1,0 +1,1 @@
+"""What comes after a search: fresh seeds, verdicts, the held-out test set, export."""

@@ -1,0 +1,48 @@
+"""The winner of a search for its users: a search space that starts from it, its weights, and a program."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from cifar_tune.data.images import IMAGE_SIZE
+from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.store import WEIGHTS
+from cifar_tune.training.classifier import Classifier, load_classifier
+
+SPACE, PROGRAM = "winner.py", "model.pt2"
+NUM_EXAMPLES = 2  # torch.export would take a batch of one for a constant
+
+
+def export_winner(folder: Path, weights: Path, space: str) -> None:
+    """`winner.py`, whose text is `space`, `weights.safetensors` and `model.pt2` in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights, folder / WEIGHTS)
+    (folder / SPACE).write_text(space, encoding="utf-8")
+    classifier, _ = load_classifier(weights)
+    torch.export.save(as_program(classifier), folder / PROGRAM)
+
+
+def with_baseline(space: str, settings: Mapping[str, str], baseline: Recipe, said: str) -> str:
+    """A space file's text with another recipe to beat, under the settings of its search.
+
+    What it had stands above, and its ranges stay; `said` is what it says of the new recipe.
+    """
+    fields = "".join(f"    {name}={value!r},\n" for name, value in baseline.model_dump(mode="json").items())
+    lines = [
+        space.rstrip(),
+        f"\n\n# {said}",
+        "from cifar_tune import Recipe  # noqa: E402",
+        f"\nBASELINE = Recipe(\n{fields})",
+        "BASELINES = [BASELINE]",
+        f"SETTINGS = {dict(settings)!r}  # the search's own --set\n",
+    ]
+    return "\n".join(lines)
+
+
+def as_program(classifier: Classifier) -> ExportedProgram:
+    """The network with its preprocessing as a graph: uint8 images (n, 3, 32, 32), any n, to logits (n, classes)."""
+    example = torch.zeros(NUM_EXAMPLES, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+    return torch.export.export(classifier, (example,), dynamic_shapes={"images": {0: Dim("batch", min=1)}})

@@ -1,0 +1,178 @@
+"""An evaluation: the winner of a search and the baseline on the test set, which is read here and nowhere else.
+
+Their networks are trained on the validation images too (search/reruns.py). What they make of the test images is kept
+beside their weights, so that the test set need not be opened again to tell it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cifar_tune.data.datasets import load_images
+from cifar_tune.data.images import Images
+from cifar_tune.errors import UserError
+from cifar_tune.evaluation.reruns import Design, count_reruns, read_design, read_runs, runs_name, runs_of
+from cifar_tune.evaluation.significance import Gain, Hits, judge_gains, paired_difference
+from cifar_tune.evaluation.test_set_log import note_opening
+from cifar_tune.store import WEIGHTS, Store
+from cifar_tune.trials.trial import Trial
+
+LOGITS = "test_logits.npy"  # in a run's folder: float32 (2, images, classes), of the images and of their mirror images
+LABELS = "test_labels.npy"  # in the evaluation's: int64 (images,)
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The networks of one recipe, one for each seed: `logits` (seeds, 2, images, classes), and the labels."""
+
+    number: int
+    logits: Array
+    labels: npt.NDArray[np.int64]
+
+    @cached_property
+    def predictions(self) -> npt.NDArray[np.int64]:
+        """(seeds, images)."""
+        found: npt.NDArray[np.int64] = self.logits[:, 0].argmax(axis=-1)
+        return found
+
+    @cached_property
+    def probabilities(self) -> Array:
+        """(seeds, images, classes), without the mirror images."""
+        powers = np.exp(self.logits[:, 0] - self.logits[:, 0].max(axis=-1, keepdims=True))
+        shares: Array = powers / powers.sum(axis=-1, keepdims=True)
+        return shares
+
+    @property
+    def hits(self) -> Hits:
+        """(seeds, images)."""
+        found: Hits = self.predictions == self.labels
+        return found
+
+    @property
+    def averaged_hits(self) -> Hits:
+        """The same of the mean of the logits of every image and its mirror image."""
+        found: Hits = self.logits.mean(axis=1).argmax(axis=-1) == self.labels
+        return found
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The `count`-th of a search: what both recipes did; the same one twice where no trial beat the baseline."""
+
+    count: int
+    design: Design
+    winner: Outcome
+    baseline: Outcome
+
+    def gain(self, *, averaged: bool = False) -> Gain:
+        """The paired difference of the test accuracies with its 95 % interval."""
+        ours, theirs = ((each.averaged_hits if averaged else each.hits) for each in (self.winner, self.baseline))
+        (gain,) = judge_gains([paired_difference(ours, theirs)])
+        return gain
+
+
+def read_evaluation(store: Store, search: str) -> Evaluation | None:
+    """The last one that is whole."""
+    for count in range(count_reruns(store, search, "evaluate"), 0, -1):
+        design, runs = read_design(store, search, "evaluate", count), read_runs(store, search, "evaluate", count)
+        labels = _labels(store, search, count)
+        if labels.is_file() and len(runs) == design.num_runs:
+            tested = {number: _tested(store, number, runs, np.load(labels)) for number in design.recipes}
+            winner = design.finalists[0] if design.finalists else design.baseline
+            return Evaluation(count, design, tested[winner], tested[design.baseline])
+    return None
+
+
+def _tested(store: Store, number: int, runs: Sequence[Trial], labels: npt.NDArray[np.int64]) -> Outcome:
+    folders = [store.trial(run.search, run.number) for run in runs_of(runs, number)]
+    logits = [np.load(folder / LOGITS, allow_pickle=False) for folder in folders]
+    return Outcome(number, np.stack(logits), labels)
+
+
+def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, *, use_gpu: bool) -> Images:
+    """Note it, read the test images, and keep what every network of the evaluation makes of them; the images."""
+    from cifar_tune.training.checkpoint import save_array  # with torch, which training need not wait for
+
+    runs = read_runs(store, search, "evaluate", count)
+    broken = [run for run in runs if not run.is_complete]
+    if broken:
+        raise UserError(
+            f"{broken[0].label} {broken[0].state}, so the test set stays closed; evaluate {search} --again with "
+            f"other seeds, or find out more in MLflow."
+        )
+    note_opening(store, search, count)
+    images, _ = load_images(runs[0].recipe.dataset, "test", data_dir=data_dir, store=store.root)
+    for run in runs:
+        folder = store.trial(run.search, run.number)
+        if not (folder / LOGITS).is_file():
+            save_array(folder / LOGITS, _infer(folder / WEIGHTS, images, use_gpu=use_gpu))
+    save_array(_labels(store, search, count), images.labels)  # last: with it the evaluation is whole
+    return images
+
+
+def _infer(weights: Path, images: Images, *, use_gpu: bool) -> Array:
+    """What a network makes of all images and their mirror images."""
+    import torch
+
+    from cifar_tune.training.classifier import load_classifier
+    from cifar_tune.training.inputs import autocast
+
+    device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
+    classifier, recipe = load_classifier(weights)
+    classifier = classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found = []
+    with torch.inference_mode(), autocast(recipe, device):
+        for pixels in torch.split(torch.from_numpy(images.images), recipe.model.evaluation_batch):
+            placed = pixels.to(device)
+            found.append(torch.stack([classifier(placed).float(), classifier(placed.flip(-1)).float()]).cpu())
+    logits: Array = torch.cat(found, dim=1).numpy()
+    return logits
+
+
+def free_weights(store: Store, search: str, count: int) -> dict[int, Path]:
+    """Keep each recipe's network of the first seed, which nothing chose, and free the others; the files, by trial."""
+    kept: dict[int, Path] = {}
+    runs = read_runs(store, search, "evaluate", count)
+    for number in read_design(store, search, "evaluate", count).recipes:
+        kept[number], *others = [store.trial(run.search, run.number) / WEIGHTS for run in runs_of(runs, number)]
+        for path in others:
+            path.unlink(missing_ok=True)
+    return kept
+
+
+def hardest_pairs(tested: Outcome, number: int = 10) -> list[tuple[int, int, float]]:
+    """The classes (label, prediction) that are confused most, with the share of the label's images."""
+    shares = confusion(tested)
+    np.fill_diagonal(shares, 0.0)
+    order = np.argsort(-shares, axis=None, kind="stable")[:number]
+    pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, shares.shape), strict=True)]
+    return [(label, guess, float(shares[label, guess])) for label, guess in pairs if shares[label, guess] > 0]
+
+
+def confusion(tested: Outcome) -> npt.NDArray[np.float64]:
+    """(labels, predictions): shares of the images of a label, over all seeds."""
+    num_classes = tested.logits.shape[-1]
+    counts = np.zeros((num_classes, num_classes))
+    np.add.at(counts, (np.broadcast_to(tested.labels, tested.predictions.shape), tested.predictions), 1)
+    shares: npt.NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    return shares
+
+
+def _labels(store: Store, search: str, count: int) -> Path:
+    return store.search(runs_name(search, "evaluate", count)) / LABELS
+
+
+def watched_epochs(trial: Trial) -> list[tuple[float, float]]:
+    """What a trial's own validation said after each epoch: its loss and its accuracy."""
+    return [(epoch["val_loss"], epoch["val_accuracy"]) for epoch in trial.curve]
+
+
+def choose_winner(means: Mapping[int, float], baseline: int) -> int:
+    """The recipe with the highest mean over fresh seeds; the baseline, where it is as good."""
+    return max(means, key=lambda number: (means[number], number == baseline))

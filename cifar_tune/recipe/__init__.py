@@ -1,0 +1,1 @@
+"""The vocabulary of a search space: every part of a recipe. Importing it loads no torch."""

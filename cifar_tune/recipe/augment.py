@@ -1,0 +1,195 @@
+"""Augmentation and input scaling, as batch operations on the training device.
+
+Every random draw comes from the run's own generator, one per image, and is kept apart from its application, so that
+views can be fixed. Images are uint8 (N, 32, 32, 3) as they lie in memory; what the network sees is float (N, 3, 32, 32)
+in channels-last memory, so that a batch is one gather.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from cifar_tune.recipe.options import Options
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Generator, Tensor
+
+Scaling = Literal["dataset", "imagenet", "symmetric", "unit"]
+
+IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's weight enums
+
+
+class Augment(Options):
+    """What is done to training images; 0 switches an option off. Every image gets its own draw, in this fixed order:
+
+    a horizontal flip of every second one, a crop out of the padded image, brightness, contrast and saturation times a
+    factor in [1 - x, 1 + x], hue shifted by [-x, x] of the colour circle, rotation by [-x, x] degrees with black
+    outside, and grayscale with probability x. (torchvision's ColorJitter shuffles its four.)
+    """
+
+    flip: bool = True
+    crop_padding: int = Field(4, ge=0, le=16)
+    padding_mode: Literal["reflect", "zero"] = "reflect"
+    brightness: float = Field(0.0, ge=0, le=1)
+    contrast: float = Field(0.0, ge=0, le=1)
+    saturation: float = Field(0.0, ge=0, le=1)
+    hue: float = Field(0.0, ge=0, le=0.5)
+    rotation: float = Field(0.0, ge=0, le=180)
+    grayscale: float = Field(0.0, ge=0, le=1)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Every option is off."""
+        return not any(value for name, value in self if name != "padding_mode")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for n images, one row for each; None is an option that is off."""
+
+    flip: Tensor | None = None  # bool (n,)
+    shift: Tensor | None = None  # int64 (n, 2): rows and columns
+    brightness: Tensor | None = None  # float32 (n,), as the next two: the factor
+    contrast: Tensor | None = None
+    saturation: Tensor | None = None
+    hue: Tensor | None = None  # float32 (n,): share of the colour circle
+    rotation: Tensor | None = None  # float32 (n,): degrees, counterclockwise
+    grayscale: Tensor | None = None  # bool (n,)
+
+    @property
+    def only_move_pixels(self) -> bool:
+        """Flip and crop at most: every value stays a byte."""
+        return all(drawn is None for name, drawn in vars(self).items() if name not in ("flip", "shift"))
+
+    def take(self, indices: Tensor) -> Draws:
+        """The rows at `indices`."""
+        return Draws(**{name: None if drawn is None else drawn[indices] for name, drawn in vars(self).items()})
+
+
+def draw(augment: Augment, n: int, generator: Generator, device: torch.device) -> Draws:
+    """The random parameters of n images, in the order of their application; what is off draws nothing."""
+    import torch
+
+    def uniform(middle: float, bound: float) -> Tensor | None:
+        low, high = middle - bound, middle + bound
+        return torch.empty(n, device=device).uniform_(low, high, generator=generator) if bound else None
+
+    def chance(probability: float) -> Tensor | None:
+        return torch.rand(n, generator=generator, device=device) < probability if probability else None
+
+    def shift(bound: int) -> Tensor | None:
+        return torch.randint(-bound, bound + 1, (2, n), generator=generator, device=device).T if bound else None
+
+    return Draws(
+        flip=chance(0.5 if augment.flip else 0.0),
+        shift=shift(augment.crop_padding),
+        brightness=uniform(1.0, augment.brightness),
+        contrast=uniform(1.0, augment.contrast),
+        saturation=uniform(1.0, augment.saturation),
+        hue=uniform(0.0, augment.hue),
+        rotation=uniform(0.0, augment.rotation),
+        grayscale=chance(augment.grayscale),
+    )
+
+
+def sample(images: Tensor, indices: Tensor, augment: Augment | None, generator: Generator | None = None) -> Tensor:
+    """The images at `indices` (n,), newly drawn where `augment` is given; the result is `apply`'s."""
+    if augment is None or augment.changes_nothing:
+        return images[indices].permute(0, 3, 1, 2)
+    assert generator is not None, "augmentation draws from the run's generator"
+    return apply(images, indices, augment, draw(augment, len(indices), generator, images.device))
+
+
+def apply(images: Tensor, indices: Tensor, augment: Augment, draws: Draws) -> Tensor:
+    """The images at `indices` (n,), each with its row of `draws`: (n, 3, H, W) of 0..255, in memory of its own.
+
+    uint8 where pixels only moved, unrounded float32 where a colour or a rotation was drawn.
+    """
+    batch = _flip_and_crop(images, indices, draws, augment.padding_mode).permute(0, 3, 1, 2)
+    return batch if draws.only_move_pixels else _colour_and_rotate(batch, draws)
+
+
+def _flip_and_crop(images: Tensor, indices: Tensor, draws: Draws, padding_mode: str) -> Tensor:
+    """Both only choose which pixel goes where, so they are one gather of source rows and columns."""
+    if draws.flip is None and draws.shift is None:
+        return images[indices]
+    import torch
+
+    size = images.shape[1]
+    grid = torch.arange(size, device=images.device).expand(len(indices), size)
+    rows, columns = grid, grid
+    if draws.flip is not None:
+        columns = torch.where(draws.flip[:, None], size - 1 - grid, grid)
+    if draws.shift is not None:
+        rows, columns = rows + draws.shift[:, :1], columns + draws.shift[:, 1:]
+    batch = images[indices[:, None, None], _inside(rows, size)[:, :, None], _inside(columns, size)[:, None, :]]
+    if draws.shift is not None and padding_mode == "zero":
+        padded = _is_outside(rows, size)[:, :, None] | _is_outside(columns, size)[:, None, :]
+        batch = batch.masked_fill(padded[..., None], 0)
+    return batch
+
+
+def _colour_and_rotate(batch: Tensor, draws: Draws) -> Tensor:
+    """With kornia's functions, which take one value for each image; torchvision's take one for the whole batch."""
+    import torch
+    from kornia.color import rgb_to_grayscale
+    from kornia.enhance import (
+        adjust_brightness_accumulative,
+        adjust_contrast_with_mean_subtraction,
+        adjust_hue,
+        adjust_saturation_with_gray_subtraction,
+    )
+    from kornia.geometry.transform import rotate
+
+    steps: list[tuple[Tensor | None, Callable[[Tensor, Tensor], Tensor]]] = [
+        (draws.brightness, adjust_brightness_accumulative),
+        (draws.contrast, adjust_contrast_with_mean_subtraction),
+        (draws.saturation, adjust_saturation_with_gray_subtraction),
+        (draws.hue, lambda pixels, share: adjust_hue(pixels, 2 * math.pi * share)),
+        (draws.rotation, rotate),
+        (draws.grayscale, lambda pixels, gray: torch.where(gray.view(-1, 1, 1, 1), rgb_to_grayscale(pixels), pixels)),
+    ]
+    pixels = batch.float().div_(255)
+    for drawn, step in steps:
+        if drawn is not None:
+            pixels = step(pixels, drawn)
+    # Hue and rotation do not clamp, and interpolation may leave the range by a rounding error.
+    return pixels.clamp(0, 1).mul_(255).contiguous(memory_format=torch.channels_last)
+
+
+def _inside(position: Tensor, size: int) -> Tensor:
+    """Positions beyond an edge, mirrored at it without repeating the edge pixel."""
+    return (size - 1) - ((size - 1) - position.abs()).abs()
+
+
+def _is_outside(position: Tensor, size: int) -> Tensor:
+    return (position < 0) | (position >= size)
+
+
+def mean_and_std(scaling: Scaling, images: Tensor) -> tuple[Sequence[float], Sequence[float]]:
+    """Per channel, of pixels in [0, 1]; `dataset` measures the given images (N, H, W, 3), the others are constants."""
+    if scaling == "imagenet":
+        return IMAGENET_MEAN_STD
+    if scaling == "symmetric":
+        return (0.5,) * 3, (0.5,) * 3
+    if scaling == "unit":
+        return (0.0,) * 3, (1.0,) * 3
+    return _measure(images)
+
+
+def _measure(images: Tensor) -> tuple[list[float], list[float]]:
+    """Exact: counts of the 256 values of every channel, summed in float64."""
+    import torch
+
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([torch.bincount(images[..., c].flatten(), minlength=256) for c in range(3)]).cpu()
+    shares = counts.double() / counts.sum(dim=1, keepdim=True)
+    mean = (shares * values).sum(dim=1)
+    variance = (shares * (values - mean[:, None]) ** 2).sum(dim=1)
+    return mean.tolist(), variance.sqrt().tolist()

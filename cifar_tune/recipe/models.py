@@ -1,0 +1,182 @@
+"""The architectures: one class each, with its own options and the network that they describe.
+
+A new architecture is a class here and its name in `Model`; what it is built from lives in layers.py.
+Every `build` returns a network that takes float images (N, 3, H, W) and gives logits (N, num_classes). Its children
+are the rows that `describe` prints; the last one is the head, which takes what all before it, the backbone, gives.
+Trained weights are put in by weights.py.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from cifar_tune.data.images import IMAGE_SIZE
+from cifar_tune.recipe.options import UNFINISHED, Options, Positive, Share
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _as_widths(head: Any) -> Any:  # noqa: ANN401 - what a user wrote
+    """Text, because a searched choice has to be one; a list of widths is read too."""
+    return "-".join(map(str, head)) or "linear" if isinstance(head, list | tuple) else head
+
+
+def _as_number(size: Any) -> Any:  # noqa: ANN401 - what a user wrote
+    """Pydantic reads no text as a choice of numbers, and `--set` gives text."""
+    return int(size) if isinstance(size, str) and size.isdecimal() else size
+
+
+WeightsName = Annotated[str, Field(min_length=1)]
+ImageSize = Annotated[Literal[32, 224], BeforeValidator(_as_number)]
+Head = Annotated[str, Field(pattern=r"^(linear|[1-9]\d*(-[1-9]\d*)*)$"), BeforeValidator(_as_widths)]
+
+
+class Architecture(Options):
+    """What the rest of the package asks of every architecture, besides `build`.
+
+    `weights` it starts from: `none`, or the path of a checkpoint.
+    """
+
+    head_options: ClassVar[frozenset[str]] = frozenset()  # those that do not change the backbone
+    has_imagenet: ClassVar[bool] = False
+
+    name: str
+    weights: WeightsName = "none"
+
+    @field_validator("weights")
+    @classmethod
+    def _exist(cls, weights: str, info: ValidationInfo) -> str:
+        if weights == "imagenet" and not cls.has_imagenet and info.context != UNFINISHED:
+            raise ValueError("imagenet weights exist for resnet50 only; use none, or the path of a checkpoint")
+        return weights
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Images at a time where no gradient is needed; more would fill a small machine's memory."""
+        return 500
+
+    def backbone_options(self) -> dict[str, Any]:
+        """The options that decide the backbone; `weights` decides its values and is not among them."""
+        return self.model_dump(exclude={*self.head_options, "weights"})
+
+
+def scaled(channels: int, width: float) -> int:
+    """A whole number of channels, one at least."""
+    return max(1, round(channels * width))
+
+
+class ResNet9(Architecture):
+    """The nine-layer network of document 3; 6.57 M parameters. Source: David Page's DAWNBench entry.
+
+    `width` multiplies the channels of every convolution.
+    """
+
+    head_options = frozenset({"dropout"})
+
+    name: Literal["resnet9"] = "resnet9"
+    width: Positive = 1.0
+    dropout: Share = 0.2
+
+    def build(self, num_classes: int) -> nn.Sequential:
+        """The layers of the document's table, by the document's names."""
+        from torch import nn
+
+        from cifar_tune.recipe.layers import conv_block, double_conv
+
+        width = scaled(64, self.width)
+        return nn.Sequential(
+            OrderedDict(
+                conv1=conv_block(3, width),
+                conv2=conv_block(width, 2 * width, pool=True),
+                res1=double_conv(2 * width),
+                conv3=conv_block(2 * width, 4 * width, pool=True),
+                conv4=conv_block(4 * width, 8 * width, pool=True),
+                res2=double_conv(8 * width),
+                pool=nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
+                classifier=nn.Sequential(nn.Dropout(self.dropout), nn.Linear(8 * width, num_classes)),
+            )
+        )
+
+
+class MiniResNet(Architecture):
+    """The scaled-down residual network of document 5: three stages of two basic blocks.
+
+    `width` multiplies the channels of every convolution.
+    """
+
+    name: Literal["mini_resnet"] = "mini_resnet"
+    width: Positive = 1.0
+
+    def build(self, num_classes: int) -> nn.Sequential:
+        """The layers of the document's list, in its order."""
+        from torch import nn
+
+        from cifar_tune.recipe.layers import basic_block, conv_block
+
+        width = scaled(16, self.width)
+        return nn.Sequential(
+            OrderedDict(
+                conv1=conv_block(3, width),
+                res1=basic_block(width),
+                res2=basic_block(width),
+                down1=conv_block(width, 2 * width, stride=2),
+                res3=basic_block(2 * width),
+                res4=basic_block(2 * width),
+                down2=conv_block(2 * width, 4 * width, stride=2),
+                res5=basic_block(4 * width),
+                res6=basic_block(4 * width),
+                pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+                classifier=nn.Linear(4 * width, num_classes),
+            )
+        )
+
+
+class ResNet50(Architecture):
+    """torchvision's ResNet-50, whose children keep its names and with them its published weights.
+
+    `weights`: `imagenet` (weights.py says which), `none`, or the path of a checkpoint. `head`: `linear`, or the widths
+    of hidden layers (`128-64`); `dropout` comes before the last layer. At an `image_size` of 224 the network begins
+    with a bilinear resize of its images.
+    """
+
+    head_options = frozenset({"head", "dropout"})
+    has_imagenet = True
+
+    name: Literal["resnet50"] = "resnet50"
+    weights: WeightsName = "imagenet"
+    head: Head = "linear"
+    dropout: Share = 0.0
+    image_size: ImageSize = 32
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Fewer of the large ones, whose first activations take 3 MB an image."""
+        return 500 if self.image_size == IMAGE_SIZE else 100
+
+    def build(self, num_classes: int) -> nn.Sequential:
+        """The resize where there is one, torchvision's layers, the head as `fc`."""
+        from torch import nn
+        from torchvision.models import resnet50
+
+        from cifar_tune.recipe.layers import Resize, dense_head
+
+        children = OrderedDict[str, nn.Module]()
+        if self.image_size != IMAGE_SIZE:
+            children["resize"] = Resize(self.image_size)
+        network = resnet50()
+        children |= network.named_children()
+        del children["fc"]
+        children["flatten"] = nn.Flatten()
+        children["fc"] = dense_head(network.fc.in_features, self._widths(), num_classes, self.dropout)
+        return nn.Sequential(children)
+
+    def _widths(self) -> Sequence[int]:
+        return [] if self.head == "linear" else [int(width) for width in self.head.split("-")]
+
+
+Model = Annotated[ResNet9 | MiniResNet | ResNet50, Field(discriminator="name")]

@@ -1,0 +1,1 @@
+"""MLflow's room: the runs of a search, and the registry of models."""

@@ -1,0 +1,1 @@
+"""One training run; no Ray, no Optuna, no MLflow."""

@@ -1,0 +1,330 @@
+"""The training loop: a Recipe and its data in, one EpochMetrics per epoch out. It knows neither Ray nor MLflow.
+
+Everything stays on the training device: uint8 images, the order of an epoch, augmentation. Nothing is read back from
+it inside an epoch, so a GPU never waits for Python.
+"""
+
+import hashlib
+import inspect
+import re
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cifar_tune.recipe import layers, models
+from cifar_tune.recipe.finetune import Phase
+from cifar_tune.recipe.optimizers import set_rate
+from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.recipe.schedules import Position
+from cifar_tune.training.features import FeatureCache
+from cifar_tune.training.inputs import DeviceData, DeviceImages, Features, Inputs, Pixels, autocast
+from cifar_tune.training.network_size import count_parameters
+from cifar_tune.training.weights import Weights, load_weights
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch gave. Losses are mean cross-entropies in nats, the training one with the recipe's label smoothing.
+
+    Accuracies are fractions, `lr` is the last step's rate.
+
+    `epoch` counts from 1, `progress` is the share of the planned epochs that are done. `seconds` is the whole epoch
+    with its validation; `images_per_second` counts training images over the training part of it.
+    """
+
+    epoch: int
+    progress: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    lr: float
+    seconds: float
+    images_per_second: float
+
+
+class DivergenceError(ArithmeticError):
+    """The training or the validation loss stopped being a number at optimizer step `step` (from 0)."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"The loss is not finite at step {step}.")
+        self.step = step
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Torch has an exception of its own for a GPU; for the CPU only a sentence."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the most so far, or since they were reset: of tensors on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+        if found:
+            return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Training:
+    """One run of a Recipe: its network, optimizer and random state, which can be saved between epochs and resumed.
+
+    `weights` are what `recipe.model.weights` names, None where that is `none`. With a `cache`, what a frozen backbone
+    makes of images that stay the same is computed once. `facts` say what became of both.
+
+    A run that is trained on its validation images too has nothing of its own to watch. What another run of the recipe
+    `watched`, validation loss and accuracy by epoch, then decides: when a plateau ends, when to stop, and which epoch's
+    network counts.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: DeviceData,
+        weights: Weights | None = None,
+        cache: FeatureCache | None = None,
+        watched: Sequence[tuple[float, float]] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.data = data
+        self._watched = watched
+        self.history: list[EpochMetrics] = []  # of the epochs that are done
+        self.facts: dict[str, str] = {}
+        self.steps_per_epoch = recipe.steps_per_epoch(len(data.train))
+        torch.manual_seed(recipe.seed)  # the network's first weights, and dropout
+        self.generator = torch.Generator(data.device).manual_seed(recipe.seed)  # order and augmentation
+        model = recipe.model.build(data.num_classes)
+        self._load(model, weights)
+        # Channels last is the faster layout on both: 1.2 to 1.4 times on a CPU, tensor cores' own on a GPU.
+        self.model = model.to(data.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.backbone, self.head = self.model[:-1], self.model[-1]
+        is_frozen = all(phase.frozen for phase in recipe.phases())
+        self._changing: torch.nn.Module = self.head if is_frozen else self.model  # what has to be saved
+        self.pixels = Pixels(recipe, data, self.generator)
+        self.features = Features(recipe, data, self.pixels, self.backbone, self._backbone_key(weights), cache)
+        if recipe.has_fixed_features and cache:
+            self.facts["features"] = "of the frozen backbone, computed once and cached"
+        self._best: dict[str, Tensor] | None = None  # of the epoch that counts, under early stopping
+        self._enter(recipe.phases()[0])
+
+    def _load(self, model: torch.nn.Sequential, weights: Weights | None) -> None:
+        if (weights is None) != (self.recipe.model.weights == "none"):
+            raise ValueError(f"The recipe asks for the weights {self.recipe.model.weights!r}; give those.")
+        if weights is not None:
+            note = load_weights(model, weights, self.data.dataset)
+            self.facts["weights"] = f"{weights.source}, sha256 {weights.digest[:16]}"
+            if note:
+                self.facts["head"] = note
+
+    def _backbone_key(self, weights: Weights | None) -> dict[str, Any]:
+        """All that the backbone's values follow from."""
+        return {
+            "model": self.recipe.model.backbone_options(),
+            "code": [hashlib.sha256(inspect.getsource(module).encode()).hexdigest() for module in (models, layers)],
+            "torch": torch.__version__,
+            "weights": weights.digest if weights else f"seed {self.recipe.seed}",
+        }
+
+    def _enter(self, phase: Phase) -> None:
+        """Begin a phase: what it trains, with a new optimizer, and what that is given."""
+        self.phase = phase
+        self.backbone.requires_grad_(not phase.frozen)
+        self._trained: torch.nn.Module = self.head if phase.frozen else self.model
+        self._inputs: Inputs = self.features if phase.frozen else self.pixels
+        self.optimizer = self.recipe.optimizer.build(self._trained.parameters())
+
+    def _phase_of(self, epoch: int) -> Phase:
+        return next(phase for phase in reversed(self.recipe.phases()) if phase.first_epoch <= epoch)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are done."""
+        return len(self.history)
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the whole network."""
+        return count_parameters(self.model)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last planned epoch is done, or early stopping has ended the run."""
+        return self.epoch == self.recipe.epochs or self.recipe.stops(self._accuracies())
+
+    @property
+    def counted(self) -> EpochMetrics:
+        """The epoch whose network and score count so far."""
+        return self.history[self.recipe.early_stopping.counted(self._accuracies())]
+
+    def _accuracies(self) -> list[float]:
+        return [metrics.val_accuracy for metrics in self.history]
+
+    def fit(self) -> Iterator[EpochMetrics]:
+        """Train the epochs that are left; raises DivergenceError in the epoch whose loss is no longer a number.
+
+        With the last epoch's metrics the network is the one that counts.
+        """
+        while not self.is_over:
+            phase = self._phase_of(self.epoch)
+            if phase != self.phase:
+                self._enter(phase)
+            self.history.append(self._run_epoch())
+            self._keep_best()
+            yield self.history[-1]
+
+    def _keep_best(self) -> None:
+        """Under early stopping, remember the network of the best epoch, and go back to it at the end."""
+        if self.recipe.early_stopping.name == "none":
+            return
+        if self.counted is self.history[-1]:
+            self._best = {name: tensor.clone() for name, tensor in self._changing.state_dict().items()}
+        elif self.is_over and self._best is not None:
+            self._changing.load_state_dict(self._best)
+
+    def _run_epoch(self) -> EpochMetrics:
+        start = time.perf_counter()
+        train_loss, train_accuracy = self._train_epoch()
+        train_seconds = time.perf_counter() - start
+        val_loss, val_accuracy = self._watched[self.epoch] if self._watched else self.evaluate(self.data.val)
+        epoch = self.epoch + 1
+        if not np.isfinite(val_loss):
+            raise DivergenceError(epoch * self.steps_per_epoch - 1)
+        return EpochMetrics(
+            epoch=epoch,
+            progress=epoch / self.recipe.epochs,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            lr=self.optimizer.param_groups[0]["lr"],
+            seconds=time.perf_counter() - start,
+            images_per_second=len(self.data.train) / train_seconds,
+        )
+
+    def _train_epoch(self) -> tuple[float, float]:
+        """Mean training loss and accuracy of the epoch, on the images as they were augmented."""
+        self._set_modes()
+        train = self.data.train
+        order = torch.randperm(len(train), generator=self.generator, device=self.data.device)
+        first = self.epoch * self.steps_per_epoch
+        results = [self._step(first + i, batch) for i, batch in enumerate(self._batches(order))]
+        losses, hits = torch.stack([torch.stack(column) for column in zip(*results, strict=True)]).tolist()
+        for step, loss in enumerate(losses, start=first):
+            if not np.isfinite(loss):
+                raise DivergenceError(step)
+        return sum(losses) / len(train), sum(hits) / len(train)
+
+    def rehearse(self, phase: Phase, num_images: int, num_steps: int) -> list[float]:
+        """The mean losses of the first steps of a phase, each on the first `num_images` training images.
+
+        For whoever wants to know whether and how fast a recipe trains: what `fit` would give afterwards is no run.
+        """
+        if phase != self.phase:
+            self._enter(phase)
+        self._set_modes()
+        indices = torch.arange(num_images, device=self.data.device)
+        first = phase.first_epoch * self.steps_per_epoch
+        losses = [self._step(first + i, indices)[0] for i in range(num_steps)]
+        return [loss / num_images for loss in torch.stack(losses).tolist()]
+
+    def _batches(self, order: Tensor) -> list[Tensor]:
+        """Full batches, and what is left; one image that is left goes with the last of them."""
+        batches = list(torch.split(order, self.recipe.batch_size))
+        if len(batches) > self.steps_per_epoch:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
+
+    def _set_modes(self) -> None:
+        """For training: dropout is on, and batch norms collect statistics where the phase lets them."""
+        self.model.train()
+        self.backbone.train(not self.phase.frozen)
+        if self.phase.frozen_norms:
+            for module in self.backbone.modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _step(self, step: int, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """One optimizer step; the batch's summed loss and its hits, left on the device."""
+        recipe = self.recipe
+        inputs = self._inputs.train(indices, self.epoch)
+        labels = self.data.train.labels[indices]
+        self._set_rate(step)
+        logits = self._logits(inputs)
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        recipe.grad_clip.clip(self._trained.parameters())
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach() * len(indices), (logits.detach().argmax(dim=1) == labels).sum()
+
+    def _set_rate(self, step: int) -> None:
+        phase, schedule = self.phase, self.recipe.schedule
+        at = Position(
+            step=step - phase.first_epoch * self.steps_per_epoch,
+            num_steps=phase.epochs * self.steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch,
+            first_epoch=phase.first_epoch,
+            val_losses=[metrics.val_loss for metrics in self.history[phase.first_epoch :]],
+        )
+        set_rate(self.optimizer, phase.lr * schedule.factor(at), schedule.momentum(at))
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        """What the trained part of the network makes of its inputs: float32 (n, num_classes)."""
+        with autocast(self.recipe, self.data.device):
+            logits: Tensor = self._trained(inputs)
+        return logits.float()
+
+    @torch.inference_mode()
+    def evaluate(self, images: DeviceImages) -> tuple[float, float]:
+        """Mean cross-entropy (nats, without label smoothing) and accuracy over all the images."""
+        logits = self.predict(images)
+        loss = F.cross_entropy(logits, images.labels)
+        hits = (logits.argmax(dim=1) == images.labels).sum()
+        loss, hits = torch.stack([loss, hits]).tolist()
+        return loss, hits / len(images)
+
+    @torch.inference_mode()
+    def predict(self, images: DeviceImages) -> Tensor:
+        """The network's logits for images as they are: float32 (n, num_classes), on the device."""
+        self.model.eval()
+        indices = torch.arange(len(images), device=self.data.device)
+        batches = torch.split(indices, self.recipe.model.evaluation_batch)
+        return torch.cat([self._logits(self._inputs.plain(images, batch)) for batch in batches])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs to give the epochs that this one would have given, bit for bit on a CPU."""
+        state = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "history": [asdict(metrics) for metrics in self.history],
+            "model": self._changing.state_dict(),
+            "best": self._best,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "cpu_rng": torch.get_rng_state(),
+        }
+        if self.data.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.data.device)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()` of the same Recipe; its tensors may come from another device."""
+        self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
+        self._changing.load_state_dict(state["model"])
+        self._best = state["best"]
+        if self.history:
+            self._enter(self._phase_of(self.epoch - 1))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        torch.set_rng_state(state["cpu_rng"].cpu())
+        if "cuda_rng" in state and self.data.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.data.device)

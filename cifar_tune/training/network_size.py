@@ -1,0 +1,69 @@
+"""What a network costs before anything is trained: its parameters, and the multiply-adds of one image's forward pass.
+
+Counted where the network is. On the `meta` device nothing is computed and no memory is taken, but the first forward
+pass of a process there waits seconds for torch's imports, which no worker should.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cifar_tune.data.images import IMAGE_SIZE
+
+
+@dataclass
+class Layer:
+    """A child of a network: the shape (channels, height, width) that it gives, and its cost for one image."""
+
+    name: str
+    module: nn.Module
+    num_parameters: int
+    output_shape: tuple[int, ...] = ()
+    num_macs: int = 0
+
+
+def count_layers(network: nn.Sequential) -> list[Layer]:
+    """The network's children, counted in a forward pass that changes nothing of it.
+
+    Multiply-adds are those of convolutions and linear layers; all else is little beside them.
+    """
+    layers = [Layer(name, child, count_parameters(child)) for name, child in network.named_children()]
+    hooks = [layer.module.register_forward_hook(_note_shape(layer)) for layer in layers]
+    for layer in layers:
+        counted = [module for module in layer.module.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+        hooks += [module.register_forward_hook(_add_macs(layer)) for module in counted]
+    modes = [(module, module.training) for module in network.modules()]
+    images = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE, device=next(network.parameters()).device)
+    with torch.no_grad():
+        network.eval()(images)
+    for module, mode in modes:
+        module.training = mode
+    for hook in hooks:
+        hook.remove()
+    return layers
+
+
+def count_parameters(module: nn.Module) -> int:
+    """All of them, frozen ones too."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_macs(network: nn.Sequential) -> int:
+    """The multiply-adds of one image."""
+    return sum(layer.num_macs for layer in count_layers(network))
+
+
+def _note_shape(layer: Layer) -> Any:  # noqa: ANN401 - torch's hook type is private
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        layer.output_shape = tuple(output.shape[1:])
+
+    return hook
+
+
+def _add_macs(layer: Layer) -> Any:  # noqa: ANN401 - torch's hook type is private
+    def hook(module: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        layer.num_macs += output.numel() * module.weight[0].numel()  # each output is one row of weights by its inputs
+
+    return hook

@@ -1,0 +1,302 @@
+"""Where a run's starting weights come from: ImageNet's published ones, or a file, ours or any plain state_dict.
+
+Three steps, so that a driver can refuse what cannot be used before anything starts: find the file, read it, fit its
+tensors into a network. Nothing is ever unpickled: `torch.load` with `weights_only`, and safetensors.
+"""
+
+import hashlib
+import http.client
+import json
+import pickle
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.hub import download_url_to_file, get_dir
+
+from cifar_tune.data.archive import DOWNLOAD_TIMEOUT_SECONDS, socket_timeout
+from cifar_tune.data.images import NUM_CLASSES
+from cifar_tune.errors import UserError
+from cifar_tune.recipe.recipe import Recipe
+
+NUM_NAMED = 3  # misfits that a sentence names; another architecture has hundreds
+OTHER_WEIGHTS = "take --set model/weights=none or the path of a checkpoint"
+PLAIN = "torch.save(model.state_dict(), path)"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights at a public address; the file's name ends with the first digits of its SHA-256: NAME-0676ba61.pth."""
+
+    url: str
+
+    @property
+    def filename(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def hash_prefix(self) -> str:
+        return Path(self.filename).stem.rpartition("-")[2]
+
+
+# torchvision's ResNet50_Weights.IMAGENET1K_V1, the weights of the documents' time and figures. The newer V2 scores
+# higher on ImageNet, but the label smoothing in its recipe makes worse frozen features (arXiv:1805.08974).
+# The address stands here because importing torchvision takes seconds.
+IMAGENET = Published("https://download.pytorch.org/models/resnet50-0676ba61.pth")
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A file's tensors by name, on the CPU."""
+
+    tensors: dict[str, Tensor]
+    recipe: Mapping[str, Any] | None  # that they were trained by; None where the file does not tell
+    digest: str  # hex SHA-256 of the file
+    source: str  # the file's name, for sentences
+
+    @property
+    def dataset(self) -> str | None:
+        """That they were trained on, where the file tells."""
+        return self.recipe["dataset"] if self.recipe else None
+
+
+# Finding
+
+
+def find_weights(name: str) -> Path | None:
+    """The file that a recipe's `model/weights` means, downloaded if it must be; None for no file at all."""
+    if name == "none":
+        return None
+    if name == "imagenet":
+        return find_published(IMAGENET)
+    try:
+        path = Path(name).expanduser().absolute()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # a folder that may not be entered; ~ of an unknown user
+        raise UserError(f"The weights {name!r} cannot be looked for ({_reason(error)}); correct the path.") from None
+    what = "a folder is" if path.is_dir() else "nothing is"
+    raise UserError(f"No weights at {path}, where {what}; model/weights is none, imagenet or the path of a file.")
+
+
+def find_published(published: Published) -> Path:
+    """The file in torch hub's folder (below TORCH_HOME), verified; downloaded there by whoever comes first."""
+    path = Path(get_dir()).absolute() / "checkpoints" / published.filename
+    try:
+        # Without the lock first: a shared folder may be read-only.
+        if not _is_whole(path, published):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not _is_whole(path, published):
+                    _download(published, path)
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} cannot hold {path.name} ({_reason(error)}); point TORCH_HOME at a folder that can."
+        ) from None
+    return path
+
+
+def _is_whole(path: Path, published: Published) -> bool:
+    return path.is_file() and _digest(path).startswith(published.hash_prefix)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(published: Published, path: Path) -> None:
+    """Replace the file by the published one, or leave what is there."""
+    url, name = published.url, published.filename
+    instead = f"get it on a machine that can and put it into {path.parent}, or {OTHER_WEIGHTS}."
+    try:
+        with socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
+            download_url_to_file(url, str(path), published.hash_prefix, progress=sys.stderr.isatty())
+    except (OSError, http.client.HTTPException) as error:
+        found = "damaged" if path.exists() else "missing"
+        raise UserError(
+            f"{path} is {found} and could not be downloaded from {url} ({_reason(error)}); {instead}"
+        ) from None
+    except RuntimeError:
+        raise UserError(
+            f"What {url} sent is not the published {name} (its SHA-256 differs); try again, or {instead}"
+        ) from None
+
+
+# Reading
+
+
+def open_weights(name: str) -> Weights | None:
+    """What a recipe's `model/weights` means, found and read; None where it is `none`."""
+    path = find_weights(name)
+    return None if path is None else read_weights(path)
+
+
+def read_weights(path: Path) -> Weights:
+    """The tensors of a .safetensors file, or of a plain state_dict that torch.save wrote."""
+    try:
+        digest = _digest(path)
+    except OSError as error:
+        raise UserError(
+            f"The weights {path} cannot be read ({_reason(error)}); correct the path or its rights."
+        ) from None
+    if path.suffix == ".safetensors":
+        tensors, recipe = _read_safetensors(path)
+    else:
+        tensors, recipe = _read_state_dict(path), None
+    return Weights(tensors, recipe, digest, path.name)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, _recipe(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or incomplete ({_reason(error)}); copy it again.") from None
+
+
+def _recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """That save_weights wrote; another program's metadata has none, whatever its names."""
+    try:
+        recipe = json.loads(metadata["recipe"])
+        return recipe if isinstance(recipe["dataset"], str) else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} is not a plain state_dict of tensors, and nothing else is unpickled; make one with {PLAIN}."
+        ) from None
+    except Exception:  # whatever the damage leads torch to
+        raise UserError(
+            f"{path} is damaged, incomplete or no state_dict; copy it again, or make it again with {PLAIN}."
+        ) from None
+    return _named_tensors(loaded, path)
+
+
+def _named_tensors(loaded: object, path: Path) -> dict[str, Tensor]:
+    if isinstance(loaded, dict) and loaded:
+        if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()):
+            return dict(loaded)
+        if {"recipe", "history", "model"} <= loaded.keys():  # training.py's state
+            raise UserError(
+                f"{path} is a state to resume a run from; give the weights.safetensors of a finished run instead."
+            )
+    raise UserError(f"{path} holds something other than a state_dict of tensors; make one with {PLAIN}.")
+
+
+# Fitting
+
+
+def check_weights(recipes: Iterable[Recipe]) -> tuple[dict[str, str], list[str]]:
+    """Find and read all weights that the recipes name, and see that they fit, without building a real network.
+
+    Returns the SHA-256 of the files by `model/weights`, and a sentence for every head that is replaced.
+    """
+    networks = {_tensor_options(recipe): recipe for recipe in recipes if recipe.model.weights != "none"}
+    opened = {name: open_weights(name) for name in {recipe.model.weights for recipe in networks.values()}}
+    files = {name: weights for name, weights in opened.items() if weights is not None}
+    notes = set()
+    for recipe in networks.values():
+        with torch.device("meta"):
+            network = recipe.model.build(NUM_CLASSES[recipe.dataset])
+        notes.add(fitting(network, files[recipe.model.weights], recipe.dataset)[1])
+    return {name: weights.digest for name, weights in files.items()}, sorted(note for note in notes if note)
+
+
+def _tensor_options(recipe: Recipe) -> str:
+    """What tells networks of different tensors apart: a share, such as dropout's, changes none."""
+    options = {name: value for name, value in recipe.model.model_dump().items() if not isinstance(value, float)}
+    return f"{recipe.dataset} {options}"
+
+
+def load_weights(model: nn.Sequential, weights: Weights, dataset: str) -> str | None:
+    """Copy into the model, wherever it lies, what `fitting` finds; its sentence on the head."""
+    tensors, note = fitting(model, weights, dataset)
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+    return note
+
+
+def fitting(model: nn.Sequential, weights: Weights, dataset: str) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors that the model (on any device, meta too) takes, and a sentence where its head is not among them.
+
+    All children but the last must fit exactly. The last, the head, is taken if it fits and is not known to be another
+    data set's: as many classes are not yet the same ones.
+    """
+    *_, (last, _) = model.named_children()
+    head = f"{last}."
+    own_body, own_head = _split(model.state_dict(), head)
+    body, given_head = _split(weights.tensors, head)
+    if misfits := _misfits(own_body, body):
+        raise UserError(_sentence(misfits, weights.source))
+    is_other = weights.dataset not in (None, dataset)
+    if is_other or _misfits(own_head, given_head):
+        return body, _replaced(own_head, given_head, weights, is_other)
+    return body | given_head, None
+
+
+def _split(tensors: Mapping[str, Tensor], head: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Those before the head, and the head's."""
+    inside = {name: tensor for name, tensor in tensors.items() if name.startswith(head)}
+    return {name: tensor for name, tensor in tensors.items() if name not in inside}, inside
+
+
+def _misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """Why `given` cannot stand for `own`, by name; floats convert into each other, nothing else does."""
+    both = [(name, given[name], own[name]) for name in own if name in given]
+    # Batch norms of before torch 0.4.1 do not count their batches, and none of ours needs the count.
+    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    return [
+        *(f"{name} is {_shape(a)} instead of {_shape(b)}" for name, a, b in both if a.shape != b.shape),
+        *(f"{name} is {a.dtype} instead of {b.dtype}" for name, a, b in both if not _converts(a, b)),
+        *(f"{name} is missing" for name in missing),
+        *(f"{name} is not one of the network's" for name in given if name not in own),
+    ]
+
+
+def _converts(given: Tensor, own: Tensor) -> bool:
+    return given.dtype == own.dtype or (given.is_floating_point() and own.is_floating_point())
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(size) for size in tensor.shape) or "one number"
+
+
+def _sentence(misfits: list[str], source: str) -> str:
+    more = f", and {len(misfits) - NUM_NAMED} more differ" if len(misfits) > NUM_NAMED else ""
+    return (
+        f"{source} does not hold this architecture's weights ({', '.join(misfits[:NUM_NAMED])}{more}); "
+        "choose the model that they were trained with, or other model/weights."
+    )
+
+
+def _replaced(own: Mapping[str, Tensor], given: Mapping[str, Tensor], weights: Weights, is_other: bool) -> str:
+    """What is wrong with the given head. How many classes it is for is sure only where it is a single layer."""
+    if not given:
+        return f"{weights.source} has no head for these layers; the network starts with a new one."
+    matrices = [tensor for tensor in given.values() if tensor.ndim == 2]
+    num_classes = len(matrices[0]) if len(matrices) == 1 else None
+    has_other_number = num_classes is not None and num_classes != len(list(own.values())[-1])
+    what = "of other layers"
+    if is_other or has_other_number:
+        classes = f"{num_classes} classes" if num_classes else "the classes"
+        what = f"for {classes} of {weights.dataset}" if weights.dataset else f"for {classes}"
+    return f"The head of {weights.source} is {what} and is replaced by a new one."
+
+
+def _reason(error: Exception) -> str:
+    """The error in a few words; the system's own come without the path."""
+    return (isinstance(error, OSError) and error.strerror) or str(error).rstrip(".") or type(error).__name__

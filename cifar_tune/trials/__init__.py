@@ -1,0 +1,1 @@
+"""What is known of a trial, and how it is read from a store; no torch, no Ray."""

@@ -1,0 +1,145 @@
+"""A trial of a search, as it is known: its state, its recipe and what it has shown so far.
+
+Values, read from the user attributes of an Optuna trial; record.py writes them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from cifar_tune.data.images import NUM_CLASSES
+from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.trials.goal import ACCURACY_ALONE, CostName, Goal
+
+State = Literal["running", "completed", "stopped early", "pruned", "diverged", "out of memory", "failed", "interrupted"]
+
+RERUN_OF, SEED = "trial", "seed"  # what a rerun samples: whose recipe, and with which seed
+REPLAYS = "replays"  # a fact of a run that has no validation of its own
+
+COMPLETE_STATES: tuple[State, ...] = ("completed", "stopped early")
+
+OPTUNA_STATES: dict[State, TrialState] = {
+    "completed": TrialState.COMPLETE,
+    "stopped early": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "diverged": TrialState.COMPLETE,
+    "out of memory": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is known of one trial of a search.
+
+    `params` are the sampled values by name and `ranges` what they come from, `curve` one document of EpochMetrics per
+    epoch, `facts` what the worker said of itself (parameters, threads, device, where it diverged, peak memory).
+    """
+
+    search: str
+    number: int
+    state: State
+    recipe: Recipe
+    params: Mapping[str, Any]
+    is_baseline: bool
+    curve: Sequence[Mapping[str, float]] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    mlflow_run_id: str | None = None
+    goal: Goal = ACCURACY_ALONE
+    ranges: Mapping[str, BaseDistribution] = field(default_factory=dict)
+
+    @property
+    def is_rerun(self) -> bool:
+        """Whether it repeats another trial with a seed of its own."""
+        return RERUN_OF in self.params
+
+    @property
+    def has_own_score(self) -> bool:
+        """Whether its accuracies are its own, and not those of a run that it replays."""
+        return REPLAYS not in self.facts
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        if self.is_rerun:
+            return f"trial {self.params[RERUN_OF]} with seed {self.params[SEED]}"
+        return f"trial {self.number}" + (" (baseline)" if self.is_baseline else "")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were trained."""
+        return len(self.curve)
+
+    @property
+    def seconds(self) -> float:
+        """Of training and validation, over all its epochs."""
+        return sum(epoch["seconds"] for epoch in self.curve)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The validation accuracy after each epoch."""
+        return [epoch["val_accuracy"] for epoch in self.curve]
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """The score: of the epoch that counts, chance where the run broke down, None where there is none."""
+        if self.state in ("diverged", "out of memory"):
+            return 1 / NUM_CLASSES[self.recipe.dataset]
+        if not self.curve or self.state == "failed":
+            return None
+        return self.accuracies[self.recipe.early_stopping.counted(self.accuracies)]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was trained to the end that its recipe means it to have."""
+        return self.state in COMPLETE_STATES
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.state in OPTUNA_STATES
+
+    def cost(self, name: CostName) -> float | None:
+        """What it has cost, as far as that is known."""
+        return self.seconds if name == "seconds" else self.facts.get(name)
+
+    def cost_to_end(self, name: CostName) -> float | None:
+        """The same, had it been trained to its end: of one that was cut short, by its mean epoch."""
+        if name != "seconds" or self.is_complete:
+            return self.cost(name)
+        return self.seconds / self.epochs * self.recipe.epochs if self.curve else None
+
+    @property
+    def over_limits(self) -> list[CostName]:
+        """The costs in which it lies above its search's limits."""
+        costs = {name: self.cost(name) for name in self.goal.limits.given}
+        return [name for name, limit in self.goal.limits.given.items() if (costs[name] or 0) > limit]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may be the best: trained to its end, within the limits."""
+        return self.is_complete and not self.over_limits
+
+
+def as_trial(search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool, goal: Goal) -> Trial:
+    """A trial of Optuna's, by what its user attributes say of it."""
+    attributes = trial.user_attrs
+    return Trial(
+        search=search,
+        number=trial.number,
+        state=attributes["state"],
+        recipe=Recipe.model_validate(attributes["recipe"]),
+        params=trial.params,
+        is_baseline=is_baseline,
+        curve=attributes.get("curve", ()),
+        facts=attributes.get("facts", {}),
+        error=attributes.get("error"),
+        mlflow_run_id=attributes.get("mlflow_run_id"),
+        goal=goal,
+        ranges=trial.distributions,
+    )

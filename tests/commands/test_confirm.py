@@ -1,0 +1,279 @@
+"""`confirm` through the command line: real Ray, Optuna and MLflow on tiny trials of the built-in data set."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from helpers.command_line import Call, Start, by_optuna, wait_until
+from helpers.records import train, written
+from mlflow.tracking import MlflowClient
+
+from cifar_tune.commands.confirm import newer_finalists, render
+from cifar_tune.evaluation.confirmation import judge, read_confirmation
+from cifar_tune.evaluation.reruns import Design, count_reruns, fresh_seeds, read_design, read_runs, unfinished_or_last
+from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.report.leaderboard import best_trial, leaderboard
+from cifar_tune.report.sentences import headline
+from cifar_tune.search.driver import Driver
+from cifar_tune.search.record import open_record
+from cifar_tune.store import HITS, Store
+from cifar_tune.tracking.runs import find_parent
+from cifar_tune.trials.reading import read_attributes, read_record
+from cifar_tune.trials.storage import open_storage
+from cifar_tune.trials.trial import RERUN_OF, SEED, State, Trial
+
+SPACE = """
+from cifar_tune import Recipe, Search
+
+BASELINE = Recipe(
+    dataset="shapes",
+    model={"name": "mini_resnet"},
+    optimizer={"name": "adam", "lr": 0.001},
+    schedule={"name": "constant"},
+    epochs=2,
+    batch_size=32,
+    train_images=64,
+)
+
+
+def space(trial):
+    return BASELINE.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-2, log=True)})
+
+
+SEARCH = Search(num_trials=2, scheduler={"name": "none"})
+"""
+RECIPE = Recipe(
+    dataset="shapes",
+    model={"name": "mini_resnet"},
+    optimizer={"name": "adam", "lr": 0.001},
+    schedule={"name": "constant"},
+    epochs=1,
+    batch_size=32,
+)
+
+
+@pytest.fixture
+def searched(store: Store, tmp_path: Path) -> Store:
+    """A store with a search of hand-made scores, on no data."""
+    record = open_record(store, "tiny", written(tmp_path, SPACE), seed=0)
+    record.check_unchanged("data", "a digest")
+    driver = Driver(record, 2, [])
+    for scores in ((0.2, 0.3), (0.3, 0.5)):
+        train(driver, scores)
+    return store
+
+
+def test_finalists_are_trained_again_through_a_kill_and_told_with_their_intervals(
+    tmp_path: Path, start: Start, call: Call
+) -> None:
+    store, path = Store(tmp_path / "store"), tmp_path / "tiny.py"
+    path.write_text(SPACE, encoding="utf-8")
+    assert call("run", path, "--store", store.root).code == 0
+    arguments = ("confirm", "tiny", "--store", store.root, "--top", 1, "--seeds", 2)
+    process = start(*arguments)
+    wait_until(lambda: num_epochs(store) >= 3)
+    process.kill()
+    process.wait()
+    assert call("report", "--store", store.root).code == 0
+    answer = call(*arguments)
+    assert answer.code == 0, answer.stderr
+    design, runs = read_design(store, "tiny", "confirm", 1), read_runs(store, "tiny", "confirm", 1)
+    assert [run.params for run in runs] == list(design.runs())
+    assert {run.recipe.seed for run in runs} == {1, 2}
+    assert {run.state for run in runs} == {"completed"}
+    assert all([epoch["epoch"] for epoch in run.curve] == [1, 2] for run in runs)
+    (finalist,) = design.finalists
+    trials = read_record(store)["tiny"]
+    for run in runs:
+        assert run.recipe.model_copy(update={"seed": 0}) == trials[run.params[RERUN_OF]].recipe
+        hits = np.load(store.trial(run.search, run.number) / HITS)
+        assert hits.mean() == pytest.approx(run.val_accuracy)
+    assert sorted(path.name for path in store.search("tiny/confirm-1").rglob("*.*")) == [HITS] * 4
+
+    found = read_confirmation(store, "tiny")
+    assert found is not None
+    gain = found.gains.get(finalist)
+    assert gain is not None
+    scores = {(run.params[RERUN_OF], run.params[SEED]): run.val_accuracy or 0.0 for run in runs}
+    assert gain.mean == pytest.approx(np.mean([scores[finalist, seed] - scores[0, seed] for seed in (1, 2)]))
+    assert f"{gain.verdict}, {100 * gain.mean:+.2f} points" in answer.stdout
+    assert "share one validation split" in " ".join(answer.stdout.split())
+
+    shown = call(*arguments)
+    assert (shown.code, shown.stdout) == (0, answer.stdout)
+    assert "Starting" not in shown.stderr
+    assert_report_has_the_verdict(store, call, finalist, gain.verdict)
+    assert_mlflow_has_the_runs(store)
+    if best_trial(trials) == trials[finalist]:
+        assert_mlflow_has_the_gain(store, 100 * gain.mean)
+    else:  # the baseline is the best, as on some processors it is
+        assert_mlflow_has_no_gain(store)
+    assert {study["name"] for study in by_optuna(store, "studies")} == {"tiny", "tiny/confirm-1"}
+    assert_the_next_would_have_other_seeds(store, call, arguments)
+
+    with store.running("tiny/confirm-1"):
+        refused = call("delete", "tiny", "--store", store.root, "--yes")
+    assert refused.code == 2
+    assert "running in another process" in refused.stderr
+    (store.trial("tiny/confirm-1", 3) / HITS).unlink()
+    told = call("report", "--store", store.root)
+    assert told.code == 0
+    assert "could not be judged" in " ".join(told.stdout.split())
+    assert call("delete", "tiny", "--store", store.root, "--yes").code == 0
+    assert by_optuna(store, "studies") == []
+    assert not store.search("tiny").exists()
+
+
+def assert_mlflow_has_the_gain(store: Store, points: float) -> None:
+    """On the search's own run, in figures and in words."""
+    parent = find_parent(MlflowClient(store.mlflow_url), read_attributes(store, "tiny")["id"])
+    assert parent.data.metrics["confirmed_gain"] == pytest.approx(points)
+    assert parent.data.metrics["gain_low"] < points < parent.data.metrics["gain_high"]
+    assert f"{points:+.2f} points" in parent.data.tags["mlflow.note.content"]
+
+
+def assert_mlflow_has_no_gain(store: Store) -> None:
+    """That of a finalist is not the best trial's."""
+    parent = find_parent(MlflowClient(store.mlflow_url), read_attributes(store, "tiny")["id"])
+    assert np.isnan(parent.data.metrics["confirmed_gain"])
+
+
+def assert_report_has_the_verdict(store: Store, call: Call, finalist: int, verdict: str) -> None:
+    rows = {row["trial"]: row for row in json.loads(call("report", "--store", store.root, "--format", "json").stdout)}
+    assert rows[finalist]["verdict"] == verdict
+    assert rows[finalist]["gain_low"] < rows[finalist]["confirmed_gain"] < rows[finalist]["gain_high"]
+    assert rows[0]["verdict"] is None
+    table = call("report", "--store", store.root).stdout
+    assert verdict in table
+    assert "share one validation split" in " ".join(table.split())
+
+
+def assert_mlflow_has_the_runs(store: Store) -> None:
+    client = MlflowClient(store.mlflow_url)
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    (parent,) = [run for run in runs if run.info.run_name == "tiny/confirm-1"]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 4
+    assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
+    assert {run.data.params["seed"] for run in children} == {"1", "2"}
+
+
+def assert_the_next_would_have_other_seeds(store: Store, call: Call, arguments: tuple[object, ...]) -> None:
+    refused = call(*arguments[:-1], 3)
+    assert refused.code == 2
+    assert "--top 1 --seeds 2" in refused.stderr
+    assert unfinished_or_last(store, "tiny", "confirm", again=False) == 1
+    assert unfinished_or_last(store, "tiny", "confirm", again=True) is None
+    assert fresh_seeds(store, "tiny", read_record(store)["tiny"], 3) == (3, 4, 5)
+
+
+def num_epochs(store: Store) -> int:
+    """Of all runs; none as long as there is no confirmation."""
+    try:
+        return sum(run.epochs for run in read_runs(store, "tiny", "confirm", 1))
+    except KeyError:
+        return -1
+
+
+def test_an_unknown_search_is_refused(searched: Store, call: Call) -> None:
+    answer = call("confirm", "tiny2", "--store", searched.root)
+    assert answer.code == 2
+    assert "the nearest is tiny" in answer.stderr
+
+
+def test_other_data_than_the_searchs_is_refused(searched: Store, call: Call) -> None:
+    answer = call("confirm", "tiny", "--store", searched.root)
+    assert answer.code == 2
+    assert "begun with other data" in answer.stderr
+    assert [study["name"] for study in by_optuna(searched, "studies")] == [
+        "tiny"
+    ]  # nothing is left of what did not start
+
+
+def test_a_confirmation_that_was_cut_off_at_its_birth_is_none(searched: Store, call: Call) -> None:
+    optuna.create_study(storage=open_storage(searched), study_name="tiny/confirm-1")
+    assert count_reruns(searched, "tiny", "confirm") == 0
+    assert call("report", "--store", searched.root).code == 0
+    assert call("delete", "tiny", "--store", searched.root, "--yes").code == 0
+    assert by_optuna(searched, "studies") == []
+
+
+# Without training: what is made of the runs
+
+
+def design(top: int = 2) -> Design:
+    recipes = {number: RECIPE.replace({"optimizer/lr": 0.01 * (1 + number)}) for number in (0, 7, 4)}
+    return Design(0, top, (1, 2, 3), recipes)
+
+
+def runs_of(design: Design, states: dict[int, State] | None = None) -> list[Trial]:
+    return [
+        Trial("tiny/confirm-1", i, (states or {}).get(i, "completed"), RECIPE, params, False)
+        for i, params in enumerate(design.runs())
+    ]
+
+
+def hits_of(runs: list[Trial], shares: dict[int, float]) -> dict[int, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {run.number: rng.random(2_000) < shares[run.params[RERUN_OF]] for run in runs if run.is_complete}
+
+
+def test_a_large_gain_is_real_and_none_is_tied() -> None:
+    runs = runs_of(design())
+    found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
+    assert [found.gains[number].verdict for number in (7, 4)] == ["real", "tied"]
+    assert 0 not in found.gains
+    assert found.accuracies[7].low < found.accuracies[7].mean < found.accuracies[7].high
+
+
+def test_a_finalist_that_broke_down_is_not_judged_and_the_others_are() -> None:
+    runs = runs_of(design(), {4: "diverged"})  # the second run of trial 7
+    found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.6}))
+    assert found.broken == {7: "diverged with seed 2"}
+    assert found.gains.get(7) is None
+    assert found.gains.get(4) is not None
+
+
+def test_without_the_baseline_nobody_is_judged() -> None:
+    runs = runs_of(design(), {0: "failed"})
+    found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.6}))
+    assert found.gains.get(7) is None
+    assert found.broken == {0: "failed with seed 1"}
+
+
+def test_what_a_confirmation_found_is_in_the_table_the_leaderboard_and_the_headline() -> None:
+    runs = runs_of(design())
+    found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
+    curve = [{"epoch": 1, "val_accuracy": 0.8, "seconds": 1.0}]
+    trials = [Trial("tiny", number, "completed", RECIPE, {}, number == 0, curve) for number in range(8)]
+    trials[7] = replace(trials[7], curve=[{"epoch": 1, "val_accuracy": 0.95, "seconds": 1.0}])
+    frame = leaderboard({"tiny": trials}, {"tiny": found})
+    verdicts = dict(zip(frame["trial"], frame["verdict"], strict=True))
+    assert (verdicts[7], verdicts[4], verdicts[3]) == ("real", "tied", "unconfirmed")
+    assert pd.isna(verdicts[0])
+    assert "Again with 3 fresh seeds: real, +39.68 points" in headline(trials, None, found)
+    table, _ = render(found, trials)
+    assert table.row_count == 3
+
+
+def test_a_design_is_read_as_it_was_written() -> None:
+    assert Design.loads(design().dumps()) == design()
+
+
+def test_a_finalist_that_came_up_since_is_named() -> None:
+    """By a search that went on; nothing is trained here."""
+    runs = runs_of(design())
+    found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
+    curve = [{"epoch": 1, "val_accuracy": 0.8, "seconds": 1.0}]
+    trials = [
+        Trial("tiny", number, "completed", design().recipes[number], {}, number == 0, curve) for number in (0, 4, 7)
+    ]
+    assert newer_finalists(found, trials) == []
+    other = Trial(
+        "tiny", 9, "completed", RECIPE.replace({"optimizer/lr": 0.5}), {}, False, [{**curve[0], "val_accuracy": 0.9}]
+    )
+    assert newer_finalists(found, [*trials, other]) == [9]

@@ -1,0 +1,254 @@
+"""`evaluate` through the command line: real Ray, Optuna and MLflow on tiny trials of random images."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.command_line import Call, Start, wait_until
+from helpers.image_files import one_shard, random_images, write_shard
+from helpers.records import written
+from mlflow.tracking import MlflowClient
+
+from cifar_tune.data.images import Images
+from cifar_tune.errors import UserError
+from cifar_tune.evaluation.reruns import read_runs
+from cifar_tune.evaluation.test_set import (
+    Outcome,
+    choose_winner,
+    confusion,
+    hardest_pairs,
+    read_evaluation,
+)
+from cifar_tune.evaluation.test_set_log import OPENINGS, note_opening, read_openings
+from cifar_tune.report.evaluation_page import class_report, draw_confusion
+from cifar_tune.report.sentences import told_openings
+from cifar_tune.search.record import open_record
+from cifar_tune.search.space import load_space
+from cifar_tune.store import WEIGHTS, Store
+from cifar_tune.training.classifier import load_classifier
+from cifar_tune.trials.reading import read_attributes, read_record, write_attribute
+
+SPACE = """
+from cifar_tune import Recipe, Search
+
+BASELINE = Recipe(
+    dataset="cifar10",
+    model={"name": "mini_resnet"},
+    optimizer={"name": "adam", "lr": 0.001},
+    schedule={"name": "plateau", "patience": 0},
+    epochs=3,
+    batch_size=32,
+    train_images=64,
+)
+
+
+def space(trial):
+    return BASELINE.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-2, log=True)})
+
+
+SEARCH = Search(num_trials=2, scheduler={"name": "none"})
+"""
+
+
+# In the order in which an evaluation that has trained comes to them.
+MOMENTS = [
+    "cifar_tune.training.checkpoint:save_array",  # the test set was read
+    "cifar_tune.report.evaluation_page:draw_samples",
+    "cifar_tune.tracking.runs:log_files",
+    "torch.export:save",  # the weights that nobody needs are gone
+    "mlflow.tracking:MlflowClient.set_registered_model_alias",
+    "cifar_tune.commands.evaluate:write_attribute",
+]
+DIE_AT = """
+import importlib, os, signal, sys
+from functools import reduce
+
+module, _, path = sys.argv.pop(1).partition(":")
+*owners, name = path.split(".")
+owner = reduce(getattr, owners, importlib.import_module(module))
+setattr(owner, name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+from cifar_tune.cli import main
+
+main()
+"""
+
+
+@pytest.fixture
+def searched(store: Store, tmp_path: Path) -> Store:
+    """A store with the record of a search that has no trial yet."""
+    open_record(store, "tiny", written(tmp_path, SPACE), seed=0)
+    return store
+
+
+def test_winner_and_baseline_are_trained_on_everything_and_tested_once(
+    tmp_path: Path, start: Start, call: Call
+) -> None:
+    """The test file raises when it is read, until the evaluation has come there: it is no parquet at all."""
+    store, data, path = Store(tmp_path / "store"), tmp_path / "data", tmp_path / "tiny.py"
+    write_shard(one_shard(data), random_images(400))
+    one_shard(data, "test").write_bytes(b"not to be read")
+    path.write_text(SPACE, encoding="utf-8")
+    where = ("--store", store.root, "--data-dir", data)
+    assert call("run", path, *where).code == 0
+    arguments = ("evaluate", "tiny", "--seeds", 2, "--flip-averaging", *where)
+    process = start(*arguments)
+    wait_until(lambda: len(list(store.root.rglob(f"evaluate-1/**/{WEIGHTS}"))) > 1)
+    process.kill()
+    process.wait()
+    assert read_openings(store, "tiny") == []
+    unreadable = call(*arguments)
+    assert unreadable.code == 2
+    assert "test-00000-of-00001.parquet" in unreadable.stderr
+
+    images = random_images(100, seed=1)
+    write_shard(one_shard(data, "test"), images)
+    for moment in MOMENTS:
+        killed = subprocess.run([sys.executable, "-c", DIE_AT, moment, *map(str, arguments)], capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert len(read_openings(store, "tiny")) == 1
+        assert told_in_report(call, store) == "once"
+    answer = call(*arguments)
+    assert answer.code == 0, answer.stderr
+    trials, runs = read_record(store)["tiny"], read_runs(store, "tiny", "evaluate", 1)
+    winner = max(trials, key=lambda trial: (trial.val_accuracy or 0, -trial.number)).number
+    assert len(runs) == (4 if winner else 2)
+    for run in runs:  # the rates follow the search's validation, step by step
+        assert [epoch["val_loss"] for epoch in run.curve] == [
+            epoch["val_loss"] for epoch in trials[run.params["trial"]].curve
+        ]
+    found = read_evaluation(store, "tiny")
+    assert found is not None
+    assert found.winner.number == winner
+    assert_logits_are_the_networks(store, found.baseline, images)
+    assert "evaluation 1: 2 runs each" in plain(answer.stdout)
+    assert "mean with mirror images" in plain(answer.stdout)
+    assert "opened once" in plain(answer.stdout)
+
+    assert call(*arguments).stdout == answer.stdout
+    assert len(read_openings(store, "tiny")) == 1
+    page = (store.search("tiny/evaluate-1") / "page" / "index.html").read_text(encoding="utf-8")
+    assert "http" not in page
+    assert page.count("<img") == 2
+    assert_mlflow_has_the_page_and_the_champion(store)
+    assert_the_winner_is_exported(store, found.winner.number)
+
+    refused = call("evaluate", "tiny", "--seeds", 3, *where)
+    assert refused.code == 2
+    assert "--seeds 2" in refused.stderr
+
+
+def told_in_report(call: Call, store: Store) -> str:
+    """How often the test set was opened."""
+    found = re.search(r"was opened (\w+)", plain(call("report", "--store", store.root).stdout))
+    return found[1] if found else "not told"
+
+
+def plain(text: str) -> str:
+    """On one line."""
+    return " ".join(text.split())
+
+
+def assert_logits_are_the_networks(store: Store, baseline: Outcome, images: Images) -> None:
+    """Of the first seed, whose weights are kept: on the test images and their mirror images."""
+    assert (baseline.labels == images.labels).all()
+    run = read_runs(store, "tiny", "evaluate", 1)[0]
+    classifier, recipe = load_classifier(store.trial(run.search, run.number) / WEIGHTS)
+    assert recipe == run.recipe
+    pixels = torch.from_numpy(images.images[:50])
+    with torch.inference_mode():
+        expected = [classifier(pixels), classifier(pixels.flip(-1))]
+    for found, logits in zip(baseline.logits[0], expected, strict=True):
+        np.testing.assert_allclose(found[:50], logits.numpy(), atol=1e-4)
+
+
+def assert_the_winner_is_exported(store: Store, winner: int) -> None:
+    folder = store.search("tiny/evaluate-1") / "export"
+    classifier, recipe = load_classifier(folder / WEIGHTS)
+    assert recipe.model_copy(update={"seed": 0}) == read_record(store)["tiny"][winner].recipe
+    program = torch.export.load(folder / "model.pt2").module()
+    for number in (1, 7):
+        images = torch.randint(0, 256, (number, 3, 32, 32), dtype=torch.uint8)
+        with torch.inference_mode():
+            torch.testing.assert_close(program(images), classifier(images))
+    assert load_space(folder / "winner.py").baselines == (read_record(store)["tiny"][winner].recipe,)
+
+
+def assert_mlflow_has_the_page_and_the_champion(store: Store) -> None:
+    client = MlflowClient(store.mlflow_url)
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    (parent,) = [run for run in runs if run.info.run_name == "tiny/evaluate-1"]
+    names = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert names == {"index.html", "confusion.png", "samples.png", "classes.txt"}
+    assert 0 < parent.data.metrics["test_accuracy"] < 1
+    assert len(client.search_logged_models([parent.info.experiment_id])) == 1
+    champion = client.get_model_version_by_alias("cifar-tune-tiny", "champion")
+    assert champion.run_id == parent.info.run_id
+    assert f"{100 * parent.data.metrics['test_accuracy']:.2f} % of the test images" in str(champion.description)
+
+
+# The record of openings
+
+
+def test_an_opening_is_noted_once_and_before_the_next(searched: Store) -> None:
+    for evaluation in (1, 1, 2, 1):
+        note_opening(searched, "tiny", evaluation)
+    openings = read_openings(searched, "tiny")
+    assert [opening.evaluation for opening in openings] == [1, 2]
+    assert told_openings(openings).startswith("The test set of this search was opened 2 times, last on 20")
+
+
+@pytest.mark.parametrize("alter", [lambda entries: entries[1:], lambda entries: [{**entries[0], "at": "1999"}]])
+def test_an_altered_record_of_openings_is_told(
+    searched: Store, alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+) -> None:
+    for evaluation in (1, 2):
+        note_opening(searched, "tiny", evaluation)
+    write_attribute(searched, "tiny", OPENINGS, alter(read_attributes(searched, "tiny")[OPENINGS]))
+    with pytest.raises(UserError, match="altered"):
+        read_openings(searched, "tiny")
+
+
+# What is made of the networks' logits
+
+
+def outcome(labels: list[int], guesses: list[int], num_classes: int = 3) -> Outcome:
+    logits = np.full((2, 2, len(labels), num_classes), -1.0, dtype=np.float32)
+    logits[:, :, np.arange(len(labels)), guesses] = 1.0
+    return Outcome(1, logits, np.array(labels))
+
+
+def test_the_confusion_of_classes_and_its_hardest_pairs() -> None:
+    found = outcome([0, 0, 0, 0, 1, 1, 2], [0, 1, 1, 2, 1, 1, 0])
+    assert confusion(found).tolist() == [[0.25, 0.5, 0.25], [0, 1, 0], [1, 0, 0]]
+    assert hardest_pairs(found) == [(2, 0, 1.0), (0, 1, 0.5), (0, 2, 0.25)]
+
+
+def test_the_mean_with_the_mirror_images_is_of_logits() -> None:
+    found = outcome([0, 1], [1, 1])
+    found.logits[:, 1, 0, 0] = 4.0  # the mirror image is surer of the right class
+    assert found.hits.tolist() == [[False, True]] * 2
+    assert found.averaged_hits.tolist() == [[True, True]] * 2
+
+
+def test_every_class_has_its_line_where_none_was_predicted() -> None:
+    report = class_report(outcome([0, 1, 1], [0, 0, 0]), ["cat", "dog", "emu"])
+    assert [line.split()[0] for line in report.splitlines() if line.strip()][1:4] == ["cat", "dog", "emu"]
+
+
+def test_a_hundred_classes_are_drawn_with_their_names() -> None:
+    labels = list(range(100))
+    figure = draw_confusion(outcome(labels, labels, 100), [f"class{i}" for i in labels])
+    assert len(figure.axes[0].get_xticklabels()) == 100
+    assert figure.get_size_inches()[0] > 12
+
+
+def test_of_equals_the_baseline_wins() -> None:
+    assert choose_winner({0: 0.5, 3: 0.6, 4: 0.55}, 0) == 3
+    assert choose_winner({0: 0.6, 3: 0.6}, 0) == 0

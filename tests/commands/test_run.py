@@ -1,0 +1,71 @@
+"""The pieces of run.py that need no Ray."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cifar_tune import Recipe
+from cifar_tune.commands.run import BestWeights
+from cifar_tune.provenance import as_typed
+from cifar_tune.store import STATE, WEIGHTS, Store, open_store
+from cifar_tune.trials.trial import State, Trial
+
+RECIPE = Recipe(
+    dataset="shapes",
+    model={"name": "mini_resnet"},
+    optimizer={"name": "adam", "lr": 0.001},
+    schedule={"name": "constant"},
+    epochs=1,
+    batch_size=32,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path)
+
+
+def trained(store: Store, number: int, accuracy: float, state: State = "completed") -> Trial:
+    """A trial with both of its files."""
+    folder = store.trial("tiny", number)
+    folder.mkdir(parents=True)
+    (folder / STATE).touch()
+    (folder / WEIGHTS).touch()
+    return Trial("tiny", number, state, RECIPE, {}, number == 0, [{"epoch": 1, "val_accuracy": accuracy}])
+
+
+def files(store: Store) -> list[str]:
+    return sorted(str(path.relative_to(store.search("tiny") / "trials")) for path in store.root.rglob("*.*"))
+
+
+def test_the_weights_of_the_best_trial_alone_are_kept(store: Store) -> None:
+    keeper = BestWeights(store, [])
+    keeper.update(trained(store, 0, 0.5))
+    assert files(store) == [f"00000/{WEIGHTS}"]
+    keeper.update(trained(store, 1, 0.7))
+    keeper.update(trained(store, 2, 0.6))
+    keeper.update(trained(store, 3, 0.9, "pruned"))
+    keeper.update(trained(store, 4, 0.7))
+    assert files(store) == [f"00001/{WEIGHTS}"]
+
+
+def test_a_trial_that_still_runs_keeps_its_state(store: Store) -> None:
+    keeper = BestWeights(store, [])
+    running = trained(store, 0, 0.5, "running")
+    keeper.update(running)
+    keeper.update(replace(running, state="interrupted"))
+    assert f"00000/{STATE}" in files(store)
+
+
+def test_what_a_killed_process_left_behind_is_cleared(store: Store) -> None:
+    trials = [trained(store, 0, 0.5), trained(store, 1, 0.7), trained(store, 2, 0.1, "pruned")]
+    BestWeights(store, trials)
+    assert files(store) == [f"00001/{WEIGHTS}"]
+
+
+def test_a_command_is_told_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+    assert as_typed("report", "a b") == "cifar-tune report 'a b'"
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    assert as_typed("ui") == "uv run cifar-tune ui"

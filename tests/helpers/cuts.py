@@ -1,0 +1,22 @@
+"""Parts of a data set, so small that a network trains on them in a moment."""
+
+from typing import TYPE_CHECKING
+
+from cifar_tune.data.images import Images, TrainingData
+
+if TYPE_CHECKING:
+    from cifar_tune.training.inputs import DeviceData
+
+
+def cut(data: TrainingData, num_train: int, num_val: int) -> TrainingData:
+    train = Images(data.train.images[:num_train], data.train.labels[:num_train])
+    val = Images(data.val.images[:num_val], data.val.labels[:num_val])
+    return TrainingData(data.dataset, data.digest, train, val)
+
+
+def placed(data: TrainingData) -> "DeviceData":
+    import torch
+
+    from cifar_tune.training.inputs import DeviceData
+
+    return DeviceData.place(data, torch.device("cpu"))

@@ -1,0 +1,78 @@
+"""What the tests of training share: a recipe for a small network, and runs told without their times."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from cifar_tune import Recipe
+from cifar_tune.recipe.recipe import Value
+from cifar_tune.training.checkpoint import load_state
+from cifar_tune.training.features import FeatureCache
+from cifar_tune.training.inputs import DeviceData
+from cifar_tune.training.loop import EpochMetrics, Training
+from cifar_tune.training.weights import Weights
+
+CPU = torch.device("cpu")
+NOT_REPEATABLE = {"seconds", "images_per_second"}
+BASE = Recipe(
+    dataset="shapes",
+    model={"name": "mini_resnet"},
+    optimizer={"name": "adam", "lr": 0.003},
+    schedule={"name": "cosine"},
+    epochs=3,
+    batch_size=32,
+)
+NO_AUGMENT: dict[str, Value] = {"augment/flip": False, "augment/crop_padding": 0}
+
+
+def variants(group: str) -> list[str]:
+    return [member.model_fields["name"].default for member in get_args(Recipe.model_fields[group].annotation)]
+
+
+def with_settings(settings: dict[str, Value]) -> Recipe:
+    return BASE.replace(settings)
+
+
+def repeatable(metrics: EpochMetrics) -> dict[str, Any]:
+    """Everything but the times."""
+    return {name: value for name, value in asdict(metrics).items() if name not in NOT_REPEATABLE}
+
+
+def train(
+    recipe: Recipe, data: DeviceData, weights: Weights | None = None, cache: FeatureCache | None = None
+) -> list[dict[str, Any]]:
+    return [repeatable(metrics) for metrics in Training(recipe, data, weights, cache).fit()]
+
+
+def first_epochs(training: Training, num_epochs: int) -> Iterator[EpochMetrics]:
+    """So many, and the run is left as it is then."""
+    for _, metrics in zip(range(num_epochs), training.fit(), strict=False):
+        yield metrics
+
+
+def resumed(recipe: Recipe, data: DeviceData, folder: Path) -> Training:
+    """A new run that goes on from the folder's state; what torch's own generator was at before does not matter."""
+    torch.manual_seed(123)
+    training = Training(recipe, data)
+    state = load_state(folder)
+    assert state is not None
+    training.load_state_dict(state)
+    return training
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def changed(before: dict[str, Tensor], module: nn.Module) -> set[str]:
+    """The tensors that are no longer what they were, to the bit."""
+    return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def same_tensors(first: nn.Module, second: nn.Module) -> bool:
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

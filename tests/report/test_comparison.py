@@ -1,0 +1,164 @@
+"""Comparisons across searches, and the frames for anybody's own analysis."""
+
+import json
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from helpers.command_line import Call
+from helpers.made_trials import RECIPE, trial
+from make_store import make_store
+
+from cifar_tune import load_trials
+from cifar_tune.errors import UserError
+from cifar_tune.recipe.recipe import Value
+from cifar_tune.report.comparison import DOCUMENTS, compare, documents, grouped
+from cifar_tune.report.findings import Findings
+from cifar_tune.report.frames import EPOCH
+from cifar_tune.report.leaderboard import leaderboard
+from cifar_tune.search.space import load_space
+from cifar_tune.store import Store
+from cifar_tune.training.loop import EpochMetrics
+from cifar_tune.trials.goal import Goal, Limits
+from cifar_tune.trials.reading import read_record
+
+SPACES = Path(__file__).parents[2] / "search_spaces"
+
+
+def test_groups_state_their_size_their_best_and_the_interval_of_their_mean() -> None:
+    step = RECIPE.replace({"schedule/name": "step", "schedule/every": 3})
+    trials = [
+        trial(0, 0.5),
+        trial(1, 0.69, recipe=step),
+        trial(2, 0.71, recipe=step),
+        trial(3, 0.9, "pruned", recipe=step, num_epochs=1),
+        trial(4, 0.1, "failed"),
+    ]
+    found = grouped(leaderboard({"tiny": trials}), "schedule").to_dict("records")
+    assert [(row["schedule"], row["trials"], row["completed"], row["best"]) for row in found] == [
+        ("step", 3, 2, 0.71),
+        ("constant", 2, 1, 0.5),
+    ]
+    assert found[0]["gain"] == pytest.approx(21)
+    # The mean of 0.69 and 0.71 has a standard error of 0.01, and 12.706 is the t quantile of one degree of freedom.
+    assert (found[0]["mean_low"], found[0]["mean"], found[0]["mean_high"]) == pytest.approx(
+        (0.7 - 0.12706, 0.7, 0.7 + 0.12706), abs=1e-5
+    )
+    assert (found[1]["mean"], found[1]["mean_low"]) == (0.5, None)
+
+
+def test_groups_of_two_data_sets_are_never_one() -> None:
+    other = trial(0, 0.9, search="b", recipe=RECIPE.replace({"dataset": "cifar10"}))
+    found = grouped(leaderboard({"a": [trial(0, 0.5, search="a")], "b": [other]}), "model")
+    assert list(found["dataset"]) == ["cifar10", "shapes"]
+    assert list(grouped(leaderboard({"b": [other]}), "dataset").columns).count("dataset") == 1
+
+
+def test_trials_are_grouped_by_two_columns_at_once() -> None:
+    step = RECIPE.replace({"schedule/name": "step", "schedule/every": 3})
+    trials = [trial(0, 0.5), trial(1, 0.6, recipe=step), trial(2, 0.7, recipe=step.replace({"batch_size": 64}))]
+    found = grouped(leaderboard({"tiny": trials}), "model", "schedule")
+    assert found[["model", "schedule", "trials"]].to_numpy().tolist() == [
+        ["mini_resnet", "step", 2],
+        ["mini_resnet", "constant", 1],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("nosuch", "the leaderboard has no column 'nosuch'; "),
+        ("documents", "the leaderboard has no column 'documents'; choose one of "),
+        ("val_accuracy", "val_accuracy is what a trial found; "),
+        ("rank", "rank is what a trial found; "),
+    ],
+)
+def test_what_cannot_group_is_refused(by: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"--by model,{by}: {re.escape(said)}"):
+        grouped(leaderboard({"tiny": [trial(0)]}), "model", by)
+
+
+def test_the_documents_are_named_to_who_misspells_them() -> None:
+    with pytest.raises(UserError, match="the nearest is document"):
+        compare(Findings({"tiny": [trial(0)]}), "documents")
+    assert list(compare(Findings({"tiny": [trial(0)]}), " model, schedule").columns)[2:4] == ["model", "schedule"]
+
+
+@pytest.mark.parametrize(
+    ("space", "number"),
+    [("resnet50_linear", 1), ("resnet50_two_phase", 2), ("resnet9", 3), ("resnet50_cifar100", 4), ("mini_resnet", 5)],
+)
+def test_the_recipe_of_each_document_is_known(space: str, number: int) -> None:
+    (recipe,) = load_space(SPACES / f"{space}.py").baselines
+    assert [document.number for document in DOCUMENTS if document.is_of(recipe)] == [number]
+
+
+STEP: dict[str, Value] = {"dataset": "cifar10", "train_images": 900, "schedule/name": "step", "schedule/every": 3}
+
+
+def test_documents_are_held_against_every_baseline_of_their_kind() -> None:
+    step, other = RECIPE.replace(STEP), RECIPE.replace({"dataset": "cifar10", "train_images": 900})
+    mine = [
+        trial(0, 0.5, search="mine", recipe=step),
+        trial(1, 0.55, search="mine", recipe=other, is_baseline=True),
+        trial(2, 0.6, search="mine", recipe=step),
+    ]
+    rows = documents(Findings({"mine": mine, "other": [trial(0, search="other")]})).to_dict("records")
+    assert [row["document"] for row in rows] == [1, 2, 3, 4, 5]
+    assert (rows[4]["search"], rows[4]["trial"], rows[4]["baseline"], rows[4]["best_trial"]) == (
+        "mine",
+        0,
+        "50.00 %, 1 run",
+        "60.00 %, 1 run",
+    )
+    assert rows[4]["train_images"] == 900
+    assert all(pd.isna(row["search"]) for row in rows[:4])
+
+
+def test_the_gain_of_a_group_is_that_of_its_best_trial_within_limits() -> None:
+    limited = Goal(limits=Limits(seconds=1.5))  # a trial of four epochs takes two seconds
+    low = [trial(0, 0.1, search="low"), trial(1, 0.3, search="low")]
+    high = [trial(0, 0.7, search="high")]
+    over = [replace(trial(number, 0.9, search="over"), goal=limited) for number in (0, 1)]
+    (row,) = grouped(leaderboard({"low": low, "high": high, "over": over}), "model").to_dict("records")
+    assert (row["trials"], row["completed"], row["best"], row["gain"]) == (5, 3, 0.7, 0)
+
+
+@pytest.fixture(scope="module")
+def two_searches(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("two"))
+    make_store(store.root, 30, 4, "first", seed=1)
+    make_store(store.root, 10, 4, "second", seed=2)
+    return store
+
+
+def test_the_frames_have_every_trial_and_every_epoch(two_searches: Store) -> None:
+    trials, epochs = load_trials(store=two_searches.root)
+    found = read_record(two_searches)
+    assert len(trials) == 40
+    assert len(epochs) == sum(trial.epochs for each in found.values() for trial in each)
+    joined = epochs.merge(trials, on=["search", "trial"], suffixes=("_epoch", ""))
+    complete = joined[(joined["state"] == "completed") & (joined["epoch"] == joined["epochs"])]
+    assert (complete["val_accuracy_epoch"] == complete["val_accuracy"]).all()
+    assert set(EPOCH) == {each.name for each in fields(EpochMetrics)}
+    assert trials["val_accuracy"].dtype == epochs["val_accuracy"].dtype == float
+    assert set(load_trials("second", store=two_searches.root).trials["search"]) == {"second"}
+    with pytest.raises(UserError, match="no search 'third'"):
+        load_trials("third", store=two_searches.root)
+
+
+def test_comparisons_are_told_in_every_format(two_searches: Store, call: Call, tmp_path: Path) -> None:
+    where = ("--store", two_searches.root)
+    assert "by schedule" in call("report", "--by", "schedule", *where).stdout
+    assert "by model,schedule" in call("report", "--by", "model,schedule", *where).stdout
+    found = json.loads(call("report", "--by", "search", "--format", "json", *where).stdout)
+    assert {row["search"]: row["trials"] for row in found} == {"first": 30, "second": 10}
+    assert "88.2 %" in call("report", "first", "--by", "document", "--format", "markdown", *where).stdout
+    kept = tmp_path / "kept.csv"
+    kept.write_text("mine", encoding="utf-8")
+    for arguments in (("--by", "nosuch"), ("--by", "model", "--format", "html"), ("--by", "model", "--trial", 0)):
+        refused = call("report", "first", *arguments, "--output", kept, *where)
+        assert refused.code == 2
+        assert kept.read_text(encoding="utf-8") == "mine"

@@ -1,0 +1,143 @@
+"""Where the next trial's values come from, under every sampler that a search may name."""
+
+import random
+from pathlib import Path
+from typing import cast, get_args
+
+import numpy as np
+import optuna
+import pytest
+from helpers.searches import CONDITIONAL, NUMBERS, opened, search, written
+from optuna.trial import BaseTrial
+
+from cifar_tune.errors import UserError
+from cifar_tune.search.gaussian_process import Normal
+from cifar_tune.search.record import open_record_in
+from cifar_tune.search.samplers import expected_improvement
+from cifar_tune.search.space import SamplerName
+from cifar_tune.search.stand_ins import NeighbourTrial, RandomTrial
+
+
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_every_sampler_searches_after_the_baseline(tmp_path: Path, sampler: SamplerName) -> None:
+    record = opened(written(tmp_path, NUMBERS, sampler))
+    scores = search(record, 16)
+    assert record.trials()[0].is_baseline
+    assert len({trial.params["optimizer/lr"] for trial in record.trials()}) > 12  # the best may be tried again
+    assert max(scores) > scores[0]
+
+
+@pytest.mark.parametrize("sampler", ["forecast", "tpe", "random"])
+def test_the_same_seed_gives_the_same_trials(tmp_path: Path, sampler: str) -> None:
+    first, again, other = (search(opened(written(tmp_path, NUMBERS, sampler), seed), 14) for seed in (0, 0, 1))
+    assert first == again
+    assert first[1:] != other[1:]
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes", "qmc"])
+def test_a_sampler_that_knows_no_conditions_refuses_a_conditional_space(tmp_path: Path, sampler: str) -> None:
+    with pytest.raises(UserError, match=f"the sampler {sampler} cannot search a conditional space, and not every"):
+        written(tmp_path, CONDITIONAL, sampler)
+
+
+def test_cmaes_refuses_choices(tmp_path: Path) -> None:
+    text = NUMBERS.replace('trial.suggest_float("label_smoothing", 0.0, 0.5)', "0.0").replace(
+        '"label_smoothing": 0.0', '"batch_size": trial.suggest_categorical("batch_size", [50, 100])'
+    )
+    with pytest.raises(UserError, match="cmaes searches numbers alone, and batch_size is a choice"):
+        written(tmp_path, text, "cmaes")
+
+
+@pytest.mark.parametrize("sampler", ["forecast", "tpe", "random"])
+def test_the_others_search_a_conditional_space(tmp_path: Path, sampler: str) -> None:
+    record = opened(written(tmp_path, CONDITIONAL, sampler))
+    search(record, 20)
+    assert {"label_smoothing" in trial.params for trial in record.trials()} == {True, False}
+
+
+def test_the_forecast_sampler_finds_the_best_where_random_trials_do_not(tmp_path: Path) -> None:
+    found = {
+        sampler: [max(search(opened(written(tmp_path, NUMBERS, sampler), seed), 30)) for seed in range(3)]
+        for sampler in ("forecast", "random")
+    }
+    assert min(found["forecast"]) > 0.895
+    assert np.mean(found["forecast"]) > np.mean(found["random"])
+
+
+def test_the_forecast_sampler_repeats_no_recipe_as_long_as_there_are_others(tmp_path: Path) -> None:
+    text = NUMBERS.replace('trial.suggest_float("optimizer/lr", 1e-5, 1e-1, log=True)', "1e-3").replace(
+        'trial.suggest_float("label_smoothing", 0.0, 0.5)',
+        'trial.suggest_float("label_smoothing", 0.0, 0.5, step=0.01)',
+    )
+    text = text.replace('"optimizer/lr": 1e-3,', "")
+    record = opened(written(tmp_path, text, "forecast"))
+    for _ in range(55):
+        trial = record.start_trial()
+        for epoch in range(1, 17):
+            metrics = {"epoch": epoch, "val_accuracy": 0.5 - trial.params["label_smoothing"] / 2, "seconds": 1.0}
+            record.add_epoch(trial.number, metrics)
+        record.finish_trial(trial.number, "completed")
+    values = [trial.params["label_smoothing"] for trial in record.trials()[12:]]
+    assert len(set(values[:20])) == 20
+    assert len(values) == 43  # more than there are recipes left
+
+
+def test_a_space_that_samples_nothing_is_searched_too(tmp_path: Path) -> None:
+    text = NUMBERS.replace('trial.suggest_float("optimizer/lr", 1e-5, 1e-1, log=True)', "1e-3").replace(
+        'trial.suggest_float("label_smoothing", 0.0, 0.5)', "0.0"
+    )
+    record = opened(written(tmp_path, text, "forecast"))
+    for _ in range(14):
+        number = record.start_trial().number
+        record.add_epoch(number, {"epoch": 1, "val_accuracy": 0.5, "seconds": 1.0})
+        record.finish_trial(number, "completed")
+    assert len(record.trials()) == 14
+
+
+def test_a_trial_that_goes_on_gets_its_own_values_again(tmp_path: Path) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    space = written(tmp_path, NUMBERS, "forecast")
+    record = open_record_in(storage, "numbers", space, 0)
+    search(record, 15)
+    trial = record.start_trial()
+    record.interrupt_all()
+    assert open_record_in(storage, "numbers", space, 0).start_trial().params == trial.params
+
+
+def test_a_neighbour_differs_in_about_the_share_of_its_values_and_by_about_the_distance(tmp_path: Path) -> None:
+    space = written(tmp_path, NUMBERS, "random")
+    rng = random.Random(0)
+    near = {"optimizer/lr": 1e-3, "label_smoothing": 0.25}
+    trials = [NeighbourTrial(rng, near, share=0.5, distance=0.1) for _ in range(1000)]
+    for trial in trials:
+        space.sample(cast(BaseTrial, trial))
+    moved = [trial.params["label_smoothing"] for trial in trials if trial.params["label_smoothing"] != 0.25]
+    assert len(moved) == pytest.approx(500, abs=60)
+    assert np.std(moved) == pytest.approx(0.05, rel=0.15)
+
+
+def test_what_a_neighbour_does_not_have_is_random(tmp_path: Path) -> None:
+    space = written(tmp_path, CONDITIONAL, "random")
+    rng = random.Random(0)
+    trials = [NeighbourTrial(rng, {"optimizer/lr": 1e-3, "augment/flip": False}, 0.0, 0.1) for _ in range(20)]
+    for trial in trials:
+        space.sample(cast(BaseTrial, trial))
+    assert all(trial.params == {"optimizer/lr": 1e-3, "augment/flip": False} for trial in trials)
+    other = NeighbourTrial(rng, {"augment/flip": True}, 0.0, 0.1)
+    space.sample(cast(BaseTrial, other))
+    assert other.params.keys() == {"optimizer/lr", "augment/flip", "label_smoothing"}
+
+
+def test_random_values_are_spread_over_their_ranges(tmp_path: Path) -> None:
+    space = written(tmp_path, NUMBERS, "random")
+    rng = random.Random(0)
+    trials = [RandomTrial(rng) for _ in range(2000)]
+    for trial in trials:
+        space.sample(cast(BaseTrial, trial))
+    logs = np.log10([trial.params["optimizer/lr"] for trial in trials])
+    assert np.histogram(logs, bins=4, range=(-5, -1))[0] == pytest.approx([500] * 4, rel=0.15)
+
+
+def test_improvement_is_expected_of_what_is_better_or_uncertain() -> None:
+    found = expected_improvement(Normal(np.array([0.9, 0.5, 0.5]), np.array([1e-12, 1e-12, 0.01])), 0.6)
+    assert found == pytest.approx([0.3, 0.0, 0.0083], abs=1e-4)

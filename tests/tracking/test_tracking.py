@@ -1,0 +1,408 @@
+"""MLflow as a projection of the record: real runs in a real SQLite store, from hand-made trials."""
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.made_trials import RunIds
+from mlflow.entities import Run, ViewType
+from mlflow.tracking import MlflowClient
+
+from cifar_tune.data.images import TrainingData
+from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.store import Store, open_store
+from cifar_tune.tracking.runs import STATUSES, Tracker, delete_runs, find_runs, tell_outcome, tracking_url
+from cifar_tune.trials.trial import State, Trial
+
+RECIPE = Recipe(
+    dataset="shapes",
+    model={"name": "mini_resnet"},
+    optimizer={"name": "sgd", "lr": 0.1},
+    schedule={"name": "step", "every": 3},
+    epochs=4,
+    batch_size=32,
+)
+METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds", "images_per_second")
+STATES_IN_MLFLOW: dict[State, str] = {  # design.md's table
+    "running": "RUNNING",
+    "completed": "FINISHED",
+    "stopped early": "FINISHED",
+    "pruned": "FINISHED",
+    "diverged": "FINISHED",
+    "out of memory": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One for all tests, because making MLflow's tables takes seconds; each test has a search of its own."""
+    return open_store(tmp_path_factory.mktemp("tracking"))
+
+
+@pytest.fixture
+def search(request: pytest.FixtureRequest) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", request.node.name)
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+class Room:
+    """One search in MLflow: opens trackers on it, as each process that works on it does, and reads what they left."""
+
+    def __init__(self, store: Store, search: str, data: TrainingData) -> None:
+        self.store = store
+        self.search = search
+        self.data = data
+        self.run_ids = RunIds(search)
+        self.client = MlflowClient(store.mlflow_url)
+
+    def tracker(self, description: str = "A space.", tags: dict[str, str] | None = None) -> Tracker:
+        return Tracker(self.store, self.search, self.data, description, tags or {}, self.run_ids)
+
+    def update(self, tracker: Tracker, *trials: Trial) -> None:
+        for trial in trials:
+            tracker.update(self.run_ids.note(trial))
+
+    def runs(self) -> list[Run]:
+        return find_runs(self.client, self.search)
+
+    def parent(self) -> Run:
+        (parent,) = [run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags]
+        return parent
+
+    def children(self) -> dict[int, Run]:
+        """By trial number; each has one run, under the one parent."""
+        parent_id = self.parent().info.run_id
+        children = [run for run in self.runs() if "cifar_tune.trial" in run.data.tags]
+        assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {parent_id}
+        numbers = [int(run.data.tags["cifar_tune.trial"]) for run in children]
+        assert len(numbers) == len(set(numbers)), "a trial has two runs"
+        return dict(zip(numbers, children, strict=True))
+
+    def history(self, number: int, metric: str = "val_accuracy") -> list[tuple[int, float]]:
+        """(step, value), in the order of the steps."""
+        found = self.client.get_metric_history(self.children()[number].info.run_id, metric)
+        return sorted((metric.step, metric.value) for metric in found)
+
+    def assert_shows(self, *trials: Trial) -> None:
+        """Every trial once, with its state and each of its epochs once."""
+        children = self.children()
+        assert sorted(children) == [trial.number for trial in trials]
+        for trial in trials:
+            run = children[trial.number]
+            assert run.info.status == STATES_IN_MLFLOW[trial.state]
+            assert run.data.tags["cifar_tune.state"] == trial.state
+            expected = [(int(epoch["epoch"]), epoch["val_accuracy"]) for epoch in trial.curve]
+            if trial.is_over and trial.val_accuracy not in (None, *trial.accuracies[-1:]):
+                expected.append((trial.epochs, trial.val_accuracy))
+            assert self.history(trial.number) == sorted(expected)
+            assert run.data.metrics.get("val_accuracy") == self.score(trial)
+
+    def score(self, trial: Trial) -> float | None:
+        """What a run says of its trial: the score, or the last epoch's accuracy where there is none."""
+        last = trial.accuracies[-1] if trial.curve else None
+        return trial.val_accuracy if trial.is_over and trial.val_accuracy is not None else last
+
+
+@pytest.fixture
+def room(store: Store, search: str, tiny: TrainingData) -> Room:
+    return Room(store, search, tiny)
+
+
+def trial(
+    number: int = 0,
+    state: State = "running",
+    accuracies: Sequence[float] = (),
+    error: str | None = None,
+    recipe: Recipe = RECIPE,
+) -> Trial:
+    curve = [
+        {"epoch": i, "progress": i / 4, **dict.fromkeys(METRICS, 0.1 * i), "val_accuracy": accuracy}
+        for i, accuracy in enumerate(accuracies, start=1)
+    ]
+    return Trial("tiny", number, state, recipe, {}, number == 0, curve, {"num_parameters": 77_850}, error)
+
+
+def test_a_search_is_one_parent_run_with_its_description_and_tags(room: Room) -> None:
+    tracker = room.tracker("What it is.", {"torch": "2.9", "mlflow.source.git.commit": "abc-dirty"})
+    room.update(tracker, trial(0, "completed", (0.2,)))
+    tracker.finish("completed")
+    parent = room.parent()
+    assert parent.info.run_name == room.search
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["mlflow.note.content"] == "What it is."
+    assert parent.data.tags["torch"] == "2.9"
+    assert parent.data.tags["mlflow.source.git.commit"] == "abc-dirty"
+    assert parent.data.tags["cifar_tune.search"] == room.search
+    assert parent.data.tags["cifar_tune.state"] == "completed"
+
+
+def test_a_trial_is_a_child_run_with_its_whole_recipe(room: Room) -> None:
+    tracker = room.tracker()
+    room.update(tracker, trial(0), trial(1))
+    children = room.children()
+    assert sorted(children) == [0, 1]
+    assert children[0].data.params == {name: str(value) for name, value in RECIPE.flatten().items()}
+    assert [children[n].data.tags["cifar_tune.baseline"] for n in (0, 1)] == ["true", "false"]
+    assert room.run_ids.known == {number: run.info.run_id for number, run in children.items()}
+
+
+def test_every_run_names_its_dataset(room: Room) -> None:
+    room.update(room.tracker(), trial(0))
+    for run in room.runs():
+        ((dataset,)) = [given.dataset for given in run.inputs.dataset_inputs]
+        assert (dataset.name, dataset.digest) == ("shapes", room.data.digest[:36])
+        experiment = room.client.get_experiment(run.info.experiment_id)
+        assert experiment.name == "cifar-tune shapes"
+        assert experiment.artifact_location == (room.store.artifacts / "shapes").as_uri()
+
+
+def test_every_metric_of_every_epoch_is_there_at_its_step(room: Room) -> None:
+    tracker = room.tracker()
+    accuracies = (0.2, 0.3, 0.4, 0.5)
+    room.update(tracker, *(trial(0, "running", accuracies[:n]) for n in range(5)), trial(0, "completed", accuracies))
+    room.assert_shows(trial(0, "completed", accuracies))
+    assert set(room.children()[0].data.metrics) == set(METRICS)
+    assert room.history(0, "train_loss") == [(n, pytest.approx(0.1 * n)) for n in (1, 2, 3, 4)]
+    assert room.children()[0].data.tags["num_parameters"] == "77850"
+
+
+def test_the_table_of_statuses_is_the_designs() -> None:
+    assert STATUSES == STATES_IN_MLFLOW
+
+
+@pytest.mark.parametrize("state", STATES_IN_MLFLOW)
+def test_a_state_is_shown_as_a_status_and_a_tag(room: Room, state: State) -> None:
+    room.update(room.tracker(), trial(0, state, (0.3,)))
+    room.assert_shows(trial(0, state, (0.3,)))
+
+
+PATIENT = RECIPE.replace({"early_stopping/name": "patience", "early_stopping/patience": 2})
+SCORED: list[tuple[State, Recipe, tuple[float, ...], float]] = [
+    ("stopped early", PATIENT, (0.2, 0.6, 0.4, 0.5), 0.6),
+    ("completed", PATIENT, (0.2, 0.3, 0.6, 0.5), 0.6),
+    ("completed", PATIENT, (0.2, 0.3, 0.4, 0.5), 0.5),
+    ("pruned", PATIENT, (0.2, 0.6, 0.4), 0.6),
+    ("completed", RECIPE, (0.2, 0.6, 0.4, 0.5), 0.5),
+    ("diverged", RECIPE, (0.2, 0.6), 0.1),
+    ("diverged", RECIPE, (), 0.1),
+    ("out of memory", PATIENT, (0.2, 0.6), 0.1),
+]
+
+
+@pytest.mark.parametrize(("state", "recipe", "accuracies", "score"), SCORED)
+def test_a_finished_run_has_its_trials_score(
+    room: Room, state: State, recipe: Recipe, accuracies: tuple[float, ...], score: float
+) -> None:
+    ended = trial(0, state, accuracies, recipe=recipe)
+    assert ended.val_accuracy == score
+    steps = [trial(0, "running", accuracies[:n], recipe=recipe) for n in range(len(accuracies) + 1)]
+    room.update(room.tracker(), *steps, ended)
+    run = room.children()[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["val_accuracy"] == score
+    room.assert_shows(ended)
+
+
+def test_a_score_that_a_killed_process_wrote_before_the_status_is_mended(room: Room) -> None:
+    ended = trial(0, "stopped early", (0.2, 0.6, 0.4, 0.5), recipe=PATIENT)
+    room.update(room.tracker(), ended)
+    room.client.update_run(room.children()[0].info.run_id, status="RUNNING")
+    room.tracker().catch_up([ended])
+    run = room.children()[0]
+    assert (run.info.status, run.data.metrics["val_accuracy"]) == ("FINISHED", 0.6)
+
+
+@pytest.mark.parametrize("state", ["stopped early", "diverged"])
+def test_a_score_is_written_once_however_often_it_is_told(room: Room, state: State) -> None:
+    ended = trial(0, state, (0.2, 0.6, 0.4, 0.5), recipe=PATIENT)
+    tracker = room.tracker()
+    for _ in range(2):
+        room.update(tracker, ended)
+    room.assert_shows(ended)
+
+
+def test_an_error_is_a_tag_however_long(room: Room) -> None:
+    room.update(room.tracker(), trial(0), trial(0, "failed", error="x" * 20_000 + "\nKeyError: 'lr'"))
+    assert room.children()[0].data.tags["error"].endswith("x\nKeyError: 'lr'")
+
+
+def test_the_parent_run_has_the_best_score_and_its_gain_whenever_they_change(room: Room) -> None:
+    first, better, worse = (trial(n, "completed", (score,)) for n, score in enumerate((0.5, 0.7, 0.6)))
+    tracker = room.tracker()
+    room.update(tracker, trial(1), better)
+    assert room.parent().data.metrics == {"best_val_accuracy": 0.7}, "there is no baseline yet"
+    room.update(tracker, trial(0), first)
+    room.client.log_metric(room.parent().info.run_id, "best_val_accuracy", 0.1)  # as a process that died had it
+    resumed = room.tracker()
+    resumed.catch_up([first, better])
+    room.update(resumed, trial(2), worse, trial(3, "pruned", (0.9,)))
+    assert room.parent().data.metrics == {"best_val_accuracy": 0.7, "gain": pytest.approx(20)}
+    room.update(resumed, trial(4, "completed", (0.8,)))
+    assert room.parent().data.metrics == {"best_val_accuracy": 0.8, "gain": pytest.approx(30)}
+    history = room.client.get_metric_history(room.parent().info.run_id, "best_val_accuracy")
+    assert sorted({metric.value for metric in history}) == [0.1, 0.7, 0.8]
+
+
+def test_what_came_of_a_search_stands_above_what_it_is(room: Room) -> None:
+    room.update(room.tracker("What it is.\n\n***\n\nAt length."), trial(0, "completed", (0.5,)))
+    for said in ("Best of 1 trial.", "Best of 2 trials."):
+        tell_outcome(room.store, room.run_ids.id, said)
+    note = room.parent().data.tags["mlflow.note.content"]
+    assert note == "Best of 2 trials.\n\n<!-- about -->\n\nWhat it is.\n\n***\n\nAt length."
+
+
+def test_a_long_description_is_cut_as_code_where_the_outcome_stands_above_it(room: Room) -> None:
+    code = "lr = 0.1\n" * 1000
+    room.update(room.tracker(f"```python\n{code}```"), trial(0, "completed", (0.5,)))
+    for _ in range(2):
+        tell_outcome(room.store, room.run_ids.id, "Best of 1 trial.")
+    note = room.parent().data.tags["mlflow.note.content"]
+    assert len(note) <= 8000
+    assert note.startswith("Best of 1 trial.")
+    assert note.endswith("\n# ...\n```")
+
+
+def test_a_search_in_which_no_trial_started_leaves_no_run(room: Room) -> None:
+    room.tracker().finish("interrupted")
+    assert room.runs() == []
+
+
+def test_a_description_may_be_long(room: Room) -> None:
+    """It is the space file, of any length."""
+    room.update(room.tracker("a line of a space file\n" * 2000), trial(0))
+    assert room.parent().data.tags["mlflow.note.content"].startswith("a line of a space file\n")
+
+
+def test_the_same_update_twice_adds_nothing(room: Room) -> None:
+    tracker = room.tracker()
+    ended = [trial(0, "completed", (0.2, 0.3, 0.4, 0.5)), trial(1, "failed", (0.1,)), trial(2, "interrupted", (0.1,))]
+    for _ in range(2):
+        room.update(tracker, *ended)
+    room.assert_shows(*ended)
+
+
+def test_a_resumed_process_continues_the_same_runs(room: Room) -> None:
+    first = room.tracker()
+    done = trial(0, "completed", (0.2, 0.3, 0.4, 0.5))
+    room.update(first, trial(0), done, trial(1), trial(1, "interrupted", (0.1, 0.2)))
+    first.finish("interrupted")
+    assert room.parent().info.status == "KILLED"
+    before = {run.info.run_id for run in room.runs()}
+
+    second = room.tracker()
+    assert room.parent().info.status == "RUNNING"
+    second.catch_up([done, trial(1, "interrupted", (0.1, 0.2))])
+    room.update(second, trial(1, "running", (0.1, 0.2)))
+    assert room.children()[1].info.status == "RUNNING"
+    room.update(second, trial(1, "running", (0.1, 0.2, 0.3)), trial(1, "completed", (0.1, 0.2, 0.3, 0.6)), trial(2))
+    second.finish("completed")
+    room.assert_shows(done, trial(1, "completed", (0.1, 0.2, 0.3, 0.6)), trial(2))
+    assert before <= {run.info.run_id for run in room.runs()}
+    assert len(room.runs()) == 4
+    assert room.parent().info.status == "FINISHED"
+
+
+def test_what_a_killed_process_left_is_mended(room: Room) -> None:
+    """It wrote the record, and died before it told MLflow."""
+    room.update(room.tracker(), trial(0, "running", (0.2,)), trial(1, "running", (0.1,)), trial(2))
+    ended = [
+        trial(0, "completed", (0.2, 0.3, 0.4, 0.5)),
+        trial(1, "pruned", (0.1, 0.15)),
+        trial(2, "failed", error="KeyError"),
+        trial(3, "diverged"),
+    ]
+    room.tracker().catch_up(ended)
+    room.assert_shows(*ended)
+    room.tracker().catch_up(ended)
+    room.assert_shows(*ended)
+
+
+def test_what_a_killed_process_left_running_runs_no_more(room: Room) -> None:
+    room.update(room.tracker(), trial(0, "running", (0.2,)))
+    room.tracker().catch_up([trial(0, "interrupted", (0.2, 0.3))])
+    room.assert_shows(trial(0, "interrupted", (0.2, 0.3)))
+
+
+def test_a_trial_of_many_epochs_is_mended_too(room: Room) -> None:
+    """1,400 metrics: more than MLflow's REST interface takes at a time."""
+    long = trial(0, "completed", [n / 1000 for n in range(200)])
+    room.tracker().catch_up([long])
+    room.assert_shows(long)
+
+
+def test_a_run_that_was_made_and_not_filled_is_mended(room: Room) -> None:
+    """The process died between making the run and writing the recipe into it."""
+    room.update(room.tracker(), trial(1, "completed", (0.1,)))
+    parent = room.parent().info
+    tags = {"cifar_tune.search_id": room.search, "cifar_tune.trial": "0", "mlflow.parentRunId": parent.run_id}
+    room.client.create_run(parent.experiment_id, tags=tags)
+    room.update(room.tracker(), trial(0), trial(0, "completed", (0.2,)))
+    room.assert_shows(trial(0, "completed", (0.2,)), trial(1, "completed", (0.1,)))
+    assert room.children()[0].data.params == {name: str(value) for name, value in RECIPE.flatten().items()}
+
+
+def test_an_epoch_that_was_trained_again_and_came_out_otherwise_is_written_again(room: Room) -> None:
+    room.update(room.tracker(), trial(0), trial(0, "interrupted", (0.1, 0.2, 0.3)))
+    room.update(room.tracker(), trial(0), trial(0, "completed", (0.1, 0.25, 0.3, 0.4)))
+    last = dict(room.history(0))
+    assert last == {1: 0.1, 2: 0.25, 3: 0.3, 4: 0.4}
+    assert len(room.history(0)) == 5
+
+
+def test_two_searches_do_not_see_each_other(store: Store, tiny: TrainingData) -> None:
+    rooms = [Room(store, name, tiny) for name in ("one", "one.two")]
+    for room in rooms:
+        room.update(room.tracker(), trial(0))
+    assert [len(room.runs()) for room in rooms] == [2, 2]
+
+
+def test_a_server_of_the_users_own_is_honoured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking_url(store) == store.mlflow_url
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert tracking_url(store) == "http://127.0.0.1:9"
+
+
+def test_rates_are_written_so_that_their_texts_sort_as_they_do(room: Room) -> None:
+    rates = [1e-5, 0.0003, 0.001, 0.02, 1.0]
+    for number, rate in enumerate(rates):
+        recipe = trial(number).recipe.replace({"optimizer/lr": rate})
+        room.update(room.tracker(), replace(trial(number), recipe=recipe))
+    texts = [room.children()[number].data.params["optimizer/lr"] for number in range(len(rates))]
+    assert sorted(texts) == texts
+    assert [float(text) for text in texts] == rates
+
+
+def test_deleting_the_runs_of_a_search_leaves_nothing_of_it(room: Room, store: Store, tiny: TrainingData) -> None:
+    kept = Room(store, "kept", tiny)
+    kept.update(kept.tracker(), trial(0))
+    room.update(room.tracker(), trial(0, "completed", (0.2,)), trial(1, "completed", (0.2,)))
+    run_ids = [run.info.run_id for run in room.runs()]
+    assert delete_runs(store, room.search) == 3
+    assert room.runs() == []
+    ids = [experiment.experiment_id for experiment in room.client.search_experiments(ViewType.ALL)]
+    assert not {run.info.run_id for run in room.client.search_runs(ids, run_view_type=ViewType.ALL)} & set(run_ids)
+    assert set(rows_that_mention(store.root / "mlflow.db", run_ids)) <= {"inputs"}, "links that `mlflow gc` leaves"
+    assert len(kept.runs()) == 2
+    assert delete_runs(store, room.search) == 0
+
+
+def rows_that_mention(database: Path, run_ids: Sequence[str]) -> dict[str, int]:
+    """Table to the number of its rows that name one of the runs."""
+    found: dict[str, int] = {}
+    with sqlite3.connect(database) as connection:
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            rows = connection.execute(f'SELECT * FROM "{table}"').fetchall()
+            mentioning = sum(any(run_id in map(str, row) for run_id in run_ids) for row in rows)
+            if mentioning:
+                found[table] = mentioning
+    connection.close()
+    return found
