@@ -14,11 +14,10 @@ from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import METHOD, Confirmation, read_confirmation
 from cifar_tune.evaluation.reruns import Design, count_reruns, fresh_seeds, read_design, unfinished_or_last
 from cifar_tune.provenance import as_typed
-from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.report.leaderboard import best_baseline
 from cifar_tune.report.sentences import format_gain
 from cifar_tune.report.text import output_console
 from cifar_tune.store import Store
+from cifar_tune.trials.ranking import best_baseline, finalists
 from cifar_tune.trials.reading import read_record
 from cifar_tune.trials.trial import Trial
 
@@ -50,7 +49,7 @@ def confirm_search(store: Store, search: str, options: ConfirmOptions, console: 
     out = output_console(sys.stdout)
     for part in render(found, trials):
         out.print(part, highlight=False)
-    newer = newer_finalists(found, trials)
+    newer = newerfinalists(found, trials)
     if newer:
         said = f"Since then trial {newer[0]} has become one of the best; --again confirms it with fresh seeds."
         out.print(f"\n{said}", highlight=False)
@@ -58,9 +57,9 @@ def confirm_search(store: Store, search: str, options: ConfirmOptions, console: 
     return EXIT_FAILED if design.baseline in found.broken else 0
 
 
-def newer_finalists(found: Confirmation, trials: Sequence[Trial]) -> list[int]:
+def newerfinalists(found: Confirmation, trials: Sequence[Trial]) -> list[int]:
     """The trials that would be confirmed now and were not then, because the search went on."""
-    return [number for number in _finalists(trials, found.design.top) if number not in found.design.recipes]
+    return [number for number in finalists(trials, found.design.top) if number not in found.design.recipes]
 
 
 def _design(store: Store, search: str, trials: Sequence[Trial], options: ConfirmOptions) -> tuple[int, Design]:
@@ -85,22 +84,10 @@ def _new_design(search: str, trials: Sequence[Trial], options: ConfirmOptions, s
         raise UserError(
             f"No baseline of {search} has completed, so there is nothing to compare with; run it to its end."
         )
-    finalists = _finalists(trials, options.top)
-    if not finalists:
+    chosen = finalists(trials, options.top)
+    if not chosen:
         raise UserError(f"No trial of {search} but its baseline has completed; continue it with a larger --num-trials.")
-    return Design(baseline.number, options.top, seeds, {baseline.number: baseline.recipe, **finalists})
-
-
-def _finalists(trials: Sequence[Trial], top: int) -> dict[int, Recipe]:
-    """The best by score that are not the baseline, no recipe twice."""
-    baseline = best_baseline(trials)
-    ranked = sorted((trial for trial in trials if trial.counts), key=lambda trial: -(trial.val_accuracy or 0.0))
-    found: dict[int, Recipe] = {}
-    for trial in ranked:
-        is_new = trial.recipe not in found.values() and (baseline is None or trial.recipe != baseline.recipe)
-        if is_new and len(found) < top:
-            found[trial.number] = trial.recipe
-    return found
+    return Design(baseline.number, options.top, seeds, {baseline.number: baseline.recipe, **chosen})
 
 
 def render(found: Confirmation, trials: Sequence[Trial]) -> list[Table | Text]:

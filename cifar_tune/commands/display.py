@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.report.leaderboard import ORDER, baseline_accuracy, best_trial, gain_in_points
+from cifar_tune.report.leaderboard import ORDER
 from cifar_tune.report.sentences import told_state
 from cifar_tune.search.cost import seconds_remaining
+from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import Trial
 
 SECONDS_BETWEEN_FRAMES = 0.25

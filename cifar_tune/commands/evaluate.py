@@ -26,11 +26,11 @@ from cifar_tune.evaluation.test_set import (
 )
 from cifar_tune.evaluation.test_set_log import read_openings
 from cifar_tune.provenance import as_typed
-from cifar_tune.report.leaderboard import best_baseline, best_trial
 from cifar_tune.report.sentences import told_openings
 from cifar_tune.report.text import output_console
 from cifar_tune.search.record import Record
 from cifar_tune.store import Store
+from cifar_tune.trials.ranking import best_baseline, best_trial
 from cifar_tune.trials.reading import read_attributes, read_record, write_attribute
 from cifar_tune.trials.trial import Trial
 

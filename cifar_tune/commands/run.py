@@ -25,7 +25,7 @@ from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import read_confirmations
 from cifar_tune.provenance import as_typed
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import baseline_accuracy, best_trial, best_trials, leaderboard
+from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import told_whole
 from cifar_tune.report.text import as_table, output_console
 from cifar_tune.search.extend import check_extends, extend
@@ -34,6 +34,7 @@ from cifar_tune.search.record import Record, open_record
 from cifar_tune.search.resources import plan_resources, this_machine
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
 from cifar_tune.store import STATE, WEIGHTS, Store
+from cifar_tune.trials.ranking import baseline_accuracy, best_trial, best_trials
 from cifar_tune.trials.trial import Trial
 
 NUM_ROWS_SHOWN = 10

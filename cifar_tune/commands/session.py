@@ -18,13 +18,14 @@ from cifar_tune.data.images import TrainingData
 from cifar_tune.evaluation.reruns import Design, Kind, open_reruns, runs_name
 from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.report.leaderboard import BAND, band, best_trial
+from cifar_tune.report.leaderboard import BAND, band
 from cifar_tune.report.sentences import told_whole
 from cifar_tune.search.driver import Driver, Observer
 from cifar_tune.search.ray_settings import configure_ray
 from cifar_tune.search.record import Record
 from cifar_tune.search.resources import plan_resources
 from cifar_tune.store import STATE, Keepsake, Store
+from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.reading import delete_record, read_attributes
 from cifar_tune.trials.trial import State, Trial
 

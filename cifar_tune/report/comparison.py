@@ -11,7 +11,8 @@ from cifar_tune.evaluation.confirmation import Confirmation
 from cifar_tune.evaluation.significance import estimate_mean
 from cifar_tune.recipe.recipe import Recipe, Value, nearest
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import BAND, MARKS, TASK, best_trial, counting, leaderboard
+from cifar_tune.report.leaderboard import BAND, MARKS, TASK, counting, leaderboard
+from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.trial import Trial
 
 # Columns of the leaderboard that say what a trial found, and not what it is.

@@ -21,10 +21,10 @@ from optuna.visualization import plot_optimization_history, plot_parallel_coordi
 from plotly.colors import sample_colorscale
 
 from cifar_tune.evaluation.significance import sampling_margin
-from cifar_tune.report.leaderboard import best_baseline, best_trial, pareto_front
 from cifar_tune.report.timing import PARTS, Part, Span, spans, without_pauses
 from cifar_tune.search.schedulers import LET_THROUGH, RUNGS
 from cifar_tune.trials.goal import CostName
+from cifar_tune.trials.ranking import best_baseline, best_trial, pareto_front
 from cifar_tune.trials.trial import Trial
 
 Figure: TypeAlias = go.Figure | str

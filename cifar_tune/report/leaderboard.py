@@ -6,8 +6,7 @@ those that broke down. What was trained to its end above a limit of its search c
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
-from operator import itemgetter
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import pandas as pd
@@ -15,7 +14,7 @@ import pandas as pd
 from cifar_tune.evaluation.confirmation import METHOD, Confirmation
 from cifar_tune.evaluation.significance import Gain
 from cifar_tune.search.schedulers import LET_THROUGH
-from cifar_tune.trials.goal import CostName
+from cifar_tune.trials.ranking import baseline_accuracy, gain_in_points, pareto_front
 from cifar_tune.trials.trial import COMPLETE_STATES, State, Trial
 
 ORDER: tuple[State, ...] = (
@@ -54,53 +53,6 @@ UNCONFIRMED = (
     "SEARCH` trains the best again with fresh seeds and says whether their gains are real"
 )
 TASK = ["dataset", "train_images"]  # what scores must share to be compared
-
-
-def best_baseline(trials: Iterable[Trial]) -> Trial | None:
-    """The best completed baseline, which gains are counted from; the earlier of equals."""
-    complete = [trial for trial in trials if trial.is_baseline and trial.is_complete]
-    return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
-
-
-def baseline_accuracy(trials: Iterable[Trial]) -> float | None:
-    """Its score."""
-    best = best_baseline(trials)
-    return best.val_accuracy if best else None
-
-
-def gain_in_points(trial: Trial, baseline: float | None) -> float | None:
-    """Percentage points above the baseline; None where either has no score, or the trial was not trained to its end."""
-    if baseline is None or trial.val_accuracy is None or not trial.is_complete:
-        return None
-    return 100 * (trial.val_accuracy - baseline)
-
-
-def best_trial(trials: Iterable[Trial]) -> Trial | None:
-    """The completed trial within its limits with the highest score; the earlier of equals."""
-    complete = [trial for trial in trials if trial.counts]
-    return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
-
-
-def pareto_front(trials: Iterable[Trial], cost: CostName) -> list[Trial]:
-    """By cost, the completed trials within their limits of which no other is both as good and as cheap; equals are."""
-    known = [(trial.cost(cost), -(trial.val_accuracy or 0.0), trial) for trial in trials if trial.counts]
-    ordered = sorted([(price, loss, trial) for price, loss, trial in known if price is not None], key=itemgetter(0, 1))
-    front: list[Trial] = []
-    last = (0.0, 1.0)
-    for price, loss, trial in ordered:
-        if loss < last[1] or (price, loss) == last:
-            front.append(trial)
-            last = (price, loss)
-    return front
-
-
-def best_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """What a search was for, and what is worth keeping of it: the best trial, or the Pareto front."""
-    minimize = trials[0].goal.minimize if trials else None
-    if minimize:
-        return pareto_front(trials, minimize)
-    best = best_trial(trials)
-    return [best] if best else []
 
 
 def leaderboard(

@@ -14,16 +14,7 @@ from rich.text import Text
 from cifar_tune.provenance import as_typed
 from cifar_tune.recipe.recipe import Recipe, field_of
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import (
-    BAND,
-    COLUMNS,
-    MARKS,
-    TASK,
-    baseline_accuracy,
-    footnotes,
-    gain_in_points,
-    leaderboard,
-)
+from cifar_tune.report.leaderboard import BAND, COLUMNS, MARKS, TASK, footnotes, leaderboard
 from cifar_tune.report.pruning import RungFindings, pruning_by_rung
 from cifar_tune.report.sentences import (
     pruning_caption,
@@ -35,6 +26,7 @@ from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
 from cifar_tune.trials import facts as times
 from cifar_tune.trials.goal import format_cost
+from cifar_tune.trials.ranking import baseline_accuracy, gain_in_points
 from cifar_tune.trials.trial import COMPLETE_STATES, Trial
 
 Format = Literal["table", "csv", "json", "markdown"]

@@ -26,10 +26,10 @@ from mlflow.tracking import MlflowClient
 
 from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import UserError
-from cifar_tune.report.leaderboard import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.search.schedulers import RUNGS
 from cifar_tune.store import Store
 from cifar_tune.trials import facts as times
+from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import State, Trial
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # the database's own story of its tables

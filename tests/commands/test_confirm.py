@@ -16,12 +16,13 @@ from cifar_tune.commands.confirm import newer_finalists, render
 from cifar_tune.evaluation.confirmation import judge, read_confirmation
 from cifar_tune.evaluation.reruns import Design, count_reruns, fresh_seeds, read_design, read_runs, unfinished_or_last
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.report.leaderboard import best_trial, leaderboard
+from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import headline
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.record import open_record
 from cifar_tune.store import HITS, Store
 from cifar_tune.tracking.runs import find_parent
+from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.reading import read_attributes, read_record
 from cifar_tune.trials.storage import open_storage
 from cifar_tune.trials.trial import RERUN_OF, SEED, State, Trial

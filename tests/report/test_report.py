@@ -19,10 +19,11 @@ from rich.text import Text
 
 from cifar_tune.recipe.recipe import Recipe, Value
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import COLUMNS, baseline_accuracy, best_trial, gain_in_points, leaderboard
+from cifar_tune.report.leaderboard import COLUMNS, leaderboard
 from cifar_tune.report.sentences import headline, told_difference
 from cifar_tune.report.text import as_table, describe_trial, format_report, format_value, render
 from cifar_tune.search.space import load_space
+from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import State, Trial
 
 SPACE = """

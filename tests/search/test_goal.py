@@ -21,7 +21,6 @@ from cifar_tune.recipe.layers import conv_block
 from cifar_tune.recipe.models import MiniResNet
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import best_trial, pareto_front
 from cifar_tune.report.sentences import headline
 from cifar_tune.report.text import format_report
 from cifar_tune.search.driver import Driver
@@ -32,6 +31,7 @@ from cifar_tune.search.space import ONE_OBJECTIVE, SamplerName
 from cifar_tune.store import STATE, WEIGHTS, Store, open_store
 from cifar_tune.training.network_size import count_layers, count_macs, count_parameters
 from cifar_tune.trials.goal import Goal
+from cifar_tune.trials.ranking import best_trial, pareto_front
 from cifar_tune.trials.reading import PRIOR
 from cifar_tune.trials.storage import open_storage
 from cifar_tune.trials.trial import State, Trial
