@@ -21,6 +21,7 @@ from cifar_tune.report.sentences import told_state
 from cifar_tune.search.cost import seconds_remaining
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import Trial
+from cifar_tune.wording import format_clock
 
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 60.0  # of a search in which nothing ends, where there is no terminal
@@ -102,7 +103,7 @@ class Display:
             Padding(ProgressBar(total=max(1, self._num_trials), completed=done), (0, 20, 0, 0)),  # ends its line
             Text(f"{self._counts()} · {self._num_epochs()} epochs done"),
             Text(self._best()),
-            Text(f"elapsed {format_seconds(time.monotonic() - self._start)} · {self._remaining()}"),
+            Text(f"elapsed {format_clock(time.monotonic() - self._start)} · {self._remaining()}"),
             self._running(),
         )
 
@@ -145,11 +146,4 @@ class Display:
         seconds = seconds_remaining(
             list(self._trials.values()), self._num_trials, self._num_workers, self._expected_epochs, self._drawn
         )
-        return "remaining time not known yet" if seconds is None else f"about {format_seconds(seconds)} remaining"
-
-
-def format_seconds(seconds: float) -> str:
-    """`1:02:03`, or `2:03` under an hour."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+        return "remaining time not known yet" if seconds is None else f"about {format_clock(seconds)} remaining"

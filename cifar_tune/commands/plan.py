@@ -18,13 +18,14 @@ from rich.text import Text
 from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.search.cost import Costs, Kind, format_hours, kind_of, wall_seconds
+from cifar_tune.search.cost import Costs, Kind, kind_of, wall_seconds
 from cifar_tune.search.ends import ends, told
 from cifar_tune.search.resources import Resources
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Draw, Space
 from cifar_tune.training.features import MAX_BYTES
 from cifar_tune.training.loop import is_out_of_memory
 from cifar_tune.training.probe import NUM_IMAGES_ON_A_CPU, Price, Probe, memory_of
+from cifar_tune.wording import format_bytes, format_hours
 
 NUM_SHOWN_DRAWS = 3
 NUM_TIMED_KINDS = 40  # the commonest; of a space with more, the others are taken to cost what their likes do
@@ -253,9 +254,3 @@ def _told_disk(plan: Plan) -> str:
         f"Disk: at most {format_bytes(plan.running_bytes)} of checkpoints while it runs{features}; "
         f"{format_bytes(plan.kept_bytes)} of weights afterwards, and a few MiB of results."
     )
-
-
-def format_bytes(num_bytes: float) -> str:
-    """In MiB, from a GiB on in GiB."""
-    mib = num_bytes / 2**20
-    return f"{mib / 1024:,.1f} GiB" if mib >= 1024 else f"{mib:,.1f} MiB"

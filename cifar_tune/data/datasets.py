@@ -1,4 +1,4 @@
-"""A dataset by name: its source is found, decoded once into the store's cache, and split.
+"""A dataset by name: its source is found, decoded once into the store's cache, and split (split.py).
 
 The sources are archive.py, parquet.py and shapes.py. Nothing here augments, scales or knows a device (augment.py,
 training.py).
@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from filelock import FileLock
 
 from cifar_tune.data import shapes
 from cifar_tune.data.archive import find_batches, published_archive
-from cifar_tune.data.images import NUM_CLASSES, DatasetName, Images, Part, Source, TrainingData, num_val_images
+from cifar_tune.data.images import NUM_CLASSES, DatasetName, Images, Part, Source, TrainingData
 from cifar_tune.data.parquet import find_parquet
+from cifar_tune.data.split import split_digest, split_images
 from cifar_tune.errors import UserError
 
-SPLIT_SEED = 5_000  # one fixed order of the training images decides every split
 CACHE_VERSION = "1"  # part of every digest: raise it when decoding changes
 
 CIFAR100_CLASSES = """
@@ -43,8 +42,8 @@ def load_training_data(
 ) -> TrainingData:
     """The training part, split; the test files are not opened."""
     images, digest = load_images(name, "train", data_dir=data_dir, store=store)
-    train, val = split(images, train_images)
-    return TrainingData(name, digest, train, val)
+    train, val = split_images(images, train_images)
+    return TrainingData(name, split_digest(digest), train, val)
 
 
 def load_images(name: DatasetName, part: Part, *, data_dir: Path | None, store: Path) -> tuple[Images, str]:
@@ -64,41 +63,6 @@ def find_source(name: DatasetName, part: Part, data_dir: Path | None, store: Pat
         raise UserError(f"The data folder {data_dir} does not exist; correct --data-dir or CIFAR_TUNE_DATA_DIR.")
     exported = find_parquet(name, part, data_dir) if data_dir is not None else None
     return exported or find_batches(published_archive(name), part, data_dir, store)
-
-
-# The split
-
-
-def split(images: Images, train_images: int | None) -> tuple[Images, Images]:
-    """(train, validation): stratified, always the same, and smaller choices lie inside larger ones.
-
-    Validation is a tenth of the images; `train_images=n` takes n of the rest, and of that tenth
-    max(500, n // 9) or all of it.
-    """
-    order = _stratified_order(images.labels)
-    val, train = np.split(order, [len(order) // 10])
-    if train_images is not None:
-        if not 1 <= train_images <= len(train):
-            raise UserError(
-                f"train_images={train_images} is not possible: choose 1 to {len(train)}, "
-                "which is what validation leaves of the training images."
-            )
-        train, val = train[:train_images], val[: num_val_images(train_images)]
-    return _take(images, train), _take(images, val)
-
-
-def _stratified_order(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """All indices, shuffled, then dealt out so that every stretch holds the classes in their proportions."""
-    shuffled = np.random.RandomState(SPLIT_SEED).permutation(len(labels))
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.lexsort((labels, place)).astype(np.int64)
-
-
-def _take(images: Images, indices: npt.NDArray[np.int64]) -> Images:
-    return Images(images.images[indices], images.labels[indices])
 
 
 # The cache

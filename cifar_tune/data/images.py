@@ -17,13 +17,8 @@ DatasetName = Literal["cifar10", "cifar100", "shapes"]
 Part = Literal["train", "test"]
 
 NUM_CLASSES: dict[str, int] = {"cifar10": 10, "cifar100": 100, "shapes": 10}
-NUM_TRAINING_IMAGES: dict[str, int] = {"cifar10": 45_000, "cifar100": 45_000, "shapes": 9_000}  # validation held out
+NUM_IMAGES: dict[str, int] = {"cifar10": 50_000, "cifar100": 50_000, "shapes": 10_000}  # without the test images
 IMAGE_SIZE = 32  # pixels, both ways
-
-
-def num_val_images(num_training: int) -> int:
-    """How many validate a run on so many: a tenth of both together; of fewer than 500 an accuracy says too little."""
-    return max(500, num_training // 9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +37,7 @@ class TrainingData:
     """What a search sees: training and validation images, never the test images."""
 
     dataset: str
-    digest: str  # hex SHA-256 of the source's content
+    digest: str  # hex SHA-256 of the source's content and its split
     train: Images
     val: Images
 

@@ -10,7 +10,8 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
-from cifar_tune.data.images import NUM_TRAINING_IMAGES, DatasetName, num_val_images
+from cifar_tune.data.images import DatasetName
+from cifar_tune.data.split import num_training_images, num_val_images
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.augment import Augment, Scaling
 from cifar_tune.recipe.early_stopping import EarlyStopping, NoEarlyStopping
@@ -80,7 +81,7 @@ class Recipe(Options):
     @property
     def num_train_images(self) -> int:
         """How many the published data set has for it."""
-        return self.train_images or NUM_TRAINING_IMAGES[self.dataset]
+        return self.train_images or num_training_images(self.dataset)
 
     @property
     def num_val_images(self) -> int:

@@ -10,12 +10,12 @@ from cifar_tune.recipe.recipe import Value, field_of
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.pruning import RungFindings, num_top
 from cifar_tune.report.timing import clock_seconds, most_at_a_time, spans
-from cifar_tune.search.cost import format_hours
 from cifar_tune.trials.facts import TAKEN_AT
-from cifar_tune.trials.goal import CostName, format_cost
+from cifar_tune.trials.goal import CostName
 from cifar_tune.trials.ranking import baseline_accuracy, best_baseline, best_trial, gain_in_points, pareto_front
 from cifar_tune.trials.reading import Extension
 from cifar_tune.trials.trial import Trial
+from cifar_tune.wording import format_cost, format_hours
 
 
 def headline(

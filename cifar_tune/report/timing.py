@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from cifar_tune.search.cost import format_hours
 from cifar_tune.trials.facts import CHECKPOINT, DATA, EARLIER, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER
 from cifar_tune.trials.trial import Trial
+from cifar_tune.wording import format_hours
 
 Part = Literal["queue", "start-up", "data", "training", "evaluation", "checkpoint", "idle"]
 

@@ -90,13 +90,6 @@ class Costs:
         return (expected - trial.epochs) * self.seconds_per_epoch(trial.recipe)
 
 
-def format_hours(seconds: float) -> str:
-    """In the unit that a person would take."""
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
-
-
 def wall_seconds(trials: Iterable[float], num_workers: int) -> float:
     """Of a search whose trials take so many seconds: shared by the workers, and no less than the longest trial."""
     seconds = list(trials)

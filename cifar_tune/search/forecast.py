@@ -5,7 +5,7 @@ knows all of them at once, so that many scores at an early level and few ends ma
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from optuna import Study
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tune.recipe.recipe import Recipe
@@ -22,7 +23,6 @@ from cifar_tune.trials.trial import COMPLETE_STATES
 
 if TYPE_CHECKING:
     from cifar_tune.search.gaussian_process import GaussianProcess, Normal
-    from cifar_tune.search.space import Space
 
 Indices = npt.NDArray[np.intp]
 
@@ -47,13 +47,15 @@ class Forecast:
     """The model, brought up to date by `read`; its predictions are of accuracies at the end, without a seed's noise.
 
     `numbers` are those of the trials it knows, in the order of the rows of `scores`: (n, levels), NaN where a trial
-    has not been.
+    has not been. `levels` are the fractions of a schedule at which it looks, `ranges` gives the space's distributions.
     """
 
-    def __init__(self, study: Study, space: "Space") -> None:
+    def __init__(
+        self, study: Study, ranges: Callable[[], Mapping[str, BaseDistribution]], levels: Sequence[float]
+    ) -> None:
         self._study = study
-        self._space = space
-        self._fractions = space.search.scheduler.levels
+        self._ranges = ranges
+        self._fractions = levels
         self.numbers: list[int] = []
         self.scores = np.empty((0, len(self._fractions) + 1))
         self._is_running = np.empty(0, dtype=bool)
@@ -64,7 +66,7 @@ class Forecast:
     @cached_property
     def encoding(self) -> Encoding:
         """Of what the space samples; a search that asks for no forecast does not wait for it."""
-        return Encoding(self._space.ranges())
+        return Encoding(self._ranges())
 
     @cached_property
     def _process(self) -> "GaussianProcess":

@@ -277,7 +277,7 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
         )
     for params in space.first_params():
         study.enqueue_trial(params, skip_if_exists=True)
-    forecast = Forecast(study, space)
+    forecast = Forecast(study, space.ranges, space.search.scheduler.levels)
     study.sampler = build_sampler(space, forecast, seed + len(study.get_trials(deepcopy=False)))
     return Record(study, space, forecast)
 

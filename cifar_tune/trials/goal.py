@@ -3,6 +3,7 @@
 from typing import Literal
 
 from cifar_tune.recipe.options import Options, Positive
+from cifar_tune.wording import format_cost
 
 CostName = Literal["num_parameters", "num_macs", "seconds"]  # the report's columns
 NETWORK_COSTS: tuple[CostName, ...] = ("num_parameters", "num_macs")  # known before anything is trained
@@ -42,10 +43,3 @@ class Goal(Options):
 
 
 ACCURACY_ALONE = Goal()
-
-
-def format_cost(name: CostName, cost: float) -> str:
-    """As people say it: `77,850 parameters`, `31.1 M multiply-adds`, `12.3 s`."""
-    if name == "num_parameters":
-        return f"{cost:,.0f} parameters"
-    return f"{cost / 1e6:,.1f} M multiply-adds" if name == "num_macs" else f"{cost:,.1f} s"

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_tune import Recipe
 from cifar_tune.commands.describe import describe, planned_rates, render
-from cifar_tune.data.images import NUM_CLASSES, NUM_TRAINING_IMAGES, TrainingData
+from cifar_tune.data.images import NUM_CLASSES, TrainingData
+from cifar_tune.data.split import num_training_images
 from cifar_tune.recipe.recipe import Value
 from cifar_tune.search.space import Space, load_space
 
@@ -156,7 +157,7 @@ def test_planned_rates_count_the_images_that_are_taken(train_images: int | None,
 
 
 def test_planned_rates_count_what_the_built_in_data_set_gives(shapes: TrainingData) -> None:
-    assert len(shapes.train) == NUM_TRAINING_IMAGES["shapes"]
+    assert len(shapes.train) == num_training_images("shapes")
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 100])

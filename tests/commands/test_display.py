@@ -9,10 +9,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cifar_tune.commands.display import SECONDS_BETWEEN_FRAMES, Display, format_seconds
+from cifar_tune.commands.display import SECONDS_BETWEEN_FRAMES, Display
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.report.leaderboard import ORDER
 from cifar_tune.trials.trial import State, Trial
+from cifar_tune.wording import format_clock
 
 RECIPE = Recipe(
     dataset="shapes",
@@ -221,4 +222,4 @@ def test_a_resumed_search_counts_what_was_done_before() -> None:
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (123, "2:03"), (3599.4, "59:59"), (3723, "1:02:03")]
 )
 def test_seconds_are_written_as_a_clock(seconds: float, text: str) -> None:
-    assert format_seconds(seconds) == text
+    assert format_clock(seconds) == text

@@ -11,15 +11,15 @@ import pytest
 import torch
 from helpers.command_line import Answer, Call
 
-from cifar_tune.commands.plan import Plan, check_ends, format_bytes, make_plan
+from cifar_tune.commands.plan import Plan, check_ends, make_plan
 from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import UserError
-from cifar_tune.search.cost import format_hours
 from cifar_tune.search.ends import ends
 from cifar_tune.search.resources import Resources
 from cifar_tune.search.space import Space, load_space
 from cifar_tune.training.loop import Training
 from cifar_tune.training.probe import NUM_IMAGES_ON_A_CPU, Probe
+from cifar_tune.wording import format_bytes, format_hours
 
 CPU = torch.device("cpu")
 HEAD = """from cifar_tune import Recipe, Search

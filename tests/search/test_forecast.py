@@ -109,7 +109,7 @@ def test_a_crash_says_nothing(tmp_path: Path) -> None:
 def test_a_forecast_of_a_resumed_search_is_that_of_the_search(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     search(record, 10)
-    other = Forecast(record.study, record.space)
+    other = Forecast(record.study, record.space.ranges, record.space.search.scheduler.levels)
     other.read()
     forecast = read(record)
     assert forecast.predict_trials() == other.predict_trials()
