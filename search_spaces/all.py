@@ -13,8 +13,7 @@ Expected: 90 to 91 % is published for ResNet9; accuracy beside seconds shows who
 
 from typing import Any
 
-from cifar_tune import Recipe, Search, Trial
-from cifar_tune.augment import Augment
+from cifar_tune import Augment, Recipe, Search, Trial
 
 NO_AUGMENT = {"flip": False, "crop_padding": 0}
 BASELINES = [

@@ -202,3 +202,11 @@ def test_help_loads_no_library_that_takes_its_time() -> None:
     loaded = modules_after(code)
     assert "typer" in loaded
     assert not {"torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "numpy", "pyarrow"} & loaded
+
+
+SPACES = sorted((PACKAGE.parent / "search_spaces").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_a_search_space_imports_from_the_packages_root_alone(path: Path) -> None:
+    assert own_modules(imports(ast.walk(parse(path)))) == set()

@@ -11,6 +11,7 @@ from helpers.image_files import Tripwire, assert_same, one_shard, random_images,
 
 from cifar_tune.data.datasets import find_source, load_images, load_training_data
 from cifar_tune.data.images import NUM_CLASSES, DatasetName, Images, Part
+from cifar_tune.data.split import split_images
 from cifar_tune.errors import UserError
 
 
@@ -116,8 +117,8 @@ def test_parts_share_a_folder_but_no_digest(tmp_path: Path) -> None:
 def test_training_data_is_the_split_of_the_training_part(tmp_path: Path) -> None:
     data = load_training_data("shapes", train_images=2_000, data_dir=None, store=tmp_path)
     images, digest = load_images("shapes", "train", data_dir=None, store=tmp_path)
-    assert_same(data.train, split(images, 2_000)[0])
-    assert_same(data.val, split(images, 2_000)[1])
+    for ours, expected in zip((data.train, data.val), split_images(images, 2_000), strict=True):
+        assert_same(ours, expected)
     assert (data.dataset, data.digest, data.num_classes) == ("shapes", digest, NUM_CLASSES["shapes"])
 
 
