@@ -1,6 +1,6 @@
 """Our searcher and scheduler against random search and stock Ray Tune, on the surrogates of the recorded tables.
 
-    uv run python analysis/benchmark/compare.py                 # every case that results/ lacks, then the tables
+    uv run python analysis/benchmark/compare.py                 # every case that results.parquet lacks, then the tables
     uv run python analysis/benchmark/compare.py --seeds 0       # the tables of what is there
 
 A case is a space, a family of surrogates, a baseline (the document's, or the median of the space), a number of workers
@@ -10,9 +10,9 @@ interquartile means over the seeds with 95 % bootstrap intervals, and the regret
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from functools import cache
 from itertools import product
 from multiprocessing import get_context
@@ -28,7 +28,9 @@ from surrogates import SPACES, Array, Family, Surrogate, open_space, random_para
 
 from cifar_tune.search.space import Search
 
-RESULTS = Path(__file__).parent / "results"
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.parquet"  # a row for each time that a case, with a seed, had a new best trial
+REGRET = FOLDER / "regret.png"
 METHODS: tuple[MethodName, ...] = ("ours", *COMPARATORS)
 WORKERS = (4, 1, 16)
 MIN_TRAININGS, MAX_TRAININGS = 30, 150  # of whole trainings' epochs
@@ -47,9 +49,8 @@ class Case:
     num_workers: int
     method: MethodName
 
-    @property
-    def path(self) -> Path:
-        return RESULTS / f"{'-'.join(map(str, astuple(self))).replace(' ', '')}.parquet"
+    def __str__(self) -> str:
+        return " ".join(map(str, astuple(self)))
 
 
 def cases() -> Iterator[Case]:
@@ -62,8 +63,11 @@ def cases() -> Iterator[Case]:
             yield Case(space, "trees", "median", workers, method)
 
 
-def run(case: Case, num_seeds: int) -> Case:
-    """Search with every seed and write what was found."""
+CASE = [field.name for field in fields(Case)]
+
+
+def run(case: Case, num_seeds: int) -> pd.DataFrame:
+    """The rows of a case, which is searched with every seed."""
     surrogate = surrogate_of(case.space, case.family)
     space = with_baseline(open_space(case.space), baseline_params(surrogate, case.baseline), Search())
     rows = []
@@ -79,9 +83,7 @@ def run(case: Case, num_seeds: int) -> Case:
             at_least=MIN_TRAININGS * surrogate.epochs,
         )
         rows += [{**asdict(case), "seed": seed, **asdict(best)} for best in found]
-    RESULTS.mkdir(exist_ok=True)
-    pd.DataFrame(rows).to_parquet(case.path, index=False)
-    return case
+    return pd.DataFrame(rows)
 
 
 @cache
@@ -119,9 +121,9 @@ def interval(values: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def summarise(case: Case) -> dict[str, Any]:
-    """One row of the table."""
-    surrogate, found = surrogate_of(case.space, case.family), pd.read_parquet(case.path)
+def summarise(case: Case, found: pd.DataFrame) -> dict[str, Any]:
+    """One row of the printed table, from the rows of the case."""
+    surrogate = surrogate_of(case.space, case.family)
     row: dict[str, Any] = {**asdict(case), "seeds": found["seed"].nunique()}
     for share in (0.05, 0.01):
         epochs = epochs_until(found, surrogate.threshold(share))
@@ -142,33 +144,42 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--num-workers", type=int, default=2, help="processes of this script")
     options = parser.parse_args()
-    missing = [case for case in cases() if not case.path.exists()] if options.seeds else []
+    results = pd.read_parquet(RESULTS) if RESULTS.exists() else pd.DataFrame(columns=CASE)
+    there = set(results[CASE].itertuples(index=False, name=None))
+    missing = [case for case in cases() if astuple(case) not in there] if options.seeds else []
     with ProcessPoolExecutor(options.num_workers, get_context("spawn")) as pool:
-        for case in pool.map(run, missing, [options.seeds] * len(missing)):
-            print(case.path.stem, flush=True)
-    there = [case for case in cases() if case.path.exists()]
+        for case, rows in zip(missing, pool.map(run, missing, [options.seeds] * len(missing)), strict=True):
+            results = pd.concat([results, rows])  # written after every case, so that an interruption loses little
+            results.to_parquet(RESULTS, index=False)
+            print(case, flush=True)
+    report({Case(*key): rows for key, rows in results.groupby(CASE, sort=False)})
+
+
+def report(results: Mapping[Case, pd.DataFrame]) -> None:
+    """Print how good the baselines are and the table of all cases; draw the regret."""
+    there = [case for case in cases() if case in results]
     for space, family, baseline in sorted({(case.space, case.family, case.baseline) for case in there}):
         surrogate = surrogate_of(space, family)
         (value,) = surrogate.value([baseline_params(surrogate, baseline)])
         print(
             f"{space}, {family}: the {baseline} baseline is better than {100 * (1 - surrogate.quantile(value)):.1f} %"
         )
-    table = pd.DataFrame([summarise(case) for case in there])
+    table = pd.DataFrame([summarise(case, results[case]) for case in there])
     print(table.to_string(index=False, float_format=lambda number: f"{number:.1f}"))
-    draw(there, RESULTS / "regret.png")
+    draw(results, REGRET)
 
 
-def draw(there: Sequence[Case], path: Path) -> None:
+def draw(results: Mapping[Case, pd.DataFrame], path: Path) -> None:
     """Mean regret against epochs for 4 workers, a panel for each space, surrogate and baseline."""
-    panels = list(dict.fromkeys((c.space, c.family, c.baseline) for c in there if c.num_workers == 4))
+    panels = list(dict.fromkeys((c.space, c.family, c.baseline) for c in results if c.num_workers == 4))
     figure, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(4 * -(-len(panels) // 2), 7), squeeze=False)
     for axis, panel in zip(axes.flat, panels, strict=False):
         surrogate = surrogate_of(panel[0], panel[1])
         grid = np.arange(1, MIN_TRAININGS * surrogate.epochs)
         for method in METHODS:
             case = Case(*panel, 4, method)
-            if case in there:
-                means, low, high = regret(case, surrogate, grid)
+            if case in results:
+                means, low, high = regret(results[case], surrogate, grid)
                 (line,) = axis.plot(grid / surrogate.epochs, means, label=method)
                 axis.fill_between(grid / surrogate.epochs, low, high, color=line.get_color(), alpha=0.15)
         axis.set(title=", ".join(panel), yscale="log", xlabel="whole trainings' epochs", ylabel="regret, points")
@@ -177,9 +188,9 @@ def draw(there: Sequence[Case], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def regret(case: Case, surrogate: Surrogate, grid: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
+def regret(rows: pd.DataFrame, surrogate: Surrogate, grid: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
     """At numbers of epochs: the mean over the seeds, and its 95 % bootstrap interval; NaN before a trial completes."""
-    found = pd.read_parquet(case.path).pivot_table(index="num_epochs", columns="seed", values="value")
+    found = rows.pivot_table(index="num_epochs", columns="seed", values="value")
     values = found.ffill().reindex(grid, method="ffill").to_numpy()
     points = 100 * (surrogate.values[-1] - values)
     rng = np.random.default_rng(0)
