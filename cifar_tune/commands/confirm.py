@@ -49,7 +49,7 @@ def confirm_search(store: Store, search: str, options: ConfirmOptions, console: 
     out = output_console(sys.stdout)
     for part in render(found, trials):
         out.print(part, highlight=False)
-    newer = newerfinalists(found, trials)
+    newer = newer_finalists(found, trials)
     if newer:
         said = f"Since then trial {newer[0]} has become one of the best; --again confirms it with fresh seeds."
         out.print(f"\n{said}", highlight=False)
@@ -57,7 +57,7 @@ def confirm_search(store: Store, search: str, options: ConfirmOptions, console: 
     return EXIT_FAILED if design.baseline in found.broken else 0
 
 
-def newerfinalists(found: Confirmation, trials: Sequence[Trial]) -> list[int]:
+def newer_finalists(found: Confirmation, trials: Sequence[Trial]) -> list[int]:
     """The trials that would be confirmed now and were not then, because the search went on."""
     return [number for number in finalists(trials, found.design.top) if number not in found.design.recipes]
 

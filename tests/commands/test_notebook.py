@@ -18,7 +18,7 @@ KERNEL = {
     "PAGER": "cat",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
 }
-IS_INTERACTIVE = "from cifar_tune.commands.display import progress_console as c; print c  .is_interactive, flush=True "
+IS_INTERACTIVE = "from cifar_tune.commands.display import progress_console as c; print(c().is_interactive, flush=True)"
 
 
 def on_terminal(arguments: list[str], environment: dict[str, str]) -> tuple[int, str]:
