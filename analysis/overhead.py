@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cifar_tune.commands.display import Display
-from cifar_tune.commands.run import BestWeights
+from cifar_tune.commands.trial_files import BestWeights
 from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import Images, TrainingData
 from cifar_tune.recipe.recipe import Recipe

@@ -23,6 +23,7 @@ from optuna import get_all_study_names
 
 from cifar_tune.cli import app
 from cifar_tune.data.images import TrainingData
+from cifar_tune.provenance import as_typed
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.record import open_record
 from cifar_tune.search.space import load_space
@@ -362,6 +363,12 @@ def test_the_store_is_named_by_the_environment_too(
     assert call("report").code == 2
     monkeypatch.setenv("CIFAR_TUNE_STORE", "elsewhere")
     assert call("report").code == 0
+
+
+def test_a_command_is_written_as_the_user_types_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert as_typed("report", "a b") == "cifar-tune report 'a b'"
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    assert as_typed("ui") == "uv run cifar-tune ui"
 
 
 def test_a_search_is_deleted_after_asking(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

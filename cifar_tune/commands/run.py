@@ -1,11 +1,9 @@
 """The road of `cifar-tune run`: open the record, bring the data, search, and say what came of it."""
 
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -21,6 +19,7 @@ from cifar_tune.commands.session import (
     tell_ending,
     warn_of_changed_versions,
 )
+from cifar_tune.commands.trial_files import BestWeights
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import read_confirmations
 from cifar_tune.provenance import as_typed
@@ -33,9 +32,8 @@ from cifar_tune.search.limits import check_limits
 from cifar_tune.search.record import Record, open_record
 from cifar_tune.search.resources import plan_resources, this_machine
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
-from cifar_tune.store import STATE, WEIGHTS, Store
+from cifar_tune.store import WEIGHTS, Store
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, best_trials
-from cifar_tune.trials.trial import Trial
 
 NUM_ROWS_SHOWN = 10
 
@@ -47,34 +45,6 @@ class RunOptions(Means):
     num_trials: int | None = None
     seed: int = 0
     extends: str | None = None
-
-
-class BestWeights:
-    """Keeps the weights of the best trial, or of the Pareto front, and frees what the others left. An Observer."""
-
-    def __init__(self, store: Store, trials: Sequence[Trial]) -> None:
-        self._store = store
-        self._best: list[Trial] = []
-        for trial in trials:  # one that ended when the process died may have left its files
-            self.update(trial)
-
-    def update(self, trial: Trial) -> None:
-        """When a trial is over, keep the folders of those that are the best now."""
-        if not trial.is_over:
-            return
-        seen = [*self._best, trial]
-        self._best = best_trials(seen)
-        for each in seen:
-            if each not in self._best:
-                shutil.rmtree(self._folder(each), ignore_errors=True)
-        if trial in self._best:
-            (self._folder(trial) / STATE).unlink(missing_ok=True)
-
-    def tick(self) -> None:
-        """Nothing between two updates."""
-
-    def _folder(self, trial: Trial) -> Path:
-        return self._store.trial(trial.search, trial.number)
 
 
 def run_search(space: Space, store: Store, name: str, options: RunOptions, console: Console) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from cifar_tune.commands.display import Display
+from cifar_tune.commands.trial_files import EveryResult
 from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import TrainingData
 from cifar_tune.evaluation.reruns import Design, Kind, open_reruns, runs_name
@@ -24,7 +25,7 @@ from cifar_tune.search.driver import Driver, Observer
 from cifar_tune.search.ray_settings import configure_ray
 from cifar_tune.search.record import Record
 from cifar_tune.search.resources import plan_resources
-from cifar_tune.store import STATE, Keepsake, Store
+from cifar_tune.store import Keepsake, Store
 from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.reading import delete_record, read_attributes
 from cifar_tune.trials.trial import State, Trial
@@ -145,7 +146,7 @@ def train_reruns(
     data = load_data(recipes[0], store, means)
     record.check_unchanged("data", data.digest)
     data = data.all_for_training() if design.watched else data
-    return execute(record, store, data, design.num_runs, means, console, keeps=keeps, keeper=_NoState)
+    return execute(record, store, data, design.num_runs, means, console, keeps=keeps, keeper=EveryResult)
 
 
 def log_outcome(store: Store, search: str) -> None:
@@ -163,23 +164,6 @@ def log_outcome(store: Store, search: str) -> None:
     with TemporaryDirectory() as folder:
         (Path(folder) / "report.html").write_text(render_page(found), encoding="utf-8")
         log_files(store, search_id, Path(folder), figures)
-
-
-class _NoState:
-    """Frees the state of every rerun that is over. An Observer."""
-
-    def __init__(self, store: Store, trials: Sequence[Trial]) -> None:
-        self._store = store
-        for trial in trials:  # one that ended when the process died may have left its state
-            self.update(trial)
-
-    def update(self, trial: Trial) -> None:
-        """When it is over."""
-        if trial.is_over:
-            (self._store.trial(trial.search, trial.number) / STATE).unlink(missing_ok=True)
-
-    def tick(self) -> None:
-        """Nothing between two updates."""
 
 
 def tell_ending(ending: Ending, console: Console) -> int:

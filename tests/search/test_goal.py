@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
-from cifar_tune.commands.run import BestWeights
+from cifar_tune.commands.trial_files import BestWeights
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.layers import conv_block
 from cifar_tune.recipe.models import MiniResNet

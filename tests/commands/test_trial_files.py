@@ -1,24 +1,14 @@
-"""The pieces of run.py that need no Ray."""
+"""Which files of a finished trial are kept."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.made_trials import trial
 
-from cifar_tune import Recipe
-from cifar_tune.commands.run import BestWeights
-from cifar_tune.provenance import as_typed
+from cifar_tune.commands.trial_files import BestWeights, EveryResult
 from cifar_tune.store import STATE, WEIGHTS, Store, open_store
 from cifar_tune.trials.trial import State, Trial
-
-RECIPE = Recipe(
-    dataset="shapes",
-    model={"name": "mini_resnet"},
-    optimizer={"name": "adam", "lr": 0.001},
-    schedule={"name": "constant"},
-    epochs=1,
-    batch_size=32,
-)
 
 
 @pytest.fixture
@@ -32,7 +22,7 @@ def trained(store: Store, number: int, accuracy: float, state: State = "complete
     folder.mkdir(parents=True)
     (folder / STATE).touch()
     (folder / WEIGHTS).touch()
-    return Trial("tiny", number, state, RECIPE, {}, number == 0, [{"epoch": 1, "val_accuracy": accuracy}])
+    return trial(number, accuracy, state)
 
 
 def files(store: Store) -> list[str]:
@@ -64,8 +54,7 @@ def test_what_a_killed_process_left_behind_is_cleared(store: Store) -> None:
     assert files(store) == [f"00001/{WEIGHTS}"]
 
 
-def test_a_command_is_told_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
-    assert as_typed("report", "a b") == "cifar-tune report 'a b'"
-    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
-    assert as_typed("ui") == "uv run cifar-tune ui"
+def test_of_reruns_every_result_is_kept_and_no_checkpoint(store: Store) -> None:
+    keeper = EveryResult(store, [trained(store, 0, 0.5)])
+    keeper.update(trained(store, 1, 0.7, "running"))
+    assert files(store) == [f"00000/{WEIGHTS}", f"00001/{STATE}", f"00001/{WEIGHTS}"]
