@@ -26,6 +26,8 @@ STATE = "state.pt"  # in a trial's folder: from which an interrupted run goes on
 WEIGHTS = "weights.safetensors"  # in a trial's folder: of the network as it was trained to the end
 HITS = "val_hits.npy"  # in a rerun's folder: which validation images that network was right about
 
+CHAMPION = "champion"  # in MLflow's model registry: the alias of a search's winner
+
 Keepsake = Literal["weights", "hits"]  # what a trial leaves when it is trained to its end
 
 LOCK_SECONDS = 2.0  # a report that looks whether a search runs holds its lock for a moment
@@ -141,6 +143,11 @@ def open_store(path: Path) -> Store:
             f"The store {path} cannot be written ({error.strerror}); choose another folder with --store."
         ) from None
     return Store(root)
+
+
+def model_name(search: str) -> str:
+    """The name of a search's winners in MLflow's model registry, which a server may share with other programs."""
+    return f"cifar-tune-{search}"
 
 
 def check_name(name: str) -> str:

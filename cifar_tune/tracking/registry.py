@@ -17,13 +17,12 @@ from mlflow.types.schema import Schema, TensorSpec
 
 from cifar_tune.data.images import IMAGE_SIZE
 from cifar_tune.evaluation.export import NUM_EXAMPLES
-from cifar_tune.store import Store
+from cifar_tune.store import CHAMPION, Store
 from cifar_tune.tracking.runs import find_models, find_parent, open_client
 from cifar_tune.training.classifier import Classifier
 
 logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it misses pip, which uv does without
 
-CHAMPION = "champion"
 PIXELS = (3, IMAGE_SIZE, IMAGE_SIZE)
 
 

@@ -27,7 +27,7 @@ from mlflow.tracking import MlflowClient
 from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import UserError
 from cifar_tune.search.schedulers import RUNGS
-from cifar_tune.store import Store
+from cifar_tune.store import Store, model_name
 from cifar_tune.trials import facts as times
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import State, Trial
@@ -308,11 +308,6 @@ def find_parent(client: MlflowClient, search_id: str) -> Run:
 def find_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
     """The networks that a run logged."""
     return list(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"))
-
-
-def model_name(search: str) -> str:
-    """What the registry calls the winners of a search; a server may have models of others."""
-    return f"cifar-tune-{search}"
 
 
 def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, float]) -> None:

@@ -11,8 +11,8 @@ import torch
 from helpers.runs import BASE
 from mlflow.tracking import MlflowClient
 
-from cifar_tune.store import Store, open_store
-from cifar_tune.tracking.registry import CHAMPION, register_winner
+from cifar_tune.store import CHAMPION, Store, open_store
+from cifar_tune.tracking.registry import register_winner
 from cifar_tune.tracking.runs import SEARCH_ID_TAG, SEARCH_TAG, delete_runs
 from cifar_tune.training.classifier import Classifier
 
