@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Augment", "Recipe", "Search", "Trial", "load_trials"]
 
 DEFAULT_STORE = "cifar_tune_store"  # the folder of all results, where neither --store nor CIFAR_TUNE_STORE names one
+STORE_VARIABLE = "CIFAR_TUNE_STORE"
 
 _HOMES = {
     "Augment": "cifar_tune.recipe.augment",

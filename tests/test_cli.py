@@ -154,8 +154,12 @@ BAD_RUNS = {
     "store is a file": ("good.py --store file", "The store file cannot be written", "--store"),
     "nonsense as a time": ("good.py --time-budget soon", "--time-budget soon: write a time such as 90s, 30m"),
     "no time": ("good.py --time-budget 0s", "--time-budget 0s: write a time"),
-    "a plan to be debugged": ("good.py --plan --debug", "--plan starts nothing and --debug trains the baseline"),
-    "a plan with a name": ("good.py --plan --name other", "--plan prices a whole new search", "takes no --name"),
+    "a plan to be debugged": ("good.py --plan --debug", "--plan is a dry run and --debug trains the baseline"),
+    "a plan with a name": (
+        "good.py --plan --name other",
+        "--plan is a dry run of a whole new search",
+        "takes no --name",
+    ),
     "a plan with a seed": ("good.py --plan --seed 3", "takes no --seed"),
     "a plan on a cluster": ("good.py --plan --address auto", "on this machine and takes no --address"),
     "a plan with more cores than there are": (
@@ -302,7 +306,7 @@ def test_a_plan_is_told_on_stdout_and_leaves_no_study(
     answer = call("run", "good.py", "--plan", "--gpus-per-trial", "0")
     assert answer.code == 0
     assert answer.stdout.startswith("good.py: 2 trials, ")
-    assert "if every trial runs to its end" in answer.stdout
+    assert "if no trial is stopped early" in answer.stdout
     assert "Trying recipe 1 of 3" in answer.stderr
     assert studies(folder / "cifar_tune_store") == []
     assert searches(folder / "cifar_tune_store") == []

@@ -58,6 +58,7 @@ HEAVY = (
     "cli.py",  # run below with every command's --help
     "training/",
     "tracking/",
+    "commands/debug.py",
     "commands/describe.py",
     "commands/plan.py",
     "commands/predict.py",

@@ -1,11 +1,13 @@
-"""What a search space is, before anything runs: its baseline, its ranges, its network and its learning rates."""
+"""`cifar-tune describe`: a space's baseline, ranges, network layer by layer, and learning rates. Nothing is trained."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from optuna.distributions import CategoricalDistribution
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import nn
@@ -15,12 +17,23 @@ from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.recipe.schedules import learning_rates
 from cifar_tune.search.space import Space, format_range
 from cifar_tune.training.network_size import count_layers, count_parameters
+from cifar_tune.wording import format_millions, format_number
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
+def print_description(space: Space, *, as_json: bool) -> None:
+    """Print the description on stdout, as JSON or as tables."""
+    document = describe(space)
+    if as_json:
+        print(json.dumps(document, indent=2))
+    else:
+        for part in render(document, str(space.path)):
+            Console().print(part, highlight=False)
+
+
 def describe(space: Space) -> dict[str, Any]:
-    """The document that `describe --json` prints; of several baselines the first one's network and rates."""
+    """The document that `describe --json` prints. Network and learning rates are those of the first baseline."""
     recipe = space.baselines[0]
     layers, trainable = describe_layers(recipe)
     return {
@@ -36,22 +49,22 @@ def describe(space: Space) -> dict[str, Any]:
 
 
 def describe_ranges(space: Space) -> dict[str, dict[str, Any]]:
-    """Every searched name: its choices, or its bounds, scale and step; and what the baseline has there."""
-    known = {name: value for baseline in reversed(space.baselines) for name, value in baseline.sampled_names().items()}
-    found: dict[str, dict[str, Any]] = {}
+    """By sampled name: its choices, or its bounds, scale and step; and its value in the first baseline that has it."""
+    values = {name: value for baseline in reversed(space.baselines) for name, value in baseline.sampled_names().items()}
+    ranges: dict[str, dict[str, Any]] = {}
     for name, distribution in space.ranges().items():
         if isinstance(distribution, CategoricalDistribution):
-            found[name] = {"choices": list(distribution.choices)}
+            ranges[name] = {"choices": list(distribution.choices)}
         else:
-            found[name] = {key: getattr(distribution, key) for key in ("low", "high", "log", "step")}
-        found[name] |= {"range": format_range(distribution), "baseline": known.get(name)}
-    return found
+            ranges[name] = {key: getattr(distribution, key) for key in ("low", "high", "log", "step")}
+        ranges[name] |= {"range": format_range(distribution), "baseline": values.get(name)}
+    return ranges
 
 
 def describe_layers(recipe: Recipe) -> tuple[list[dict[str, Any]], int]:
-    """The network's children with the shape (channels, height, width) that each gives and its cost for one image.
+    """The network's children, each with its output shape and its cost for one image; and how many parameters train.
 
-    Also the number of parameters that are trained. Nothing is computed: the tensors are of the `meta` device.
+    A shape is (channels, height, width), or (features,). Nothing is computed: the tensors are on the `meta` device.
     """
     with torch.device("meta"):
         network = recipe.model.build(NUM_CLASSES[recipe.dataset])
@@ -69,13 +82,13 @@ def describe_layers(recipe: Recipe) -> tuple[list[dict[str, Any]], int]:
 
 
 def _summary(module: nn.Module) -> str:
-    """The kinds of the module's leaves, counted, in the order in which they first come: `2 Conv2d, BatchNorm2d`."""
+    """The types of the module's leaves with their counts, by first occurrence: `2 Conv2d, BatchNorm2d`."""
     leaves = Counter(type(leaf).__name__ for leaf in module.modules() if not list(leaf.children()))
     return ", ".join(f"{count} {kind}" if count > 1 else kind for kind, count in leaves.items() if kind != "Identity")
 
 
 def planned_rates(recipe: Recipe) -> list[float]:
-    """The rate of every optimizer step on the published number of training images."""
+    """The learning rate of every optimizer step, for the recipe's number of training images."""
     steps = recipe.steps_per_epoch(recipe.num_train_images)
     rates: list[float] = []
     for phase in recipe.phases():
@@ -86,20 +99,24 @@ def planned_rates(recipe: Recipe) -> list[float]:
 
 
 def _notes(recipe: Recipe) -> Iterator[str]:
-    """What the numbers do not say."""
+    """What the numbers leave out."""
     if recipe.schedule.name == "plateau":
-        yield "the rates are plateau's first ones: it lowers them when the validation loss no longer falls"
+        yield "these are plateau's initial rates, which it lowers when the validation loss stops falling"
     if len(recipe.phases()) > 1:
-        yield f"the head alone is trained for {recipe.phases()[1].first_epoch} epochs, then everything"
+        yield f"only the head is trained for the first {recipe.phases()[1].first_epoch} epochs, then the whole network"
     if recipe.has_fixed_features:
         yield "the frozen backbone's features are computed once, and kept in the store for all trials"
 
 
 def render(document: Mapping[str, Any], title: str) -> list[Table | Text]:
-    """The same for a terminal."""
+    """The document as tables for a terminal."""
     recipe = Recipe.model_validate(document["baseline"])
     rates = document["learning_rates"]
-    total = f"{document['num_parameters']:,} parameters, {document['num_trainable_parameters']:,} of them trained, "
+    first, highest, last = (format_number(rate) for rate in (rates[0], max(rates), rates[-1]))
+    sizes = (
+        f"{document['num_parameters']:,} parameters, {document['num_trainable_parameters']:,} of them trained, "
+        f"{format_millions(document['num_macs'])} multiply-adds per image"
+    )
     return [
         Text(title, style="bold"),
         _table(
@@ -107,11 +124,11 @@ def render(document: Mapping[str, Any], title: str) -> list[Table | Text]:
             ("field", "baseline", "range"),
             [
                 (name, value, document["ranges"].get(name, {}).get("range", ""))
-                for name, value in _with_searched(recipe, document["ranges"]).items()
+                for name, value in _with_sampled(recipe, document["ranges"]).items()
             ],
         ),
         _table(
-            f"{recipe.model.name}: {total}{document['num_macs'] / 1e6:,.1f} M multiply-adds per image",
+            f"{recipe.model.name}: {sizes}",
             ("layer", "output", "parameters", "made of"),
             [
                 (row["name"], "x".join(map(str, row["output_shape"])), f"{row['num_parameters']:,}", row["type"])
@@ -119,18 +136,18 @@ def render(document: Mapping[str, Any], title: str) -> list[Table | Text]:
             ],
         ),
         Text(
-            f"learning rate over {len(rates):,} steps: first {rates[0]:.3g}, highest {max(rates):.3g}, "
-            f"last {rates[-1]:.3g}\n{_sparkline(rates)}"
+            f"learning rate over {len(rates):,} steps: first {first}, highest {highest}, last {last}\n"
+            f"{_sparkline(rates)}"
         ),
         *(Text(f"Note: {note}.") for note in document["notes"]),
     ]
 
 
-def _with_searched(recipe: Recipe, ranges: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe's fields; a searched name that carries its variant stands in for the field, or comes last."""
-    carried = {f"{n.split('/')[0]}/{n.split('/')[2]}" for n in ranges if n.count("/") == 2}
-    plain = {name: value for name, value in recipe.flatten().items() if name not in carried}
-    return plain | {name: spec["baseline"] for name, spec in ranges.items()}
+def _with_sampled(recipe: Recipe, ranges: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's fields and the sampled names. `optimizer/sgd/lr` replaces the field `optimizer/lr`."""
+    replaced = {f"{group}/{field}" for group, *_, field in (name.split("/") for name in ranges if name.count("/") == 2)}
+    fields = {name: value for name, value in recipe.flatten().items() if name not in replaced}
+    return fields | {name: spec["baseline"] for name, spec in ranges.items()}
 
 
 def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
@@ -141,7 +158,7 @@ def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) ->
 
 
 def _sparkline(values: list[float], width: int = 64) -> str:
-    """The curve in one line of blocks."""
-    picked = [values[i * (len(values) - 1) // (width - 1)] for i in range(width)]
-    highest = max(picked) or 1.0
-    return "".join(BLOCKS[round(value / highest * (len(BLOCKS) - 1))] for value in picked)
+    """A curve as one line of blocks."""
+    samples = [values[i * (len(values) - 1) // (width - 1)] for i in range(width)]
+    highest = max(samples) or 1.0
+    return "".join(BLOCKS[round(value / highest * (len(BLOCKS) - 1))] for value in samples)

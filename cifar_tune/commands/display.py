@@ -1,4 +1,4 @@
-"""What a person sees while a search runs: a live panel on a terminal, plain lines anywhere else. Always on stderr."""
+"""The progress of a search on stderr: a live panel on a terminal, a line for each finished trial anywhere else."""
 
 import os
 import sys
@@ -21,27 +21,28 @@ from cifar_tune.report.sentences import told_state
 from cifar_tune.search.cost import seconds_remaining
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import Trial
-from cifar_tune.wording import format_clock
+from cifar_tune.wording import format_clock, format_percent, format_points, format_seconds
 
 SECONDS_BETWEEN_FRAMES = 0.25
-SECONDS_BETWEEN_LINES = 60.0  # of a search in which nothing ends, where there is no terminal
-NOTEBOOK_TERM = "xterm-color"  # what a notebook's kernel calls the terminal that it gives to the commands of a cell
+SECONDS_BETWEEN_LINES = 60.0  # while no trial ends, where there is no terminal
+NOTEBOOK_TERM = "xterm-color"  # the TERM that a notebook's kernel sets for the commands in a cell
 
 
 def progress_console() -> Console:
-    """On stderr; interactive only where a line can be drawn over.
+    """A console on stderr, interactive only where lines can be redrawn.
 
-    A notebook's cell pretends to be a terminal and shows every frame below the one before; a CI log may ask for colours
-    by FORCE_COLOR, which rich takes for a terminal too.
+    A notebook's cell claims to be a terminal but shows every frame below the last one. A CI log may set FORCE_COLOR,
+    which rich takes for a terminal too.
     """
     can_redraw = sys.stderr.isatty() and os.environ.get("TERM") != NOTEBOOK_TERM
     return Console(stderr=True, force_interactive=None if can_redraw else False)
 
 
 class Display:
-    """Follows a search to `num_trials` trials, `num_workers` at a time. An Observer, and a context.
+    """Shows a search of `num_trials` trials, `num_workers` at a time. An Observer, and a context manager.
 
-    `expected_epochs` is the scheduler's; the trials to come are taken to be like the `drawn` recipes, or those seen.
+    The remaining time rests on `expected_epochs`, the scheduler's expectation for a recipe. Future trials are assumed
+    to be like the `drawn` recipes, or like the trials so far where there are none.
     """
 
     def __init__(
@@ -76,23 +77,23 @@ class Display:
             self._live.stop()
 
     def update(self, trial: Trial) -> None:
-        """Take note of a trial; say a line when it is over."""
+        """Remember the trial's new state; print a line if it has ended."""
         self._trials[trial.number] = trial
         if trial.is_over:
             self._last = time.monotonic()
-            self._say(f"{self._ending(trial)}  [{self._counts()}; {self._remaining()}]")
+            self._print(f"{self._ending(trial)}  [{self._counts()}; {self._remaining()}]")
 
     def tick(self) -> None:
-        """Refresh what is live; without a terminal, a sign of life every minute."""
+        """Redraw the panel; without a terminal, print a line in every minute in which no trial ends."""
         now = time.monotonic()
         if self._live and now - self._last > SECONDS_BETWEEN_FRAMES:
             self._last = now
             self._live.update(self._panel(), refresh=True)
         elif not self._live and now - self._last > SECONDS_BETWEEN_LINES:
             self._last = now
-            self._say(f"{self._counts()}; {self._num_epochs()} epochs done; {self._best()}; {self._remaining()}")
+            self._print(f"{self._counts()}; {self._num_epochs()} epochs done; {self._best()}; {self._remaining()}")
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         if not self._live:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -111,33 +112,33 @@ class Display:
         table = Table(box=None, pad_edge=False, show_header=False)
         for trial in self._trials.values():
             if trial.state == "running":
-                score = f"{100 * trial.val_accuracy:.2f} %" if trial.val_accuracy is not None else "…"
+                score = format_percent(trial.val_accuracy) if trial.val_accuracy is not None else "…"
                 table.add_row(trial.label, f"epoch {trial.epochs}/{trial.recipe.epochs}", score)
         return table
 
     def _ending(self, trial: Trial) -> str:
         has_score = trial.val_accuracy is not None and trial.has_own_score
-        score = f" at {100 * (trial.val_accuracy or 0):.2f} %" if has_score else ""
+        score = f" at {format_percent(trial.val_accuracy or 0)}" if has_score else ""
         gain = gain_in_points(trial, baseline_accuracy(self._trials.values()))
-        against = f" ({gain:+.2f})" if gain is not None and not (trial.is_baseline or trial.is_rerun) else ""
+        points = f" ({format_points(gain)})" if gain is not None and not (trial.is_baseline or trial.is_rerun) else ""
         epochs = f"{trial.epochs} of {trial.recipe.epochs} epochs"
-        return f"{trial.label} {told_state(trial)}{score}{against} after {epochs}, {trial.seconds:.1f} s"
+        return f"{trial.label} {told_state(trial)}{score}{points} after {epochs}, {format_seconds(trial.seconds)}"
 
     def _counts(self) -> str:
         states = Counter(trial.state for trial in self._trials.values())
-        told = ", ".join(f"{states[state]} {state}" for state in ORDER if states[state])
-        return f"{len(self._trials)} of {self._num_trials} trials: {told or 'starting workers'}"
+        counts = ", ".join(f"{states[state]} {state}" for state in ORDER if states[state])
+        return f"{len(self._trials)} of {self._num_trials} trials: {counts or 'starting workers'}"
 
     def _best(self) -> str:
         trials = self._trials.values()
         best, baseline = best_trial(trials), baseline_accuracy(trials)
         if any(trial.is_rerun for trial in trials):
-            return "each with seeds of its own; what they say together is told in the end"
+            return "the results of all seeds are compared at the end"
         if best is None:
-            return "best: none has completed yet"
+            return "best: no trial has completed yet"
         gain = gain_in_points(best, baseline)
-        against = f", {gain:+.2f} points over the baseline" if gain is not None else ""
-        return f"best: {100 * (best.val_accuracy or 0):.2f} % (trial {best.number}{against})"
+        points = f", {format_points(gain)} points over the baseline" if gain is not None else ""
+        return f"best: {format_percent(best.val_accuracy or 0)} (trial {best.number}{points})"
 
     def _num_epochs(self) -> int:
         return sum(trial.epochs for trial in self._trials.values())
@@ -146,4 +147,4 @@ class Display:
         seconds = seconds_remaining(
             list(self._trials.values()), self._num_trials, self._num_workers, self._expected_epochs, self._drawn
         )
-        return "remaining time not known yet" if seconds is None else f"about {format_clock(seconds)} remaining"
+        return "remaining time unknown" if seconds is None else f"about {format_clock(seconds)} remaining"

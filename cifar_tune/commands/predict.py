@@ -1,5 +1,6 @@
-"""`cifar-tune predict`: the classes of a user's own images, of any size, mode or format that Pillow reads."""
+"""`cifar-tune predict`: classify a user's own images, of any size, mode or format that Pillow reads."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +13,36 @@ from PIL import Image, ImageOps
 from cifar_tune.data.datasets import CLASS_NAMES
 from cifar_tune.data.images import IMAGE_SIZE
 from cifar_tune.training.classifier import load_classifier
+from cifar_tune.wording import format_percent
 
-BACKGROUND = "white"  # of what is transparent
+BACKGROUND = "white"  # behind transparent pixels
+EXIT_SKIPPED = 2  # some file could not be read, which the user can correct
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one image: its likeliest classes with their probabilities, or why it could not be read."""
+    """The most likely classes of an image with their probabilities, or why it could not be read."""
 
     path: Path
     classes: Sequence[tuple[str, float]] = ()
     error: str | None = None
 
 
+def print_predictions(weights: Path, paths: Sequence[Path], top: int) -> int:
+    """Print a line for each image on stdout, and the skipped files on stderr. Returns the exit code."""
+    predictions = predict(weights, paths, top)
+    skipped = [prediction for prediction in predictions if prediction.error is not None]
+    for prediction in predictions:
+        if prediction.error is None:
+            classes = ", ".join(f"{name} {format_percent(share, digits=1)}" for name, share in prediction.classes)
+            print(f"{prediction.path}: {classes}")
+    for prediction in skipped:
+        print(f"cifar-tune: {prediction.path} was skipped: {prediction.error}", file=sys.stderr)
+    return EXIT_SKIPPED if skipped else 0
+
+
 def predict(weights: Path, paths: Sequence[Path], top: int) -> list[Prediction]:
-    """One for each path, in their order; the `top` classes of each."""
+    """The `top` most likely classes of each image, in the order of the paths."""
     classifier, recipe = load_classifier(weights)
     names = CLASS_NAMES[recipe.dataset]
     predictions = []
@@ -39,13 +55,17 @@ def predict(weights: Path, paths: Sequence[Path], top: int) -> list[Prediction]:
         with torch.inference_mode():
             shares = classifier(torch.from_numpy(pixels)[None])[0].softmax(dim=0)
         best = shares.topk(min(top, len(names)))
-        found = [(names[i], share) for i, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
-        predictions.append(Prediction(path, found))
+        classes = [(names[i], share) for i, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+        predictions.append(Prediction(path, classes))
     return predictions
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """uint8 (3, 32, 32): upright, the first frame, on white, the square in the middle, resized with Lanczos' filter."""
+    """The image as uint8 (3, 32, 32).
+
+    EXIF rotation is applied, animations use their first frame, transparency becomes white, and the centre square is
+    resized with a Lanczos filter.
+    """
     with Image.open(path) as image:
         colors = _in_colors(ImageOps.exif_transpose(image))
     square = ImageOps.fit(colors, (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS)
@@ -54,8 +74,8 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _in_colors(image: Image.Image) -> Image.Image:
-    """As 8-bit RGB, whatever its mode is."""
-    if image.mode.startswith("I;16"):  # which Pillow would cut off at 255
+    """An image of any mode as 8-bit RGB."""
+    if image.mode.startswith("I;16"):  # Pillow would clip it at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")

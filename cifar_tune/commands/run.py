@@ -1,28 +1,28 @@
-"""The road of `cifar-tune run`: open the record, bring the data, search, and say what came of it."""
+"""`cifar-tune run`: start, resume or continue a search, and print its result.
+
+`run --plan` is plan.py's, `run --debug` debug.py's.
+"""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.text import Text
 
+from cifar_tune.commands.display import progress_console
 from cifar_tune.commands.session import (
     EXIT_FAILED,
-    Means,
-    digest_weights,
-    execute,
+    Ending,
+    TrainingOptions,
+    explain_ending,
+    interruptible,
     kept_if_started,
-    load_data,
     log_outcome,
-    tell_ending,
-    warn_of_changed_versions,
+    open_session,
 )
 from cifar_tune.commands.trial_files import BestWeights
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import read_confirmations
-from cifar_tune.provenance import as_typed
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import told_whole
@@ -30,144 +30,111 @@ from cifar_tune.report.text import as_table, output_console
 from cifar_tune.search.extend import check_extends, extend
 from cifar_tune.search.limits import check_limits
 from cifar_tune.search.record import Record, open_record
-from cifar_tune.search.resources import plan_resources, this_machine
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
-from cifar_tune.store import WEIGHTS, Store
+from cifar_tune.store import WEIGHTS, Store, check_name, open_store
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, best_trials
+from cifar_tune.trials.trial import Trial
 
 NUM_ROWS_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class RunOptions(Means):
-    """The flags of `run`; `extends` is the name of an older search."""
+class RunOptions:
+    """The flags of `run`. `extends` is the name of an older search; None stands for a flag that was not given."""
 
+    training: TrainingOptions
+    name: str | None = None
     num_trials: int | None = None
     seed: int = 0
     extends: str | None = None
 
+    def refuse(self, reason: str, *flags: str) -> None:
+        """Raise a UserError if one of the flags was given, rather than ignore it."""
+        values = {
+            "--name": self.name,
+            "--num-trials": self.num_trials,
+            "--time-budget": self.training.time_budget,
+            "--cpus-per-trial": self.training.cpus_per_trial,
+            "--max-concurrent": self.training.max_concurrent,
+            "--seed": self.seed or None,
+            "--address": self.training.address,
+            "--extend": self.extends,
+        }
+        for flag in flags:
+            if values[flag] is not None:
+                raise UserError(f"{reason} and takes no {flag}; leave it out.")
 
-def run_search(space: Space, store: Store, name: str, options: RunOptions, console: Console) -> int:
-    """Start, resume or continue the search, or report on it if it is complete; the exit code."""
+
+def run_search(space: Space, options: RunOptions) -> int:
+    """Start, resume or continue the search, or show the result of a complete one. Returns the exit code."""
+    name = check_name(space.path.stem if options.name is None else options.name)
+    store, console = open_store(options.training.store), progress_console()
     num_trials = options.num_trials or space.search.num_trials
     if options.extends == name:
         raise UserError(f"--extend {name}: a search cannot extend itself; give the new one another --name.")
     with store.running(name), kept_if_started(open_record(store, name, space, options.seed), store) as record:
         if options.extends:
             check_extends(record, store, options.extends)
-        warn_of_changed_versions(record, console)
         if record.num_left(num_trials) == 0 and record.is_shown:
             console.print(f"{name} is complete; continue it with --num-trials above {record.num_started}.")
-            _conclude(record, store, options)
-            return _exit_code(record, console)
+            _print_result(record, store, options.training)
+            return _exit_code(record, options.training, console)
         store.save_space(name, space.source)
-        try:
-            check_limits(space)
-            record.check_unchanged("weights", _check_weights(space, console))
-            data = load_data(space.baselines[0], store, options)
-            record.check_unchanged("data", data.digest)
-            if options.extends:
-                extension = extend(record, store, options.extends)
-                console.print(f"{extension} fit the new space; the search learns from them.", highlight=False)
-            ending = execute(record, store, data, num_trials, options, console, keeps="weights", keeper=BestWeights)
-        except KeyboardInterrupt:  # before or after the loop, which ends by itself
-            ending = "interrupted"
-        code = tell_ending(ending, console)
-        if ending != "interrupted":
-            _conclude(record, store, options)
-            log_outcome(store, name)
-        return _exit_code(record, console) if ending == "complete" else code
+        ending = _train(record, store, num_trials, options, console)
+        code = explain_ending(ending, console)
+        if ending == "interrupted":
+            return code
+        _print_result(record, store, options.training)
+        log_outcome(store, name)
+        return _exit_code(record, options.training, console) if ending == "complete" else code
 
 
-def _check_weights(space: Space, console: Console) -> dict[str, str]:
-    return digest_weights([*space.baselines, *space.draw_recipes(NUM_RANGE_DRAWS)], console)
+@interruptible
+def _train(record: Record, store: Store, num_trials: int, options: RunOptions, console: Console) -> Ending:
+    space = record.space
+    check_limits(space)
+    recipes = [*space.baselines, *space.draw_recipes(NUM_RANGE_DRAWS)]
+    session = open_session(record, store, recipes, options.training, console)
+    if options.extends:
+        extension = extend(record, store, options.extends)
+        console.print(f"{extension} fit the new space; the search learns from them.", highlight=False)
+    return session.train(num_trials, keeps="weights", keeper=BestWeights)
 
 
-def _exit_code(record: Record, console: Console) -> int:
-    """Of a search that is over: without its baseline it has nothing to say."""
+def _exit_code(record: Record, options: TrainingOptions, console: Console) -> int:
+    """The exit code of a complete search; without a completed baseline it has failed, which is printed."""
     if baseline_accuracy(record.trials()) is not None:
         return 0
-    console.print("The baseline did not complete, so there is no gain to state; see its --trial 0.", style="red")
+    advice = f"find out why with `{options.command('report', record.name, '--trial', '0')}`"
+    console.print(f"The baseline did not complete, so there is no gain to report; {advice}.", style="red")
     return EXIT_FAILED
 
 
-def _conclude(record: Record, store: Store, options: RunOptions) -> None:
-    """The leaderboard's head, the best weights and what to type next, on stdout."""
+def _print_result(record: Record, store: Store, options: TrainingOptions) -> None:
+    """Print the top of the leaderboard, the findings, the kept weights, and commands that show more, on stdout."""
     trials, confirmations = record.trials(), read_confirmations(store, [record.name])
     out = output_console(sys.stdout)
     out.print(as_table(leaderboard({record.name: trials}, confirmations), record.name, out.width, limit=NUM_ROWS_SHOWN))
     out.print()
     extensions = {record.name: record.extension} if record.extension else {}
-    for said in told_whole(Findings({record.name: trials}, extensions, confirmations), record.name):
-        out.print(said, highlight=False, markup=False)
+    for sentence in told_whole(Findings({record.name: trials}, extensions, confirmations), record.name):
+        out.print(sentence, highlight=False, markup=False)
+    page = ("--format", "html", "--output", "report.html")
+    for line in (
+        *_kept_weights(trials, store),
+        f"\nAll trials:   {options.command('report', record.name)}",
+        f"As one page:  {options.command('report', record.name, *page)}",
+        f"In a browser: {options.command('ui')}",
+    ):
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+def _kept_weights(trials: Sequence[Trial], store: Store) -> Iterator[str]:
+    """Where the weights of the best trial are, and those of the other trials on the Pareto front."""
     best = best_trial(trials)
     if best is not None:
-        weights = store.trial(record.name, best.number) / WEIGHTS
-        out.print(f"Its weights: {weights}", highlight=False, soft_wrap=True)
+        yield f"Weights of trial {best.number}: {store.trial(best.search, best.number) / WEIGHTS}"
     others = [trial for trial in best_trials(trials) if trial != best]
     if others:
-        numbers = ", ".join(f"{trial.number:05d}" for trial in others)
-        out.print(f"Weights of the rest of the front: beside it, in {numbers}", highlight=False, soft_wrap=True)
-    out.print(f"\nEvery trial:  {as_typed('report', record.name, *options.where)}", highlight=False, soft_wrap=True)
-    page = as_typed("report", record.name, "--format", "html", "--output", "report.html", *options.where)
-    out.print(f"As one page:  {page}", highlight=False, soft_wrap=True)
-    out.print(f"In a browser: {as_typed('ui', *options.where)}", highlight=False, soft_wrap=True)
-
-
-def debug_baseline(space: Space, store: Store, options: RunOptions, console: Console) -> None:
-    """Train the first baseline in this process, without Ray and without a record, so that a debugger works."""
-    import torch
-
-    from cifar_tune.training.features import FeatureCache
-    from cifar_tune.training.inputs import DeviceData
-    from cifar_tune.training.loop import Training
-    from cifar_tune.training.weights import open_weights
-
-    recipe = space.baselines[0]
-    weights = open_weights(recipe.model.weights)
-    data = load_data(recipe, store, options)
-    device = torch.device("cuda" if torch.cuda.is_available() and options.gpus_per_trial != 0 else "cpu")
-    training = Training(recipe, DeviceData.place(data, device), weights, FeatureCache(store.features))
-    console.print(f"{recipe.model.name}, {training.num_parameters:,} parameters, on {device}", highlight=False)
-    for name, fact in training.facts.items():
-        console.print(f"{name}: {fact}", highlight=False, markup=False)
-    for m in training.fit():
-        console.print(
-            f"epoch {m.epoch}/{recipe.epochs}  train {m.train_loss:.4f} {100 * m.train_accuracy:.2f} %  "
-            f"validation {m.val_loss:.4f} {100 * m.val_accuracy:.2f} %  lr {m.lr:.3g}  "
-            f"{m.seconds:.1f} s  {m.images_per_second:,.0f} images/s",
-            highlight=False,
-        )
-
-
-def plan_search(space: Space, store: Store, options: RunOptions, console: Console) -> None:
-    """Check the space on this machine and print what its search will cost; without Ray and without a record."""
-    import torch
-
-    from cifar_tune.commands.plan import make_plan, render
-
-    num_trials = options.num_trials or space.search.num_trials
-    resources = plan_resources(
-        [this_machine(torch.cuda.device_count())],
-        num_trials,
-        cpus_per_trial=options.cpus_per_trial,
-        gpus_per_trial=options.gpus_per_trial,
-        max_concurrent=options.max_concurrent,
-    )
-    _check_weights(space, console)
-    data = load_data(space.baselines[0], store, options)
-    with _progress(console) as say:
-        plan = make_plan(space, data, num_trials, resources, say)
-    out = output_console(sys.stdout)
-    for part in render(plan, space, data, options.time_budget):
-        out.print(part, highlight=False, soft_wrap=isinstance(part, Text))
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str], None]]:
-    """Says what is done now: a line that changes on a terminal, a line each elsewhere."""
-    if not console.is_interactive:
-        yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
-        return
-    with console.status("Starting ...") as status:
-        yield lambda line: status.update(Text(line))
+        folders = ", ".join(f"{trial.number:05d}" for trial in others)
+        yield f"Weights of the other trials on the Pareto front: in the folders {folders} beside it"

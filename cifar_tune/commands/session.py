@@ -1,22 +1,26 @@
-"""Training what a record has left: Ray, the MLflow runs, the display, and what is said when it stops early."""
+"""A session: an open record, its data and its options, and the training of the trials that the record has left.
+
+Ray, MLflow and the live display are started around the training. `run`, `confirm` and `evaluate` all train here.
+"""
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, ParamSpec
 
 from rich.console import Console
 
+from cifar_tune import DEFAULT_STORE, STORE_VARIABLE
 from cifar_tune.commands.display import Display
-from cifar_tune.commands.trial_files import EveryResult
 from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import TrainingData
-from cifar_tune.evaluation.reruns import Design, Kind, open_reruns, runs_name
 from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.report.leaderboard import BAND, band
@@ -36,61 +40,123 @@ if TYPE_CHECKING:
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 Ending = Literal["complete", "out of time", "interrupted"]
-Keeper = Callable[[Store, Sequence[Trial]], Observer]  # of the files that trials leave, given those there are
+FileKeeper = Callable[[Store, Sequence[Trial]], Observer]  # made for the trials so far; keeps some of their files
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
-class Means:
-    """Where the data is and what to train with: flags that do not change what a trial gives.
+class TrainingOptions:
+    """Flags that say where the data is and what to train with. None of them changes the result of a trial.
 
-    `time_budget` is in seconds; `store` as the user gave it, for the commands that are told.
+    `store` is the folder as the user typed it, for the commands that are printed. `time_budget` is in seconds.
     """
 
     data_dir: Path | None = None
+    store: Path = Path(DEFAULT_STORE)
     cpus_per_trial: int | None = None
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
     address: str | None = None
     time_budget: float | None = None
-    store: Path | None = None
 
-    @property
-    def where(self) -> list[str]:
-        """The flag that names the store, where it was given."""
-        return ["--store", str(self.store)] if self.store else []
-
-
-def load_data(task: Recipe, store: Store, means: Means) -> TrainingData:
-    """What the recipe's runs see."""
-    return load_training_data(task.dataset, train_images=task.train_images, data_dir=means.data_dir, store=store.root)
+    def command(self, *arguments: str) -> str:
+        """A cifar-tune command on the same store, as the user would type it."""
+        is_default = self.store == Path(DEFAULT_STORE) and not os.environ.get(STORE_VARIABLE)
+        return as_typed(*arguments, *([] if is_default else ["--store", str(self.store)]))
 
 
-@contextmanager
-def kept_if_started(record: Record, store: Store) -> Iterator[Record]:
-    """The record itself; one of which nothing could start leaves nothing behind."""
-    try:
-        yield record
-    finally:
-        if record.num_started == 0:
-            delete_record(store, record.name)
-            store.delete_search(record.name)
+@dataclass(frozen=True)
+class Session:
+    """An open record, the store it is in, the data of its trials, and what to train them with."""
+
+    record: Record
+    store: Store
+    data: TrainingData
+    options: TrainingOptions
+    console: Console
+
+    def train(self, num_trials: int, *, keeps: Keepsake, keeper: FileKeeper) -> Ending:
+        """Train until the record has `num_trials`. What is left after another ending than "complete" can be resumed.
+
+        A trial that is trained to its end writes what it `keeps`; `keeper` deletes files that are not needed any more.
+        """
+        self.console.print(f"Starting the workers of {self.record.name} ...", style="dim")
+        configure_ray(local=self.options.address is None)
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(self._open_tracker)  # seconds of imports, while Ray starts
+            from cifar_tune.search.ray_tune import Interrupted, OutOfTime, ray_cluster
+
+            state: State = "interrupted"
+            try:
+                if self.record.num_left(num_trials):
+                    with ray_cluster(self.options.address):
+                        self._run_trials(num_trials, opening.result, keeps, keeper)
+                state = "completed"
+            except Interrupted:
+                return "interrupted"
+            except OutOfTime:
+                return "out of time"
+            finally:
+                opening.result().catch_up(self.record.trials())
+                opening.result().finish(state)
+                self.record.set_shown()
+        return "complete"
+
+    def _open_tracker(self) -> "Tracker":
+        from cifar_tune.tracking.runs import Tracker
+
+        tags = {**package_versions(), **hardware()}
+        commit = git_commit(self.record.space.path)
+        if commit:
+            tags["mlflow.source.git.commit"] = commit
+        return Tracker(self.store, self.record.name, self.data, self.record.space.description, tags, self.record)
+
+    def _run_trials(
+        self, num_trials: int, tracker: Callable[[], "Tracker"], keeps: Keepsake, keeper: FileKeeper
+    ) -> None:
+        from cifar_tune.search.ray_tune import live_nodes, run_trials
+
+        record, data, options = self.record, self.data, self.options
+        resources = plan_resources(
+            live_nodes(),
+            record.num_left(num_trials),
+            cpus_per_trial=options.cpus_per_trial,
+            gpus_per_trial=options.gpus_per_trial,
+            max_concurrent=options.max_concurrent,
+        )
+        trials = record.trials()
+        title = f"{record.name}: {data.dataset}, {len(data.train):,} training and {len(data.val):,} validation images"
+        expected_epochs, drawn = record.space.search.scheduler.expected_epochs, record.space.draw_recipes()
+        workers = resources.max_concurrent
+        with Display(title, trials, num_trials, workers, self.console, expected_epochs, drawn) as display:
+            tracker().catch_up(trials)
+            driver = Driver(record, num_trials, [tracker(), keeper(self.store, trials), display])
+            run_trials(driver, self.store, data, resources, keeps, options.time_budget)
 
 
-@contextmanager
-def opened_reruns(
-    store: Store, search: str, kind: Kind, design: Callable[[], tuple[int, Design]]
-) -> Iterator[tuple[int, Design, Record]]:
-    """Hold what `design` says is next, which is asked while nobody searches or deletes the search."""
-    with ExitStack() as held:
-        with store.running(search):
-            count, found = design()
-            held.enter_context(store.running(runs_name(search, kind, count)))
-            record = open_reruns(store, search, kind, count, found)
-        yield count, found, held.enter_context(kept_if_started(record, store))
+def open_session(
+    record: Record, store: Store, recipes: Sequence[Recipe], options: TrainingOptions, console: Console
+) -> Session:
+    """Load the data of the recipes, which have it in common, once everything is as the record began with it.
+
+    Raises a UserError for other weights or other data. Other package versions are a warning only.
+    """
+    _warn_of_changed_versions(record, console)
+    record.check_unchanged("weights", digest_weights(recipes, console))
+    data = load_data(recipes[0], store, options)
+    record.check_unchanged("data", data.digest)
+    return Session(record, store, data, options, console)
+
+
+def load_data(recipe: Recipe, store: Store, options: TrainingOptions) -> TrainingData:
+    """The training and validation images of a recipe."""
+    return load_training_data(
+        recipe.dataset, train_images=recipe.train_images, data_dir=options.data_dir, store=store.root
+    )
 
 
 def digest_weights(recipes: Sequence[Recipe], console: Console) -> dict[str, str]:
-    """What the recipes start from, by digest; whatever is wrong with it is a UserError here."""
+    """Digests of the weight files that the recipes start from; a UserError where one is missing or does not fit."""
     if all(recipe.model.weights == "none" for recipe in recipes):
         return {}  # without torch, which the driver does not need
     from cifar_tune.training.weights import check_weights
@@ -101,124 +167,60 @@ def digest_weights(recipes: Sequence[Recipe], console: Console) -> dict[str, str
     return digests
 
 
-def execute(
-    record: Record,
-    store: Store,
-    data: TrainingData,
-    num_trials: int,
-    means: Means,
-    console: Console,
-    *,
-    keeps: Keepsake,
-    keeper: Keeper,
-) -> Ending:
-    """Train until there are `num_trials`; what is not over then goes on when the same command is given again."""
-    console.print(f"Starting the workers of {record.name} ...", style="dim")
-    configure_ray(local=means.address is None)
-    with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(_open_tracker, record, store, data)  # seconds of imports, while Ray starts
-        from cifar_tune.search.ray_tune import Interrupted, OutOfTime, ray_cluster
-
-        state: State = "interrupted"
-        try:
-            if record.num_left(num_trials):
-                with ray_cluster(means.address):
-                    _run_trials(record, store, data, num_trials, means, opening.result, console, keeps, keeper)
-            state = "completed"
-        except Interrupted:
-            return "interrupted"
-        except OutOfTime:
-            return "out of time"
-        finally:
-            opening.result().catch_up(record.trials())
-            opening.result().finish(state)
-            record.set_shown()
-    return "complete"
-
-
-def train_reruns(
-    record: Record, design: Design, store: Store, means: Means, console: Console, *, keeps: Keepsake
-) -> Ending:
-    """Train what is left of the reruns; those that watch another's validation are trained on the images of it too."""
-    warn_of_changed_versions(record, console)
-    recipes = list(design.recipes.values())
-    record.check_unchanged("weights", digest_weights(recipes, console))
-    data = load_data(recipes[0], store, means)
-    record.check_unchanged("data", data.digest)
-    data = data.all_for_training() if design.watched else data
-    return execute(record, store, data, design.num_runs, means, console, keeps=keeps, keeper=EveryResult)
-
-
-def log_outcome(store: Store, search: str) -> None:
-    """Put what came of a search, as it is known now, beside its run in MLflow: in words, in figures and as a page."""
-    from cifar_tune.report.findings import read_findings
-    from cifar_tune.report.page import render_page  # with plotly, which only this needs
-    from cifar_tune.tracking.runs import log_files, tell_outcome
-
-    found, search_id = read_findings(store, [search]), read_attributes(store, search)["id"]
-    best, confirmation = best_trial(found.searches[search]), found.confirmations.get(search)
-    gain = confirmation.gains.get(best.number) if best and confirmation else None
-    unjudged = dict.fromkeys(BAND, math.nan) if confirmation else {}  # in place of what another trial has gained
-    figures = band(gain) if gain else unjudged
-    tell_outcome(store, search_id, "\n\n".join(told_whole(found, search)))
-    with TemporaryDirectory() as folder:
-        (Path(folder) / "report.html").write_text(render_page(found), encoding="utf-8")
-        log_files(store, search_id, Path(folder), figures)
-
-
-def tell_ending(ending: Ending, console: Console) -> int:
-    """Say how to go on from where it ended early; the exit code."""
-    if ending == "complete":
-        return 0
-    reason = "Interrupted" if ending == "interrupted" else "The time budget is used up"
-    console.print(f"{reason}. To go on from here: {as_typed(*sys.argv[1:])}", highlight=False, soft_wrap=True)
-    return EXIT_INTERRUPTED if ending == "interrupted" else 0
-
-
-def warn_of_changed_versions(record: Record, console: Console) -> None:
-    """Other versions may give other numbers; that is no reason to refuse."""
+def _warn_of_changed_versions(record: Record, console: Console) -> None:
+    """Other versions may give other numbers, which is no reason to refuse."""
     now = package_versions()
     before = record.remember_versions(now)
     changed = [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
     if changed:
-        console.print(f"Warning: packages changed since the search began: {', '.join(changed)}.", style="yellow")
+        console.print(f"Warning: packages have changed since the search began: {', '.join(changed)}.", style="yellow")
 
 
-def _run_trials(
-    record: Record,
-    store: Store,
-    data: TrainingData,
-    num_trials: int,
-    means: Means,
-    tracker: Callable[[], "Tracker"],
-    console: Console,
-    keeps: Keepsake,
-    keeper: Keeper,
-) -> None:
-    from cifar_tune.search.ray_tune import live_nodes, run_trials
-
-    resources = plan_resources(
-        live_nodes(),
-        record.num_left(num_trials),
-        cpus_per_trial=means.cpus_per_trial,
-        gpus_per_trial=means.gpus_per_trial,
-        max_concurrent=means.max_concurrent,
-    )
-    trials = record.trials()
-    title = f"{record.name}: {data.dataset}, {len(data.train):,} training and {len(data.val):,} validation images"
-    expected_epochs, drawn = record.space.search.scheduler.expected_epochs, record.space.draw_recipes()
-    workers = resources.max_concurrent
-    with Display(title, trials, num_trials, workers, console, expected_epochs, drawn) as display:
-        tracker().catch_up(trials)
-        driver = Driver(record, num_trials, [tracker(), keeper(store, trials), display])
-        run_trials(driver, store, data, resources, keeps, means.time_budget)
+@contextmanager
+def kept_if_started(record: Record, store: Store) -> Iterator[Record]:
+    """The record itself, which is deleted again if no trial of it could start."""
+    try:
+        yield record
+    finally:
+        if record.num_started == 0:
+            delete_record(store, record.name)
+            store.delete_search(record.name)
 
 
-def _open_tracker(record: Record, store: Store, data: TrainingData) -> "Tracker":
-    from cifar_tune.tracking.runs import Tracker
+def interruptible(train: Callable[P, Ending]) -> Callable[P, Ending]:
+    """Return "interrupted" on Ctrl-C, also before and after the training, which catches it by itself."""
 
-    tags = {**package_versions(), **hardware()}
-    commit = git_commit(record.space.path)
-    if commit:
-        tags["mlflow.source.git.commit"] = commit
-    return Tracker(store, record.name, data, record.space.description, tags, record)
+    @wraps(train)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Ending:
+        try:
+            return train(*args, **kwargs)
+        except KeyboardInterrupt:
+            return "interrupted"
+
+    return call
+
+
+def explain_ending(ending: Ending, console: Console) -> int:
+    """Print how to resume what ended early. Returns the exit code."""
+    if ending == "complete":
+        return 0
+    reason = "Interrupted" if ending == "interrupted" else "The time budget is used up"
+    console.print(f"{reason}. To resume: {as_typed(*sys.argv[1:])}", highlight=False, soft_wrap=True)
+    return EXIT_INTERRUPTED if ending == "interrupted" else 0
+
+
+def log_outcome(store: Store, search: str) -> None:
+    """Log the current findings on a search to its run in MLflow: sentences, metrics and the HTML report."""
+    from cifar_tune.report.findings import read_findings
+    from cifar_tune.report.page import render_page  # with plotly, which only this needs
+    from cifar_tune.tracking.runs import log_files, tell_outcome
+
+    findings, search_id = read_findings(store, [search]), read_attributes(store, search)["id"]
+    best, confirmation = best_trial(findings.searches[search]), findings.confirmations.get(search)
+    gain = confirmation.gains.get(best.number) if best and confirmation else None
+    unjudged = dict.fromkeys(BAND, math.nan) if confirmation else {}  # replaces the gain of an earlier best trial
+    metrics = band(gain) if gain else unjudged
+    tell_outcome(store, search_id, "\n\n".join(told_whole(findings, search)))
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "report.html").write_text(render_page(findings), encoding="utf-8")
+        log_files(store, search_id, Path(folder), metrics)

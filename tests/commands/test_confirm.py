@@ -8,14 +8,14 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from helpers.command_line import Call, Start, by_optuna, wait_until
+from helpers.command_line import GOOD, Call, Start, by_optuna, wait_until
+from helpers.made_trials import RECIPE
 from helpers.records import train, written
 from mlflow.tracking import MlflowClient
 
 from cifar_tune.commands.confirm import newer_finalists, render
 from cifar_tune.evaluation.confirmation import judge, read_confirmation
 from cifar_tune.evaluation.reruns import Design, count_reruns, fresh_seeds, read_design, read_runs, unfinished_or_last
-from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import headline
 from cifar_tune.search.driver import Driver
@@ -27,34 +27,7 @@ from cifar_tune.trials.reading import read_attributes, read_record
 from cifar_tune.trials.storage import open_storage
 from cifar_tune.trials.trial import RERUN_OF, SEED, State, Trial
 
-SPACE = """
-from cifar_tune import Recipe, Search
-
-BASELINE = Recipe(
-    dataset="shapes",
-    model={"name": "mini_resnet"},
-    optimizer={"name": "adam", "lr": 0.001},
-    schedule={"name": "constant"},
-    epochs=2,
-    batch_size=32,
-    train_images=64,
-)
-
-
-def space(trial):
-    return BASELINE.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-2, log=True)})
-
-
-SEARCH = Search(num_trials=2, scheduler={"name": "none"})
-"""
-RECIPE = Recipe(
-    dataset="shapes",
-    model={"name": "mini_resnet"},
-    optimizer={"name": "adam", "lr": 0.001},
-    schedule={"name": "constant"},
-    epochs=1,
-    batch_size=32,
-)
+SPACE = GOOD.replace("epochs=1", "epochs=2").replace("num_trials=2", 'num_trials=2, scheduler={"name": "none"}')
 
 
 @pytest.fixture

@@ -169,8 +169,8 @@ def test_a_run_of_any_length_has_a_curve(epochs: int) -> None:
 
 
 PLAIN: dict[str, Value] = {"augment/flip": False, "augment/crop_padding": 0}
-PLATEAU = "the rates are plateau's first ones"
-TWO_PHASE = "the head alone is trained for 3 epochs, then everything"
+PLATEAU = "these are plateau's initial rates"
+TWO_PHASE = "only the head is trained for the first 3 epochs, then the whole network"
 FEATURES = "the frozen backbone's features are computed once"
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
+from helpers.made_trials import RECIPE
 from rich.console import Console
 
 from cifar_tune.commands.display import SECONDS_BETWEEN_FRAMES, Display
@@ -14,15 +15,6 @@ from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.report.leaderboard import ORDER
 from cifar_tune.trials.trial import State, Trial
 from cifar_tune.wording import format_clock
-
-RECIPE = Recipe(
-    dataset="shapes",
-    model={"name": "mini_resnet"},
-    optimizer={"name": "sgd", "lr": 0.1},
-    schedule={"name": "constant"},
-    epochs=4,
-    batch_size=32,
-)
 
 
 def trial(number: int, state: State = "completed", accuracies: Sequence[float] = (0.2, 0.3, 0.4, 0.5)) -> Trial:
@@ -138,7 +130,7 @@ def test_the_trials_to_come_are_like_those_that_were_drawn() -> None:
 
 
 def test_a_trial_without_epochs_leaves_the_remaining_time_open() -> None:
-    assert "remaining time not known yet" in lines(trial(0, "failed", ()))[0]
+    assert "remaining time unknown" in lines(trial(0, "failed", ()))[0]
 
 
 def test_what_is_printed_is_no_markup() -> None:
@@ -174,7 +166,7 @@ def test_a_terminal_names_no_gain_before_the_baseline_has_completed() -> None:
 
 
 def test_a_terminal_says_that_nothing_has_completed() -> None:
-    assert "best: none has completed yet" in panel(trial(0, "running", ()), trial(1, "pruned", [0.9]))
+    assert "best: no trial has completed yet" in panel(trial(0, "running", ()), trial(1, "pruned", [0.9]))
 
 
 def test_a_terminal_keeps_the_panel_to_itself() -> None:
@@ -200,7 +192,7 @@ def test_a_search_without_trials_is_displayed(console: Console, num_trials: int)
     if console.is_terminal:
         said = " ".join(printed(console).split())
         assert f"0 of {num_trials} trials: starting workers" in said
-        assert "best: none has completed yet" in said
+        assert "best: no trial has completed yet" in said
 
 
 @pytest.mark.parametrize("accuracies", [(), (0.5,)], ids=["no epochs", "one epoch"])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.command_line import Call, Start, wait_until
+from helpers.command_line import GOOD, Call, Start, wait_until
 from helpers.image_files import one_shard, random_images, write_shard
 from helpers.records import written
 from mlflow.tracking import MlflowClient
@@ -35,27 +35,12 @@ from cifar_tune.store import WEIGHTS, Store
 from cifar_tune.training.classifier import load_classifier
 from cifar_tune.trials.reading import read_attributes, read_record, write_attribute
 
-SPACE = """
-from cifar_tune import Recipe, Search
-
-BASELINE = Recipe(
-    dataset="cifar10",
-    model={"name": "mini_resnet"},
-    optimizer={"name": "adam", "lr": 0.001},
-    schedule={"name": "plateau", "patience": 0},
-    epochs=3,
-    batch_size=32,
-    train_images=64,
+SPACE = (
+    GOOD.replace("shapes", "cifar10")
+    .replace('"constant"', '"plateau", "patience": 0')
+    .replace("epochs=1", "epochs=3")
+    .replace("num_trials=2", 'num_trials=2, scheduler={"name": "none"}')
 )
-
-
-def space(trial):
-    return BASELINE.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-2, log=True)})
-
-
-SEARCH = Search(num_trials=2, scheduler={"name": "none"})
-"""
-
 
 # In the order in which an evaluation that has trained comes to them.
 MOMENTS = [

@@ -1,4 +1,4 @@
-"""`run --plan`: what it checks, what it prices and what it prints, on small networks and the built-in data set."""
+"""`run --plan`: what it checks, what it estimates and what it prints, on small networks and the built-in data set."""
 
 import re
 import shutil
@@ -131,7 +131,7 @@ def test_more_memory_than_there_is_is_named_with_its_value(
     held = large.memory_bytes - small.memory_bytes
     assert held > 2**30 / 4, "4,096 images hold at least as much as 16 layers of 4 channels do"
     with pytest.raises(
-        UserError, match=r"batch_size=4096 needs about .* of memory in a step, where there are"
+        UserError, match=r"batch_size=4096 needs about .* of memory for a step, of .* available"
     ) as error:
         check_ends(space, probe, small.memory_bytes + held // 2, lambda line: None)
     assert "batch_size=2 " not in str(error.value)
@@ -217,10 +217,10 @@ def test_a_plan_goes_to_stdout_and_what_is_done_to_stderr(folder: Path, call: Ca
     assert answer.code == 0
     for said in (
         r"^plain.py: 6 trials, 1 at a time on 1 core each; shapes, 600 training and 500 validation images$",
-        r"^Such as model/width=0\.\d+, optimizer/lr=0\.\d+$",
+        r"^Example: model/width=0\.\d+, optimizer/lr=0\.\d+$",
         r"^mini_resnet width=0\.5 +all +32 +\d+ % +55,250 ",
-        r"^Time: about .* expected, with 8\.0 of 8\.0 epochs a trial; .* if every trial runs to its end\.$",
-        r"^--time-budget 1 seconds: about \d of the trials\.$",
+        r"^Time: about .*, with 8\.0 of 8\.0 epochs per trial; .* if no trial is stopped early\.$",
+        r"^--time-budget 1 seconds: enough for about \d of the trials\.$",
         r"^Disk: at most .* MiB of checkpoints",
     ):
         assert re.search(said, answer.stdout, re.MULTILINE), said

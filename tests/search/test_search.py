@@ -134,7 +134,7 @@ def test_a_search_goes_on_after_ctrl_c_and_a_killed_worker_and_to_more_trials(
     _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
-    assert "To go on from here: cifar-tune run" in stderr
+    assert "To resume: cifar-tune run" in stderr
     states = Counter(trial.state for trial in read_record(store)["tiny"])
     assert states["running"] == 0
     assert states["interrupted"] >= 1

@@ -196,7 +196,7 @@ def test_every_end_is_told_alike_by_optuna_mlflow_and_the_report_until_the_searc
 
     larger = call(*arguments, 1000, "--time-budget", "3s")
     assert larger.code == 0, larger.stderr
-    assert "The time budget is used up. To go on from here: cifar-tune run" in " ".join(larger.stderr.split())
+    assert "The time budget is used up. To resume: cifar-tune run" in " ".join(larger.stderr.split())
     more = assert_one_truth(store, call)
     assert len(after) < len(more) < 1000
     assert [row["recipe"] for row in more[: len(after)]] == [row["recipe"] for row in after]
