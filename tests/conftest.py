@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
     from cifar_tune.training.inputs import DeviceData
 
-# Tests run side by side. Torch reads this when it is imported, which nothing above does.
+# Tests run in parallel. Torch reads this when it is imported, which nothing above does.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests that take minutes first, so that they do not all fall to one process at the end."""
+    """Run the tests that take minutes first, so that one process is not left with all of them at the end."""
     long = ("test_search.py", "test_states.py", "test_evaluate.py", "test_confirm.py", "test_extend.py", "test_goal.py")
     items.sort(key=lambda item: item.path.name not in long)
 
 
 @pytest.fixture(autouse=True)
 def not_under_uv(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands are told as they were typed; in the tests, without `uv run`."""
+    """Printed commands begin with `uv run` where the user typed it; in the tests they do not."""
     monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
 
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process, as the entry point does."""
+    """Run a command in this process, through the entry point."""
 
     def called(*arguments: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["cifar-tune", *map(str, arguments)])
@@ -56,7 +56,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a command in a process group of its own, which is gone after the test."""
+    """Start a command in a process group of its own, which is killed after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start_command(*arguments: object) -> subprocess.Popen[str]:
@@ -79,20 +79,20 @@ def start() -> Iterator[Start]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator["Browser"]:
     """A real Chromium; without one on this machine the tests that ask for it are skipped."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
         pytest.skip("no chromium here; on Debian: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield opened
         opened.close()
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Optuna's tables; making them anew for every test would take most of the time."""
+    """A database with Optuna's tables. Creating them for every test would take most of the time."""
     import optuna
 
     store = open_store(tmp_path_factory.mktemp("empty"))
@@ -102,7 +102,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def store(tmp_path: Path, empty_database: bytes) -> Store:
-    """An empty store whose record need not be set up, which takes a second."""
+    """An empty store with Optuna's tables, which take a second to create."""
     store = open_store(tmp_path / "store")
     (store.root / "optuna.db").write_bytes(empty_database)
     return store
@@ -110,13 +110,13 @@ def store(tmp_path: Path, empty_database: bytes) -> Store:
 
 @pytest.fixture(scope="session")
 def cached_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store folder; the tests that only read data share its cache."""
+    """A store folder whose cache is shared by the tests that only read data."""
     return tmp_path_factory.mktemp("store")
 
 
 @pytest.fixture(scope="session")
 def shapes(cached_store: Path) -> TrainingData:
-    """All of the built-in data set's training part."""
+    """The whole training part of the built-in data set."""
     return load_training_data("shapes", train_images=None, data_dir=None, store=cached_store)
 
 
@@ -134,5 +134,5 @@ def smallest(shapes: TrainingData) -> "DeviceData":
 
 @pytest.fixture(scope="session")
 def handful(shapes: TrainingData) -> "DeviceData":
-    """6 training and 4 validation images, for the networks that a CPU takes its time for."""
+    """6 training and 4 validation images, for networks that are slow on a CPU."""
     return placed(cut(shapes, 6, 4))

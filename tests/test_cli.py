@@ -98,15 +98,15 @@ def process(folder: Path, *arguments: str) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def assert_is_one_sentence(answer: Answer, *said: str) -> None:
-    """What the user can mend: exit code 2, and on stderr alone one line that says what to do."""
+def assert_is_one_sentence(answer: Answer, *words: str) -> None:
+    """An error that the user can correct: exit code 2, and nothing but one line on stderr that says what to do."""
     assert answer.code == 2, answer
     assert answer.stdout == ""
     (line,) = [line for line in answer.stderr.splitlines() if line.strip()]
     assert line.startswith("cifar-tune: ")
     assert line.endswith(".")
-    for words in said:
-        assert words in line
+    for part in words:
+        assert part in line
     assert "Traceback" not in line
 
 
@@ -173,19 +173,19 @@ BAD_RUNS = {
 }
 
 
-@pytest.mark.parametrize(("line", "said"), [(line, said) for line, *said in BAD_RUNS.values()], ids=BAD_RUNS)
+@pytest.mark.parametrize(("line", "words"), [(line, words) for line, *words in BAD_RUNS.values()], ids=BAD_RUNS)
 def test_a_bad_run_is_refused_in_a_sentence_and_leaves_no_trace(
-    folder: Path, call: Call, line: str, said: list[str]
+    folder: Path, call: Call, line: str, words: list[str]
 ) -> None:
-    assert_is_one_sentence(call("run", *shlex.split(line)), *said)
+    assert_is_one_sentence(call("run", *shlex.split(line)), *words)
     assert searches(folder / "cifar_tune_store") == []
     assert studies(folder / "cifar_tune_store") == []
     assert (folder / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("option", "said"), [("--name", "cannot name a search"), ("--time-budget", "write a time")])
-def test_an_empty_option_is_refused_and_not_ignored(store: Store, call: Call, option: str, said: str) -> None:
-    assert_is_one_sentence(call("run", "known.py", option, ""), said, option)
+@pytest.mark.parametrize(("option", "words"), [("--name", "cannot name a search"), ("--time-budget", "write a time")])
+def test_an_empty_option_is_refused_and_not_ignored(store: Store, call: Call, option: str, words: str) -> None:
+    assert_is_one_sentence(call("run", "known.py", option, ""), words, option)
 
 
 @pytest.mark.parametrize("line", ["missing.py", "broken.py", "outside.py", "good.py --set optimizer/rl=1"])
@@ -194,7 +194,7 @@ def test_a_bad_space_is_not_described(call: Call, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "words"),
     [
         ("knwon", "the nearest is known"),
         ("known --trial 2", "known has no trial 2; it has 0 to 1"),
@@ -203,8 +203,8 @@ def test_a_bad_space_is_not_described(call: Call, line: str) -> None:
         ("known --store empty", "There is no search in"),
     ],
 )
-def test_a_bad_report_is_refused_in_a_sentence(store: Store, call: Call, line: str, said: str) -> None:
-    assert_is_one_sentence(call("report", *shlex.split(line)), said)
+def test_a_bad_report_is_refused_in_a_sentence(store: Store, call: Call, line: str, words: str) -> None:
+    assert_is_one_sentence(call("report", *shlex.split(line)), words)
     assert studies(store.root) == ["known"]
 
 
@@ -238,7 +238,7 @@ def test_another_space_under_a_known_name_is_refused_and_nothing_is_lost(store: 
     "line", ["run", "run good.py --num-trials 0", "run good.py --frobnicate", "report --format pdf", "nonsense"]
 )
 def test_what_the_commands_do_not_know_exits_with_2(call: Call, line: str) -> None:
-    """Typer's own words, which say what there is."""
+    """Typer's own message names what there is."""
     answer = call(*shlex.split(line))
     assert answer.code == 2
     assert answer.stdout == ""
@@ -282,8 +282,8 @@ def test_describe_json_writes_json_alone_to_stdout(call: Call) -> None:
 def test_describe_shows_a_space(call: Call) -> None:
     answer = call("describe", "good.py")
     assert (answer.code, answer.stderr) == (0, "")
-    for said in ("optimizer/lr", "[0.0001, 0.01] log", "mini_resnet"):
-        assert said in answer.stdout
+    for words in ("optimizer/lr", "[0.0001, 0.01] log", "mini_resnet"):
+        assert words in answer.stdout
 
 
 def test_a_debug_run_prints_its_epochs_on_stderr_and_leaves_no_study(
@@ -299,7 +299,7 @@ def test_a_debug_run_prints_its_epochs_on_stderr_and_leaves_no_study(
     assert searches(folder / "cifar_tune_store") == []
 
 
-def test_a_plan_is_told_on_stdout_and_leaves_no_study(
+def test_a_plan_is_printed_on_stdout_and_leaves_no_study(
     folder: Path, call: Call, data_in: Callable[[Path], None]
 ) -> None:
     data_in(folder / "cifar_tune_store")
@@ -330,7 +330,10 @@ def test_a_search_whose_baseline_failed_exits_with_1_and_says_so(folder: Path, c
     answer = call("run", "good.py")
     assert answer.code == 1
     assert "The baseline did not complete" in " ".join(answer.stderr.split())
+    assert "cifar-tune report good --trial 0" in " ".join(answer.stderr.split())
     assert "It broke." in call("report", "good", "--trial", "0").stdout
+    for command in ("confirm", "evaluate"):
+        assert_is_one_sentence(call(command, "good"), "No baseline of good has completed")
 
 
 @pytest.mark.parametrize("kind", ["table", "csv", "json", "markdown"])
@@ -367,6 +370,7 @@ def test_the_store_is_named_by_the_environment_too(
     assert call("report").code == 2
     monkeypatch.setenv("CIFAR_TUNE_STORE", "elsewhere")
     assert call("report").code == 0
+    assert "cifar-tune ui --store elsewhere" in call("run", "good.py", "--name", "known").stdout
 
 
 def test_a_command_is_written_as_the_user_types_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,8 +380,8 @@ def test_a_command_is_written_as_the_user_types_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_search_is_deleted_after_asking(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Path(os.devnull).open() as nobody:
-        monkeypatch.setattr(sys, "stdin", nobody)
+    with Path(os.devnull).open() as no_input:
+        monkeypatch.setattr(sys, "stdin", no_input)
         assert call("delete", "known").code != 0
     assert studies(store.root) == ["known"]
     answer = call("delete", "known", "--yes")

@@ -41,7 +41,7 @@ def searched(store: Store, tmp_path: Path) -> Store:
     return store
 
 
-def test_finalists_are_trained_again_through_a_kill_and_told_with_their_intervals(
+def test_finalists_are_trained_again_through_a_kill_and_shown_with_their_intervals(
     tmp_path: Path, start: Start, call: Call
 ) -> None:
     store, path = Store(tmp_path / "store"), tmp_path / "tiny.py"
@@ -68,9 +68,9 @@ def test_finalists_are_trained_again_through_a_kill_and_told_with_their_interval
         assert hits.mean() == pytest.approx(run.val_accuracy)
     assert sorted(path.name for path in store.search("tiny/confirm-1").rglob("*.*")) == [HITS] * 4
 
-    found = read_confirmation(store, "tiny")
-    assert found is not None
-    gain = found.gains.get(finalist)
+    confirmation = read_confirmation(store, "tiny")
+    assert confirmation is not None
+    gain = confirmation.gains.get(finalist)
     assert gain is not None
     scores = {(run.params[RERUN_OF], run.params[SEED]): run.val_accuracy or 0.0 for run in runs}
     assert gain.mean == pytest.approx(np.mean([scores[finalist, seed] - scores[0, seed] for seed in (1, 2)]))
@@ -94,9 +94,9 @@ def test_finalists_are_trained_again_through_a_kill_and_told_with_their_interval
     assert refused.code == 2
     assert "running in another process" in refused.stderr
     (store.trial("tiny/confirm-1", 3) / HITS).unlink()
-    told = call("report", "--store", store.root)
-    assert told.code == 0
-    assert "could not be judged" in " ".join(told.stdout.split())
+    report = call("report", "--store", store.root)
+    assert report.code == 0
+    assert "could not be judged" in " ".join(report.stdout.split())
     assert call("delete", "tiny", "--store", store.root, "--yes").code == 0
     assert by_optuna(store, "studies") == []
     assert not store.search("tiny").exists()
@@ -111,7 +111,7 @@ def assert_mlflow_has_the_gain(store: Store, points: float) -> None:
 
 
 def assert_mlflow_has_no_gain(store: Store) -> None:
-    """That of a finalist is not the best trial's."""
+    """The gain of a finalist is not the best trial's."""
     parent = find_parent(MlflowClient(store.mlflow_url), read_attributes(store, "tiny")["id"])
     assert np.isnan(parent.data.metrics["confirmed_gain"])
 
@@ -146,7 +146,7 @@ def assert_the_next_would_have_other_seeds(store: Store, call: Call, arguments: 
 
 
 def num_epochs(store: Store) -> int:
-    """Of all runs; none as long as there is no confirmation."""
+    """The epochs of all runs so far; -1 before there is a confirmation."""
     try:
         return sum(run.epochs for run in read_runs(store, "tiny", "confirm", 1))
     except KeyError:
@@ -168,7 +168,7 @@ def test_other_data_than_the_searchs_is_refused(searched: Store, call: Call) -> 
     ]  # nothing is left of what did not start
 
 
-def test_a_confirmation_that_was_cut_off_at_its_birth_is_none(searched: Store, call: Call) -> None:
+def test_a_confirmation_that_died_before_its_first_run_is_none(searched: Store, call: Call) -> None:
     optuna.create_study(storage=open_storage(searched), study_name="tiny/confirm-1")
     assert count_reruns(searched, "tiny", "confirm") == 0
     assert call("report", "--store", searched.root).code == 0
@@ -176,7 +176,7 @@ def test_a_confirmation_that_was_cut_off_at_its_birth_is_none(searched: Store, c
     assert by_optuna(searched, "studies") == []
 
 
-# Without training: what is made of the runs
+# Without training: statistics of hand-made runs
 
 
 def design(top: int = 2) -> Design:
@@ -198,39 +198,39 @@ def hits_of(runs: list[Trial], shares: dict[int, float]) -> dict[int, np.ndarray
 
 def test_a_large_gain_is_real_and_none_is_tied() -> None:
     runs = runs_of(design())
-    found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
-    assert [found.gains[number].verdict for number in (7, 4)] == ["real", "tied"]
-    assert 0 not in found.gains
-    assert found.accuracies[7].low < found.accuracies[7].mean < found.accuracies[7].high
+    confirmation = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
+    assert [confirmation.gains[number].verdict for number in (7, 4)] == ["real", "tied"]
+    assert 0 not in confirmation.gains
+    assert confirmation.accuracies[7].low < confirmation.accuracies[7].mean < confirmation.accuracies[7].high
 
 
 def test_a_finalist_that_broke_down_is_not_judged_and_the_others_are() -> None:
     runs = runs_of(design(), {4: "diverged"})  # the second run of trial 7
-    found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.6}))
-    assert found.broken == {7: "diverged with seed 2"}
-    assert found.gains.get(7) is None
-    assert found.gains.get(4) is not None
+    confirmation = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.6}))
+    assert confirmation.broken == {7: "diverged with seed 2"}
+    assert confirmation.gains.get(7) is None
+    assert confirmation.gains.get(4) is not None
 
 
-def test_without_the_baseline_nobody_is_judged() -> None:
+def test_without_the_baseline_no_finalist_is_judged() -> None:
     runs = runs_of(design(), {0: "failed"})
-    found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.6}))
-    assert found.gains.get(7) is None
-    assert found.broken == {0: "failed with seed 1"}
+    confirmation = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.6}))
+    assert confirmation.gains.get(7) is None
+    assert confirmation.broken == {0: "failed with seed 1"}
 
 
 def test_what_a_confirmation_found_is_in_the_table_the_leaderboard_and_the_headline() -> None:
     runs = runs_of(design())
-    found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
+    confirmation = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
     curve = [{"epoch": 1, "val_accuracy": 0.8, "seconds": 1.0}]
     trials = [Trial("tiny", number, "completed", RECIPE, {}, number == 0, curve) for number in range(8)]
     trials[7] = replace(trials[7], curve=[{"epoch": 1, "val_accuracy": 0.95, "seconds": 1.0}])
-    frame = leaderboard({"tiny": trials}, {"tiny": found})
+    frame = leaderboard({"tiny": trials}, {"tiny": confirmation})
     verdicts = dict(zip(frame["trial"], frame["verdict"], strict=True))
     assert (verdicts[7], verdicts[4], verdicts[3]) == ("real", "tied", "unconfirmed")
     assert pd.isna(verdicts[0])
-    assert "Again with 3 fresh seeds: real, +39.68 points" in headline(trials, None, found)
-    table, _ = render(found, trials)
+    assert "Again with 3 fresh seeds: real, +39.68 points" in headline(trials, None, confirmation)
+    table, _ = render(confirmation, trials)
     assert table.row_count == 3
 
 
@@ -238,16 +238,16 @@ def test_a_design_is_read_as_it_was_written() -> None:
     assert Design.loads(design().dumps()) == design()
 
 
-def test_a_finalist_that_came_up_since_is_named() -> None:
-    """By a search that went on; nothing is trained here."""
+def test_a_finalist_that_appeared_since_is_named() -> None:
+    """The search was continued after its confirmation; nothing is trained here."""
     runs = runs_of(design())
-    found = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
+    confirmation = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
     curve = [{"epoch": 1, "val_accuracy": 0.8, "seconds": 1.0}]
     trials = [
         Trial("tiny", number, "completed", design().recipes[number], {}, number == 0, curve) for number in (0, 4, 7)
     ]
-    assert newer_finalists(found, trials) == []
+    assert newer_finalists(confirmation, trials) == []
     other = Trial(
         "tiny", 9, "completed", RECIPE.replace({"optimizer/lr": 0.5}), {}, False, [{**curve[0], "val_accuracy": 0.9}]
     )
-    assert newer_finalists(found, [*trials, other]) == [9]
+    assert newer_finalists(confirmation, [*trials, other]) == [9]

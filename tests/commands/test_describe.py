@@ -1,4 +1,4 @@
-"""What `describe` says of every shipped space is what a run of it would do."""
+"""`describe` shows of every shipped space what a run of it would do."""
 
 import io
 import json
@@ -35,14 +35,14 @@ SHORT = Recipe(
 
 @cache
 def described(path: Path) -> tuple[dict[str, Any], Recipe, nn.Module]:
-    """The document, the baseline that it is about, and its network for real."""
+    """The document, the baseline that it describes, and the baseline's network with real tensors."""
     space = load_space(path)
     recipe = space.baselines[0]
     return describe(space), recipe, recipe.model.build(NUM_CLASSES[recipe.dataset]).eval()
 
 
 def multiply_adds(network: nn.Module, x: Tensor) -> int:
-    """Of everything that the network computes for one image, by torch's own count."""
+    """The multiply-adds of all that the network computes for one image, as torch counts them."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(x)
     return int(counter.get_total_flops()) // 2
@@ -191,10 +191,10 @@ FEATURES = "the frozen backbone's features are computed once"
     ],
     ids=str,
 )
-def test_what_the_numbers_do_not_say_is_noted(tmp_path: Path, settings: dict[str, Value], notes: list[str]) -> None:
+def test_what_the_numbers_leave_out_is_noted(tmp_path: Path, settings: dict[str, Value], notes: list[str]) -> None:
     document = describe(space_of(tmp_path, SHORT.replace({"epochs": 8, **settings})))
     assert len(document["notes"]) == len(notes)
-    assert all(said.startswith(note) for said, note in zip(document["notes"], notes, strict=True))
+    assert all(text.startswith(note) for text, note in zip(document["notes"], notes, strict=True))
     text = printed(document, 200)
     assert [line for line in text.splitlines() if line.startswith("Note: ")] == [
         f"Note: {note}." for note in document["notes"]
@@ -205,7 +205,7 @@ def test_what_the_numbers_do_not_say_is_noted(tmp_path: Path, settings: dict[str
     ("finetune", "num_trained"),
     [("scratch", 6_573_130), ("full", 6_573_130), ("two-phase", 6_573_130), ("frozen", 5130)],
 )
-def test_what_is_trained_in_the_end_is_counted(tmp_path: Path, finetune: str, num_trained: int) -> None:
+def test_trained_parameters_are_those_of_the_last_phase(tmp_path: Path, finetune: str, num_trained: int) -> None:
     document = describe(space_of(tmp_path, SHORT.replace({"finetune/name": finetune})))
     assert (document["num_parameters"], document["num_trainable_parameters"]) == (6_573_130, num_trained)
 

@@ -24,12 +24,12 @@ def trial(number: int, state: State = "completed", accuracies: Sequence[float] =
 
 
 def whole(recipe: Recipe) -> float:
-    """A scheduler that stops nobody."""
+    """Expected epochs under a scheduler that stops no trial."""
     return recipe.epochs
 
 
 def half(recipe: Recipe) -> float:
-    """One that stops the average trial half-way."""
+    """Expected epochs under a scheduler that stops the average trial half-way."""
     return recipe.epochs / 2
 
 
@@ -47,7 +47,7 @@ def printed(console: Console) -> str:
 
 
 def lines(*trials: Trial, num_trials: int = 4, num_workers: int = 1) -> list[str]:
-    """What a pipe is told of these updates."""
+    """The lines that a pipe gets for these updates."""
     console = on_pipe()
     with Display("tiny: shapes", [], num_trials, num_workers, console, whole) as display:
         for each in trials:
@@ -68,42 +68,46 @@ def panel(*trials: Trial, num_trials: int = 4, width: int = 80) -> str:
 
 
 def seconds_remaining(text: str) -> int:
-    (found,) = re.findall(r"about ([\d:]+) remaining", text)
-    return sum(int(part) * 60**place for place, part in enumerate(reversed(found.split(":"))))
+    (clock,) = re.findall(r"about ([\d:]+) remaining", text)
+    return sum(int(part) * 60**place for place, part in enumerate(reversed(clock.split(":"))))
 
 
 # On a pipe
 
 
 def test_a_pipe_gets_one_plain_line_for_every_trial_that_ends() -> None:
-    said = lines(trial(0, "running", ()), trial(0, "running", (0.2,)), trial(0), trial(1, "pruned", (0.1, 0.2)))
-    assert len(said) == 2
-    assert said[0].startswith("trial 0 (baseline) completed at 50.00 % after 4 of 4 epochs, 40.0 s")
-    assert said[1].startswith("trial 1 pruned at 20.00 % after 2 of 4 epochs, 20.0 s")
-    assert not re.search(r"[\x00-\x1f]", "".join(said))
+    printed_lines = lines(
+        trial(0, "running", ()), trial(0, "running", (0.2,)), trial(0), trial(1, "pruned", (0.1, 0.2))
+    )
+    assert len(printed_lines) == 2
+    assert printed_lines[0].startswith("trial 0 (baseline) completed at 50.00 % after 4 of 4 epochs, 40.0 s")
+    assert printed_lines[1].startswith("trial 1 pruned at 20.00 % after 2 of 4 epochs, 20.0 s")
+    assert not re.search(r"[\x00-\x1f]", "".join(printed_lines))
 
 
 def test_a_line_counts_the_states_of_all_trials() -> None:
     ended: list[State] = ["completed", "completed", "pruned", "diverged", "out of memory", "failed"]
     trials = [trial(number, state) for number, state in enumerate(ended)]
-    said = lines(*trials[:-1], trial(6, "running", (0.2,)), trials[-1], num_trials=9)
+    printed_lines = lines(*trials[:-1], trial(6, "running", (0.2,)), trials[-1], num_trials=9)
     assert (
         "7 of 9 trials: 2 completed, 1 pruned, 1 diverged, 1 out of memory, 1 failed, 1 running"
-        in (said[-1])  # as ORDER
+        in (printed_lines[-1])  # as ORDER
     )
 
 
 def test_a_line_names_the_gain_over_the_baseline() -> None:
-    said = lines(trial(0), trial(1, accuracies=[0.625]), trial(2, accuracies=[0.45]), trial(3, "pruned", [0.9]))
-    assert "completed at 50.00 % after" in said[0]
-    assert "completed at 62.50 % (+12.50) after" in said[1]
-    assert "completed at 45.00 % (-5.00) after" in said[2]
-    assert "pruned at 90.00 % after" in said[3]
+    printed_lines = lines(
+        trial(0), trial(1, accuracies=[0.625]), trial(2, accuracies=[0.45]), trial(3, "pruned", [0.9])
+    )
+    assert "completed at 50.00 % after" in printed_lines[0]
+    assert "completed at 62.50 % (+12.50) after" in printed_lines[1]
+    assert "completed at 45.00 % (-5.00) after" in printed_lines[2]
+    assert "pruned at 90.00 % after" in printed_lines[3]
 
 
 def test_the_remaining_time_falls_as_trials_finish() -> None:
-    said = lines(*(trial(number) for number in range(4)))
-    assert [seconds_remaining(line) for line in said] == [120, 80, 40, 0]
+    printed_lines = lines(*(trial(number) for number in range(4)))
+    assert [seconds_remaining(line) for line in printed_lines] == [120, 80, 40, 0]
 
 
 def test_two_workers_need_half_the_time() -> None:
@@ -111,8 +115,8 @@ def test_two_workers_need_half_the_time() -> None:
 
 
 def test_trials_that_end_early_shorten_the_remaining_time() -> None:
-    said = lines(trial(0), trial(1, "pruned", (0.1, 0.1)), num_trials=4)
-    assert [seconds_remaining(line) for line in said] == [120, 67], "of what the scheduler expects, somewhat less"
+    printed_lines = lines(trial(0), trial(1, "pruned", (0.1, 0.1)), num_trials=4)
+    assert [seconds_remaining(line) for line in printed_lines] == [120, 67], "somewhat less than the scheduler expects"
 
 
 def test_a_scheduler_shortens_the_remaining_time() -> None:
@@ -133,7 +137,7 @@ def test_a_trial_without_epochs_leaves_the_remaining_time_open() -> None:
     assert "remaining time unknown" in lines(trial(0, "failed", ()))[0]
 
 
-def test_what_is_printed_is_no_markup() -> None:
+def test_titles_and_lines_are_not_read_as_markup() -> None:
     console = on_pipe()
     with Display("[red]tiny", [], 1, 1, console, whole) as display:
         display.update(trial(0))
@@ -147,7 +151,7 @@ def test_a_terminal_shows_counts_best_gain_and_what_runs() -> None:
     shown = panel(
         trial(0), trial(1, accuracies=[0.2, 0.3, 0.4, 0.75]), trial(2, "pruned", [0.1]), trial(3, "running", [0.3])
     )
-    for said in (
+    for words in (
         "tiny: shapes",
         "4 of 4 trials: 2 completed, 1 pruned, 1 running",
         "10 epochs done",
@@ -158,7 +162,7 @@ def test_a_terminal_shows_counts_best_gain_and_what_runs() -> None:
         "epoch 1/4",
         "30.00 %",
     ):
-        assert said in shown
+        assert words in shown
 
 
 def test_a_terminal_names_no_gain_before_the_baseline_has_completed() -> None:
@@ -190,9 +194,9 @@ def test_a_search_without_trials_is_displayed(console: Console, num_trials: int)
         time.sleep(SECONDS_BETWEEN_FRAMES * 1.2)
         display.tick()
     if console.is_terminal:
-        said = " ".join(printed(console).split())
-        assert f"0 of {num_trials} trials: starting workers" in said
-        assert "best: no trial has completed yet" in said
+        text = " ".join(printed(console).split())
+        assert f"0 of {num_trials} trials: starting workers" in text
+        assert "best: no trial has completed yet" in text
 
 
 @pytest.mark.parametrize("accuracies", [(), (0.5,)], ids=["no epochs", "one epoch"])

@@ -42,12 +42,12 @@ SPACE = (
     .replace("num_trials=2", 'num_trials=2, scheduler={"name": "none"}')
 )
 
-# In the order in which an evaluation that has trained comes to them.
+# Functions that an evaluation calls after its training, in this order.
 MOMENTS = [
     "cifar_tune.training.checkpoint:save_array",  # the test set was read
     "cifar_tune.report.evaluation_page:draw_samples",
     "cifar_tune.tracking.runs:log_files",
-    "torch.export:save",  # the weights that nobody needs are gone
+    "torch.export:save",  # the weights that are not needed are deleted
     "mlflow.tracking:MlflowClient.set_registered_model_alias",
     "cifar_tune.commands.evaluate:write_attribute",
 ]
@@ -98,7 +98,7 @@ def test_winner_and_baseline_are_trained_on_everything_and_tested_once(
         killed = subprocess.run([sys.executable, "-c", DIE_AT, moment, *map(str, arguments)], capture_output=True)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert len(read_openings(store, "tiny")) == 1
-        assert told_in_report(call, store) == "once"
+        assert openings_in_report(call, store) == "once"
     answer = call(*arguments)
     assert answer.code == 0, answer.stderr
     trials, runs = read_record(store)["tiny"], read_runs(store, "tiny", "evaluate", 1)
@@ -108,10 +108,10 @@ def test_winner_and_baseline_are_trained_on_everything_and_tested_once(
         assert [epoch["val_loss"] for epoch in run.curve] == [
             epoch["val_loss"] for epoch in trials[run.params["trial"]].curve
         ]
-    found = read_evaluation(store, "tiny")
-    assert found is not None
-    assert found.winner.number == winner
-    assert_logits_are_the_networks(store, found.baseline, images)
+    evaluation = read_evaluation(store, "tiny")
+    assert evaluation is not None
+    assert evaluation.winner.number == winner
+    assert_logits_are_the_networks(store, evaluation.baseline, images)
     assert "evaluation 1: 2 runs each" in plain(answer.stdout)
     assert "mean with mirror images" in plain(answer.stdout)
     assert "opened once" in plain(answer.stdout)
@@ -122,17 +122,17 @@ def test_winner_and_baseline_are_trained_on_everything_and_tested_once(
     assert "http" not in page
     assert page.count("<img") == 2
     assert_mlflow_has_the_page_and_the_champion(store)
-    assert_the_winner_is_exported(store, found.winner.number)
+    assert_the_winner_is_exported(store, evaluation.winner.number)
 
     refused = call("evaluate", "tiny", "--seeds", 3, *where)
     assert refused.code == 2
     assert "--seeds 2" in refused.stderr
 
 
-def told_in_report(call: Call, store: Store) -> str:
-    """How often the test set was opened."""
-    found = re.search(r"was opened (\w+)", plain(call("report", "--store", store.root).stdout))
-    return found[1] if found else "not told"
+def openings_in_report(call: Call, store: Store) -> str:
+    """How often the test set was opened, as the report says it."""
+    match = re.search(r"was opened (\w+)", plain(call("report", "--store", store.root).stdout))
+    return match[1] if match else "not mentioned"
 
 
 def plain(text: str) -> str:
@@ -141,7 +141,7 @@ def plain(text: str) -> str:
 
 
 def assert_logits_are_the_networks(store: Store, baseline: Outcome, images: Images) -> None:
-    """Of the first seed, whose weights are kept: on the test images and their mirror images."""
+    """The stored logits of the first seed, whose weights are kept, on the test images and their mirror images."""
     assert (baseline.labels == images.labels).all()
     run = read_runs(store, "tiny", "evaluate", 1)[0]
     classifier, recipe = load_classifier(store.trial(run.search, run.number) / WEIGHTS)
@@ -149,8 +149,8 @@ def assert_logits_are_the_networks(store: Store, baseline: Outcome, images: Imag
     pixels = torch.from_numpy(images.images[:50])
     with torch.inference_mode():
         expected = [classifier(pixels), classifier(pixels.flip(-1))]
-    for found, logits in zip(baseline.logits[0], expected, strict=True):
-        np.testing.assert_allclose(found[:50], logits.numpy(), atol=1e-4)
+    for stored, logits in zip(baseline.logits[0], expected, strict=True):
+        np.testing.assert_allclose(stored[:50], logits.numpy(), atol=1e-4)
 
 
 def assert_the_winner_is_exported(store: Store, winner: int) -> None:
@@ -200,7 +200,7 @@ def test_an_altered_record_of_openings_is_told(
         read_openings(searched, "tiny")
 
 
-# What is made of the networks' logits
+# Without training: statistics of the networks' logits
 
 
 def outcome(labels: list[int], guesses: list[int], num_classes: int = 3) -> Outcome:
@@ -210,16 +210,16 @@ def outcome(labels: list[int], guesses: list[int], num_classes: int = 3) -> Outc
 
 
 def test_the_confusion_of_classes_and_its_hardest_pairs() -> None:
-    found = outcome([0, 0, 0, 0, 1, 1, 2], [0, 1, 1, 2, 1, 1, 0])
-    assert confusion(found).tolist() == [[0.25, 0.5, 0.25], [0, 1, 0], [1, 0, 0]]
-    assert hardest_pairs(found) == [(2, 0, 1.0), (0, 1, 0.5), (0, 2, 0.25)]
+    tested = outcome([0, 0, 0, 0, 1, 1, 2], [0, 1, 1, 2, 1, 1, 0])
+    assert confusion(tested).tolist() == [[0.25, 0.5, 0.25], [0, 1, 0], [1, 0, 0]]
+    assert hardest_pairs(tested) == [(2, 0, 1.0), (0, 1, 0.5), (0, 2, 0.25)]
 
 
 def test_the_mean_with_the_mirror_images_is_of_logits() -> None:
-    found = outcome([0, 1], [1, 1])
-    found.logits[:, 1, 0, 0] = 4.0  # the mirror image is surer of the right class
-    assert found.hits.tolist() == [[False, True]] * 2
-    assert found.averaged_hits.tolist() == [[True, True]] * 2
+    tested = outcome([0, 1], [1, 1])
+    tested.logits[:, 1, 0, 0] = 4.0  # the mirror image is surer of the right class
+    assert tested.hits.tolist() == [[False, True]] * 2
+    assert tested.averaged_hits.tolist() == [[True, True]] * 2
 
 
 def test_every_class_has_its_line_where_none_was_predicted() -> None:
@@ -234,6 +234,6 @@ def test_a_hundred_classes_are_drawn_with_their_names() -> None:
     assert figure.get_size_inches()[0] > 12
 
 
-def test_of_equals_the_baseline_wins() -> None:
+def test_the_baseline_wins_a_tie() -> None:
     assert choose_winner({0: 0.5, 3: 0.6, 4: 0.55}, 0) == 3
     assert choose_winner({0: 0.6, 3: 0.6}, 0) == 0

@@ -124,16 +124,16 @@ def test_an_end_whose_values_make_no_sense_together_is_named(space_of: Callable[
 def test_more_memory_than_there_is_is_named_with_its_value(
     space_of: Callable[[str], Space], shapes: TrainingData
 ) -> None:
-    """On a CPU by what a few images hold, times the batch."""
+    """On a CPU the memory of a few images is measured, and scaled to the batch."""
     space = space_of("""    return BASELINE.replace({"batch_size": trial.suggest_int("batch_size", 2, 4096)})\n""")
     probe = Probe(shapes, CPU, 1)
     small, large = (probe.attempt(space.baselines[0].replace({"batch_size": size})) for size in (2, 4096))
-    held = large.memory_bytes - small.memory_bytes
-    assert held > 2**30 / 4, "4,096 images hold at least as much as 16 layers of 4 channels do"
+    difference = large.memory_bytes - small.memory_bytes
+    assert difference > 2**30 / 4, "4,096 images hold at least as much as 16 layers of 4 channels do"
     with pytest.raises(
         UserError, match=r"batch_size=4096 needs about .* of memory for a step, of .* available"
     ) as error:
-        check_ends(space, probe, small.memory_bytes + held // 2, lambda line: None)
+        check_ends(space, probe, small.memory_bytes + difference // 2, lambda line: None)
     assert "batch_size=2 " not in str(error.value)
 
 
@@ -178,7 +178,7 @@ def test_hours_are_epochs_times_seconds_shared_by_the_workers(
     for plan, num_workers in ((one, 1), (two, 2)):
         ((seconds,),) = [[row.price.epoch_seconds for row in plan.rows]]
         assert plan.expected_seconds == pytest.approx(6 * 8 * seconds / num_workers)
-        assert plan.worst_seconds == pytest.approx(plan.expected_seconds), "nobody is stopped"
+        assert plan.worst_seconds == pytest.approx(plan.expected_seconds), "no trial is stopped early"
     assert two.running_bytes == 2 * one.running_bytes
 
 
@@ -212,10 +212,10 @@ BASELINE = FROZEN
 # The command
 
 
-def test_a_plan_goes_to_stdout_and_what_is_done_to_stderr(folder: Path, call: Call) -> None:
+def test_a_plan_goes_to_stdout_and_its_progress_to_stderr(folder: Path, call: Call) -> None:
     answer = call("run", "plain.py", "--plan", "--gpus-per-trial", "0", "--max-concurrent", "1", "--time-budget", "1s")
     assert answer.code == 0
-    for said in (
+    for pattern in (
         r"^plain.py: 6 trials, 1 at a time on 1 core each; shapes, 600 training and 500 validation images$",
         r"^Example: model/width=0\.\d+, optimizer/lr=0\.\d+$",
         r"^mini_resnet width=0\.5 +all +32 +\d+ % +55,250 ",
@@ -223,7 +223,7 @@ def test_a_plan_goes_to_stdout_and_what_is_done_to_stderr(folder: Path, call: Ca
         r"^--time-budget 1 seconds: enough for about \d of the trials\.$",
         r"^Disk: at most .* MiB of checkpoints",
     ):
-        assert re.search(said, answer.stdout, re.MULTILINE), said
+        assert re.search(pattern, answer.stdout, re.MULTILINE), pattern
     assert re.search(r"^Trying recipe 1 of 4 at the ends of the ranges: baseline 0$", answer.stderr, re.MULTILINE)
     assert "Timing kind 2 of 2" in answer.stderr
     assert "Timing" not in answer.stdout

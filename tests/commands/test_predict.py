@@ -22,7 +22,7 @@ RED = (200, 30, 40)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a network that was never trained."""
+    """The weights of a network that was never trained."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
     metadata = {
@@ -48,9 +48,11 @@ def test_an_image_of_the_networks_size_is_taken_as_it_is(tmp_path: Path, weights
     assert recipe == BASE
     with torch.inference_mode():
         expected = classifier(torch.from_numpy(pixels.transpose(2, 0, 1))[None])[0].softmax(0)
-    (found,) = predict(weights, [tmp_path / "a.png"], top=2)
-    assert [share for _, share in found.classes] == pytest.approx(expected.sort(descending=True).values[:2].tolist())
-    assert found.classes[0][0] == CLASS_NAMES["shapes"][int(expected.argmax())]
+    (prediction,) = predict(weights, [tmp_path / "a.png"], top=2)
+    assert [share for _, share in prediction.classes] == pytest.approx(
+        expected.sort(descending=True).values[:2].tolist()
+    )
+    assert prediction.classes[0][0] == CLASS_NAMES["shapes"][int(expected.argmax())]
 
 
 def test_the_classifier_scales_as_training_does(weights: Path) -> None:
@@ -67,27 +69,29 @@ def test_a_plain_image_of_any_mode_is_read_as_it_looks(tmp_path: Path, mode: str
         image, expected = Image.fromarray(np.full((50, 70), 0x8040, dtype=np.uint16)), np.full(3, 0x80)
     else:
         image = Image.new("RGB", (70, 50), RED).convert("L" if mode in ("I", "F") else "RGB").convert(mode)
-        expected = np.asarray(image.convert("RGB")).mean(axis=(0, 1))  # where a mode has few colours, of its pattern
-    saved = image.convert("RGBA") if mode in ("LA", "P", "HSV") else image  # which no TIFF holds
+        expected = np.asarray(image.convert("RGB")).mean(
+            axis=(0, 1)
+        )  # the mean, since modes with few colours make a pattern
+    saved = image.convert("RGBA") if mode in ("LA", "P", "HSV") else image  # modes that TIFF does not have
     saved.save(tmp_path / "a.tiff")
-    found = read_image(tmp_path / "a.tiff")
-    assert found.shape == (3, 32, 32)
-    assert found.dtype == np.uint8
-    np.testing.assert_allclose(found.mean(axis=(1, 2)), expected, atol=4)
+    pixels = read_image(tmp_path / "a.tiff")
+    assert pixels.shape == (3, 32, 32)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels.mean(axis=(1, 2)), expected, atol=4)
 
 
-def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+def test_transparency_becomes_white(tmp_path: Path) -> None:
     Image.new("RGBA", (40, 40), (*RED, 0)).save(tmp_path / "a.png")
     assert (read_image(tmp_path / "a.png") == 255).all()
 
 
-def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
+def test_an_animation_is_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (40, 40), color) for color in (RED, (0, 0, 255))]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     np.testing.assert_allclose(read_image(tmp_path / "a.gif")[:, 16, 16], RED, atol=3)
 
 
-def test_the_square_in_the_middle_counts_and_photos_are_turned_upright(tmp_path: Path) -> None:
+def test_the_centre_square_is_used_and_photos_are_turned_upright(tmp_path: Path) -> None:
     wide = Image.new("RGB", (90, 30), (0, 0, 255))
     wide.paste(Image.new("RGB", (30, 30), RED), (30, 0))
     wide.save(tmp_path / "wide.png")

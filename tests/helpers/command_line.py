@@ -1,4 +1,4 @@
-"""What the tests know of a command that is run; the fixtures `call` and `start` of conftest.py run one."""
+"""A command's answer, and a small space to search. The fixtures `call` and `start` in conftest.py run commands."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from typing import Any
 
 from cifar_tune.store import Store
 
-# A search of seconds.
+# A space whose search takes seconds.
 GOOD = """from cifar_tune import Recipe, Search
 
 BASELINE = Recipe(
@@ -25,12 +25,12 @@ def space(trial):
 SEARCH = Search(num_trials=2)
 """
 
-PATIENCE = 1200.0  # seconds to wait for what a good machine does in a tenth of them
+PATIENCE = 1200.0  # seconds to wait for; a good machine needs a tenth of them
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command left: its exit code and what it printed."""
+    """The exit code of a command, and what it printed."""
 
     code: int
     stdout: str
@@ -44,12 +44,12 @@ Start = Callable[..., subprocess.Popen[str]]
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition never held"
         time.sleep(0.3)
 
 
 def by_optuna(store: Store, *command: str) -> list[dict[str, Any]]:
-    """What Optuna's own command says."""
+    """The answer of Optuna's own command, read as JSON."""
     program = Path(sys.executable).parent / "optuna"
     arguments = [*command, "--storage", store.optuna_url, "--format", "json"]
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
