@@ -16,21 +16,10 @@ from cifar_tune.training.loop import Training
 from cifar_tune.training.weights import open_weights
 from cifar_tune.wording import format_percent, format_seconds
 
-REFUSED = (
-    "--name",
-    "--num-trials",
-    "--time-budget",
-    "--cpus-per-trial",
-    "--max-concurrent",
-    "--seed",
-    "--address",
-    "--extend",
-)
-
 
 def debug_baseline(space: Space, options: RunOptions) -> None:
     """Train the first baseline where a debugger can stop it, and print every epoch on stderr."""
-    options.refuse("--debug trains the baseline in this process", *REFUSED)
+    options.refuse_all_but("--debug trains the baseline in this process")
     store, console = open_store(options.training.store), progress_console()
     recipe = space.baselines[0]
     weights = open_weights(recipe.model.weights)

@@ -20,10 +20,10 @@ def delete_search(folder: Path, search: str, confirm: Callable[[str], bool]) -> 
         raise UserError(f"{search} is kept; nothing was deleted.")
     from cifar_tune.tracking.runs import delete_runs  # MLflow's import takes seconds: after the question
 
-    with store.running(search), ExitStack() as held:
+    with store.running(search), ExitStack() as stack:
         records = [search, *derived_names(store, search)]
         for name in records[1:]:
-            held.enter_context(store.running(name))
+            stack.enter_context(store.running(name))
         ids = [read_attributes(store, name).get("id") for name in records]  # None if a process died while it began one
         num_runs = sum(delete_runs(store, search_id) for search_id in ids if search_id)
         num_bytes = store.delete_search(search)

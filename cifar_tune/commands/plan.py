@@ -38,6 +38,8 @@ from cifar_tune.wording import format_bytes, format_count, format_hours, format_
 NUM_SHOWN_DRAWS = 3
 NUM_TIMED_KINDS = 40  # the most frequent; rarer kinds are assumed to cost as much as the most similar of these
 
+ALLOWED_FLAGS = ("--num-trials", "--time-budget", "--cpus-per-trial", "--max-concurrent")
+
 ShowProgress = Callable[[str], None]
 
 
@@ -70,9 +72,7 @@ class Plan:
 
 def plan_search(space: Space, options: RunOptions) -> None:
     """Check the space on this machine and print what its search will cost, on stdout."""
-    options.refuse(
-        "--plan is a dry run of a whole new search on this machine", "--name", "--seed", "--address", "--extend"
-    )
+    options.refuse_all_but("--plan is a dry run of a whole new search on this machine", *ALLOWED_FLAGS)
     training = options.training
     store, console = open_store(training.store), progress_console()
     num_trials = options.num_trials or space.search.num_trials
@@ -94,7 +94,7 @@ def plan_search(space: Space, options: RunOptions) -> None:
 
 @contextmanager
 def _progress_line(console: Console) -> Iterator[ShowProgress]:
-    """Shows what is done now: in one line that changes on a terminal, in a line each elsewhere."""
+    """Show the progress in one line that changes on a terminal, in a line for each step elsewhere."""
     if not console.is_interactive:
         yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
         return

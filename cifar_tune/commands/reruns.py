@@ -26,7 +26,7 @@ from cifar_tune.trials.trial import Trial
 
 @dataclass(frozen=True)
 class RerunOptions:
-    """How many of the best trials to train again, and with how many seeds; `again` asks for new reruns."""
+    """How many of the best trials to train again, and with how many seeds; `again` starts new reruns."""
 
     training: TrainingOptions
     top: int
@@ -36,7 +36,7 @@ class RerunOptions:
 
 @dataclass(frozen=True)
 class OpenReruns:
-    """The `count`-th reruns of a kind of a search, which this process holds."""
+    """Reruns of a search that this process holds: the `count`-th of their kind."""
 
     store: Store
     search: str
@@ -51,14 +51,14 @@ def opened_reruns(
 ) -> Iterator[OpenReruns]:
     """Hold the reruns to resume or to show, or begin new ones.
 
-    They are chosen while this process holds the search itself, so that no other one continues or deletes it then.
+    The search itself is held while they are chosen, so that no other process can continue or delete it meanwhile.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with store.running(search):
             count, design = _choose(store, search, kind, options, new_design)
-            held.enter_context(store.running(runs_name(search, kind, count)))
+            stack.enter_context(store.running(runs_name(search, kind, count)))
             record = open_reruns(store, search, kind, count, design)
-        yield OpenReruns(store, search, count, design, held.enter_context(kept_if_started(record, store)))
+        yield OpenReruns(store, search, count, design, stack.enter_context(kept_if_started(record, store)))
 
 
 def _choose(
@@ -71,20 +71,18 @@ def _choose(
         if (design.top, len(design.seeds)) == (options.top, options.num_seeds):
             return count, design
         if not options.again:
-            raise UserError(f"{search} has {_describe(kind, design)}; {_ADVICE[kind]}.")
+            raise _other_flags_error(search, kind, design)
     return 1 + count_reruns(store, search, kind), new_design()
 
 
-_ADVICE = {
-    "confirm": "use the same flags to resume or show it, or --again for a new one with other seeds",
-    "evaluate": "use the same flags to resume or show it, or --again for a new one, which opens the test set again",
-}
-
-
-def _describe(kind: Kind, design: Design) -> str:
+def _other_flags_error(search: str, kind: Kind, design: Design) -> UserError:
     if kind == "confirm":
-        return f"a confirmation with --top {design.top} --seeds {len(design.seeds)}"
-    return f"an evaluation with --seeds {len(design.seeds)}"
+        reruns, consequence = f"a confirmation with --top {design.top} --seeds {len(design.seeds)}", "with other seeds"
+    else:
+        reruns, consequence = f"an evaluation with --seeds {len(design.seeds)}", "which opens the test set again"
+    return UserError(
+        f"{search} has {reruns}; use the same flags to resume or show it, or --again for a new one, {consequence}."
+    )
 
 
 def completed_baseline(search: str, trials: Sequence[Trial]) -> Trial:

@@ -48,8 +48,8 @@ class RunOptions:
     seed: int = 0
     extends: str | None = None
 
-    def refuse(self, reason: str, *flags: str) -> None:
-        """Raise a UserError if one of the flags was given, rather than ignore it."""
+    def refuse_all_but(self, reason: str, *allowed: str) -> None:
+        """Raise a UserError if any of these flags was given but the allowed ones, rather than ignore it."""
         values = {
             "--name": self.name,
             "--num-trials": self.num_trials,
@@ -60,8 +60,8 @@ class RunOptions:
             "--address": self.training.address,
             "--extend": self.extends,
         }
-        for flag in flags:
-            if values[flag] is not None:
+        for flag, value in values.items():
+            if value is not None and flag not in allowed:
                 raise UserError(f"{reason} and takes no {flag}; leave it out.")
 
 
