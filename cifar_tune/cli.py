@@ -38,6 +38,9 @@ DataFolder = Annotated[
         help="Folder with the data set. Without it, the data set is downloaded.",
     ),
 ]
+NumTrials = Annotated[
+    int | None, typer.Option(min=1, help="Number of trials. A larger number continues a complete search.")
+]
 Cpus = Annotated[
     int | None, typer.Option(min=1, help="CPU cores per trial. Default: 1, or all when a single trial is left.")
 ]
@@ -55,9 +58,7 @@ STORE = Path(DEFAULT_STORE)
 def run(
     space: SpaceFile,
     name: Annotated[str | None, typer.Option(help="Name of the search. Default: the space file's stem.")] = None,
-    num_trials: Annotated[
-        int | None, typer.Option(min=1, help="Number of trials. A larger number continues a complete search.")
-    ] = None,
+    num_trials: NumTrials = None,
     time_budget: Annotated[str | None, typer.Option(help="Stop after this wall-clock time: 90s, 30m, 1h30m.")] = None,
     settings: Settings = None,
     data_dir: DataFolder = None,
