@@ -98,7 +98,7 @@ def _epochs(training: Training, config: Assignment, facts: dict[str, Any]) -> It
     folder = Path(config["folder"])
     with timed(facts, CHECKPOINT):
         state = load_state(folder)
-        if state is not None and state["recipe"] == training.recipe.model_dump(mode="json"):
+        if state is not None and training.can_resume(state):
             training.load_state_dict(state)
     facts[FIRST_EPOCH] = training.epoch
     # Saved, and perhaps cut off before the driver had written them down, or had judged the last that it wrote.

@@ -9,7 +9,7 @@ import inspect
 import re
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ from cifar_tune.training.weights import Weights, load_weights
 class EpochMetrics:
     """What one epoch gave. Losses are mean cross-entropies in nats, the training one with the recipe's label smoothing.
 
-    Accuracies are fractions, `lr` is the last step's rate.
+    Accuracies are fractions. `lr` is the learning rate of the last step, before any parameter group's own scale.
 
     `epoch` counts from 1, `progress` is the share of the planned epochs that are done. `seconds` is the whole epoch
     with its validation; `images_per_second` counts training images over the training part of it.
@@ -141,7 +141,7 @@ class Training:
         self.backbone.requires_grad_(not phase.frozen)
         self._trained: torch.nn.Module = self.head if phase.frozen else self.model
         self._inputs: Inputs = self.features if phase.frozen else self.pixels
-        self.optimizer = self.recipe.optimizer.build(self._trained.parameters())
+        self.optimizer = self.recipe.optimizer.build(self.model)
 
     def _phase_of(self, epoch: int) -> Phase:
         return next(phase for phase in reversed(self.recipe.phases()) if phase.first_epoch <= epoch)
@@ -206,7 +206,7 @@ class Training:
             train_accuracy=train_accuracy,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            lr=self.optimizer.param_groups[0]["lr"],
+            lr=self._rate(self._position(epoch * self.steps_per_epoch - 1)),
             seconds=time.perf_counter() - start,
             images_per_second=len(self.data.train) / train_seconds,
         )
@@ -258,7 +258,8 @@ class Training:
         recipe = self.recipe
         inputs = self._inputs.train(indices, self.epoch)
         labels = self.data.train.labels[indices]
-        self._set_rate(step)
+        at = self._position(step)
+        set_rate(self.optimizer, self._rate(at), recipe.schedule.momentum(at))
         logits = self._logits(inputs)
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -267,16 +268,20 @@ class Training:
         self.optimizer.zero_grad()
         return loss.detach() * len(indices), (logits.detach().argmax(dim=1) == labels).sum()
 
-    def _set_rate(self, step: int) -> None:
-        phase, schedule = self.phase, self.recipe.schedule
-        at = Position(
+    def _position(self, step: int) -> Position:
+        """Where step `step` of the run is in its phase."""
+        phase = self.phase
+        return Position(
             step=step - phase.first_epoch * self.steps_per_epoch,
             num_steps=phase.epochs * self.steps_per_epoch,
             steps_per_epoch=self.steps_per_epoch,
             first_epoch=phase.first_epoch,
             val_losses=[metrics.val_loss for metrics in self.history[phase.first_epoch :]],
         )
-        set_rate(self.optimizer, phase.lr * schedule.factor(at), schedule.momentum(at))
+
+    def _rate(self, at: Position) -> float:
+        """The learning rate there, before any parameter group's own scale."""
+        return self.phase.lr * self.recipe.schedule.factor(at)
 
     def _logits(self, inputs: Tensor) -> Tensor:
         """What the trained part of the network makes of its inputs: float32 (n, num_classes)."""
@@ -315,6 +320,10 @@ class Training:
         if self.data.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.data.device)
         return state
+
+    def can_resume(self, state: Mapping[str, Any]) -> bool:
+        """Whether the state is of this run's recipe; fields that are newer than the state have their defaults there."""
+        return Recipe.model_validate(state["recipe"]) == self.recipe
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()` of the same Recipe; its tensors may come from another device."""

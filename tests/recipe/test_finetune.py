@@ -216,6 +216,18 @@ def test_the_second_phase_follows_the_schedule_at_its_own_rate(schedule: str, ha
     assert max(used[4:]) <= 1e-3
 
 
+def test_the_heads_rate_has_its_scale_in_every_phase_and_the_metrics_have_the_schedules(handful: DeviceData) -> None:
+    recipe = TWO_PHASE.replace({"schedule/name": "cosine", "optimizer/head_lr_scale": 4.0})
+    used: list[list[float]] = []
+    with register_optimizer_step_pre_hook(
+        lambda optimizer, *_: used.append([group["lr"] for group in optimizer.param_groups])
+    ):
+        found = train(recipe, handful)
+    rates = planned(recipe, steps_per_epoch=2)
+    assert used == [[4 * rate] for rate in rates[:4]] + [[rate, 4 * rate] for rate in rates[4:]]
+    assert [metrics["lr"] for metrics in found] == rates[1::2]
+
+
 def test_step_counts_the_epochs_of_the_whole_run(handful: DeviceData) -> None:
     settings: dict[str, Value] = {"schedule/name": "step", "schedule/every": 3, "schedule/gamma": 0.5}
     found = train(TWO_PHASE.replace(settings), handful)

@@ -46,6 +46,8 @@ def test_a_recipe_flattens_to_one_name_per_field() -> None:
         "optimizer/name": "adam",
         "optimizer/lr": 0.01,
         "optimizer/weight_decay": 1e-4,
+        "optimizer/decay_norms_and_biases": True,
+        "optimizer/head_lr_scale": 1.0,
         "optimizer/beta1": 0.9,
         "optimizer/beta2": 0.999,
         "schedule/name": "step",
@@ -87,6 +89,8 @@ def test_an_option_may_be_sampled_under_its_own_name_or_its_variants() -> None:
         "model/resnet9/width": 1.0,
         "optimizer/adam/lr": 0.01,
         "optimizer/adam/weight_decay": 1e-4,
+        "optimizer/adam/decay_norms_and_biases": True,
+        "optimizer/adam/head_lr_scale": 1.0,
         "optimizer/adam/beta1": 0.9,
         "optimizer/adam/beta2": 0.999,
         "schedule/step/every": 5,
@@ -167,6 +171,8 @@ def test_a_changed_variant_keeps_the_options_that_both_have() -> None:
         "name": "sgd",
         "lr": 0.01,
         "weight_decay": 1e-4,
+        "decay_norms_and_biases": True,
+        "head_lr_scale": 1.0,
         "momentum": 0.9,
         "nesterov": False,
     }
@@ -274,6 +280,13 @@ def test_a_recipe_comes_back_from_json(group: str, name: str) -> None:
     recipe = ADAM.replace({f"{group}/name": name, "train_images": 500})
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
     assert Recipe.model_validate(json.loads(json.dumps(recipe.model_dump(mode="json")))) == recipe
+
+
+def test_a_recipe_that_version_0_1_stored_is_todays_with_the_defaults() -> None:
+    document = ADAM.model_dump(mode="json")
+    for name in ("decay_norms_and_biases", "head_lr_scale"):
+        del document["optimizer"][name]
+    assert Recipe.model_validate(document) == ADAM
 
 
 def test_the_nearest_names_are_offered_or_all() -> None:

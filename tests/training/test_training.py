@@ -127,6 +127,9 @@ def test_another_seed_gives_other_metrics(smallest: DeviceData) -> None:
         RESNET9,
         with_settings({"optimizer/name": "sgd", "schedule/name": "one-cycle", "schedule/shape": "torch"}),
         with_settings({"optimizer/name": "adamw", "schedule/name": "step", "schedule/every": 1}),
+        with_settings(
+            {"optimizer/name": "adamw", "optimizer/decay_norms_and_biases": False, "optimizer/head_lr_scale": 0.5}
+        ),
     ],
     ids=lambda recipe: f"{recipe.model.name}-{recipe.optimizer.name}-{recipe.schedule.name}",
 )
@@ -144,6 +147,29 @@ def test_a_resumed_run_gives_the_epochs_that_an_uninterrupted_one_gives(
     assert rest == expected[1:]
     assert [repeatable(metrics) for metrics in again.history] == expected
     assert same_tensors(again.model, whole.model)
+
+
+def test_a_state_is_resumed_by_its_own_recipe_alone(smallest: DeviceData) -> None:
+    training = Training(BASE, smallest)
+    state = training.state_dict()
+    assert training.can_resume(state)
+    assert not Training(with_settings({"optimizer/lr": 0.1}), smallest).can_resume(state)
+
+
+def test_a_state_of_version_0_1_is_resumed(smallest: DeviceData) -> None:
+    """Its recipe lacks what came later, which has the values that made no difference then."""
+    training = Training(BASE, smallest)
+    expected = [repeatable(metrics) for metrics in Training(BASE, smallest).fit()]
+    next(training.fit())
+    state = training.state_dict()
+    for name in ("decay_norms_and_biases", "head_lr_scale"):
+        del state["recipe"]["optimizer"][name]
+    for group in state["optimizer"]["param_groups"]:
+        del group["lr_scale"]
+    again = Training(BASE, smallest)
+    assert again.can_resume(state)
+    again.load_state_dict(state)
+    assert [repeatable(metrics) for metrics in again.fit()] == expected[1:]
 
 
 def test_a_folder_without_a_state_has_none(tmp_path: Path) -> None:
