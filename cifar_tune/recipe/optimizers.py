@@ -105,11 +105,45 @@ class SGD(BaseOptimizer):
         return SGD(groups, momentum=self.momentum, nesterov=self.nesterov, fused=True)
 
 
-Optimizer = Annotated[Adam | AdamW | SGD, Field(discriminator="name")]
+class Muon(BaseOptimizer):
+    """Muon (Jordan, kellerjordan.github.io/posts/muon) for hidden weights: momentum, orthogonalised as a matrix.
+
+    Hidden are the weights of convolutions and linear layers, except the network's first and its last. AdamW trains
+    everything else, at `adamw_lr` where Muon's learning rate is `lr`: the schedule, the phase and `head_lr_scale`
+    multiply both. `weight_decay` is decoupled and holds for both. The defaults are those of the author's README. A core
+    takes about a second to orthogonalise the weights of one convolution of 512 channels.
+    """
+
+    name: Literal["muon"] = "muon"
+    weight_decay: NonNegative = 0.01
+    momentum: Share = 0.95
+    adamw_lr: Positive = 3e-4
+
+    def build(self, network: nn.Sequential) -> torch.optim.Optimizer:
+        """Where no hidden weight is trained, as in a head of one layer, AdamW alone."""
+        hidden = _hidden_weights(network)
+        others = [parameter for parameter in _trained(network) if parameter not in hidden]
+        adamw_groups = self._grouped(others, network, self.adamw_lr / self.lr)
+        if not hidden:
+            from torch.optim import AdamW
+
+            return AdamW(adamw_groups, fused=True)
+        from cifar_tune.recipe.muon import MuonAndAdamW
+
+        return MuonAndAdamW(self._grouped(hidden, network), adamw_groups, self.momentum)
+
+
+Optimizer = Annotated[Adam | AdamW | SGD | Muon, Field(discriminator="name")]
 
 
 def _trained(network: nn.Sequential) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def _hidden_weights(network: nn.Sequential) -> dict[nn.Parameter, None]:
+    """Those that are trained, in the network's order."""
+    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    return dict.fromkeys(weight for weight in weights[1:-1] if weight.requires_grad)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float, momentum: float | None) -> None:

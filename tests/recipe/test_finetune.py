@@ -254,9 +254,10 @@ def test_plateau_begins_anew_with_the_second_phase(handful: DeviceData) -> None:
         TWO_PHASE,
         TWO_PHASE.replace({"finetune/batch_norm": "train", "optimizer/name": "sgd", "schedule/name": "plateau"}),
         TWO_PHASE.replace({"early_stopping/name": "patience", "early_stopping/patience": 1}),
+        TWO_PHASE.replace({"optimizer/name": "muon", "schedule/name": "cosine"}),
         with_settings({"early_stopping/name": "patience", "early_stopping/patience": 2, "epochs": 5, "batch_size": 3}),
     ],
-    ids=["frozen", "views", "two-phase", "two-phase-sgd-plateau", "two-phase-patience", "patience"],
+    ids=["frozen", "views", "two-phase", "two-phase-sgd-plateau", "two-phase-patience", "two-phase-muon", "patience"],
 )
 def test_a_run_resumed_after_any_epoch_is_the_uninterrupted_one(
     recipe: Recipe, handful: DeviceData, tmp_path: Path

@@ -17,6 +17,7 @@ from cifar_tune.recipe.optimizers import (
     ClipByNorm,
     ClipByValue,
     GradClip,
+    Muon,
     NoClipping,
     Optimizer,
     set_rate,
@@ -31,6 +32,19 @@ Reference = Callable[[nn.Sequential], list[torch.optim.Optimizer]]
 def torchs(optimizer: Callable[..., torch.optim.Optimizer], **options: Any) -> Reference:  # noqa: ANN401 - its own
     """Torch's optimizer of all parameters, in its plainest form: a loop over them."""
     return lambda network: [optimizer(network.parameters(), foreach=False, **options)]
+
+
+def muon_and_adamw(*, adamw_lr: float = 3e-4, weight_decay: float, **options: Any) -> Reference:  # noqa: ANN401
+    """Torch's Muon of the only hidden weight, and its AdamW of everything else."""
+
+    def build(network: nn.Sequential) -> list[torch.optim.Optimizer]:
+        others = [parameter for name, parameter in network.named_parameters() if name != "3.weight"]
+        return [
+            torch.optim.Muon([network[3].weight], weight_decay=weight_decay, **options),
+            torch.optim.AdamW(others, lr=adamw_lr, weight_decay=weight_decay, foreach=False),
+        ]
+
+    return build
 
 
 # Options of every class with what torch calls them; a class that is missing here fails the tests below.
@@ -50,6 +64,11 @@ CASES: list[tuple[Optimizer, Reference]] = [
     (
         SGD(lr=0.1, momentum=0.8, weight_decay=0.01, nesterov=True),
         torchs(torch.optim.SGD, lr=0.1, momentum=0.8, weight_decay=0.01, nesterov=True),
+    ),
+    (Muon(lr=0.1), muon_and_adamw(lr=0.1, weight_decay=0.01)),
+    (
+        Muon(lr=0.1, momentum=0.8, weight_decay=0.2, adamw_lr=0.05),
+        muon_and_adamw(lr=0.1, momentum=0.8, weight_decay=0.2, adamw_lr=0.05),
     ),
 ]
 cases = pytest.mark.parametrize(("options", "reference"), CASES, ids=[str(options) for options, _ in CASES])
@@ -98,18 +117,18 @@ def test_three_steps_are_torchs(options: Optimizer, reference: Reference) -> Non
 def test_the_schedules_rate_and_momentum_are_what_the_next_step_uses(member: type[Optimizer]) -> None:
     optimizer = member(lr=0.1).build(network())
     set_rate(optimizer, 0.25, 0.5)
-    (group,) = optimizer.param_groups
-    assert group["lr"] == 0.25
-    assert (group["betas"][0] if "betas" in group else group["momentum"]) == 0.5
+    assert optimizer.param_groups[0]["lr"] == 0.25
+    for group in optimizer.param_groups:
+        assert (group["betas"][0] if "betas" in group else group["momentum"]) == 0.5
 
 
 @every_optimizer
 def test_a_rate_alone_leaves_the_momentum(member: type[Optimizer]) -> None:
     optimizer = member(lr=0.1).build(network())
-    before = {key: value for key, value in optimizer.param_groups[0].items() if key not in {"lr", "params"}}
+    before = [{k: v for k, v in group.items() if k not in {"lr", "params"}} for group in optimizer.param_groups]
     set_rate(optimizer, 0.25, None)
     assert optimizer.param_groups[0]["lr"] == 0.25
-    assert before == {key: value for key, value in optimizer.param_groups[0].items() if key not in {"lr", "params"}}
+    assert before == [{k: v for k, v in group.items() if k not in {"lr", "params"}} for group in optimizer.param_groups]
 
 
 @pytest.mark.parametrize("member", [Adam, AdamW])
@@ -241,6 +260,76 @@ def test_a_state_of_version_0_1_has_groups_without_a_scale() -> None:
     optimizer.load_state_dict(state)
     set_rate(optimizer, 0.25, None)
     assert optimizer.param_groups[0]["lr"] == 0.25
+
+
+# Muon
+
+
+def convolutional() -> nn.Sequential:
+    """Two hidden convolutions, one of them of single pixels, and a hidden layer in the head."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 6, 3, bias=False),
+        nn.Conv2d(6, 8, 1),
+        nn.Sequential(nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 2)),
+    )
+
+
+def test_muon_has_the_hidden_weights_and_adamw_everything_else() -> None:
+    model = convolutional()
+    muon, adamw = Muon(lr=0.1).build(model).param_groups
+    assert names_of([muon], model) == [["2.weight", "3.weight", "4.0.weight"]]
+    assert names_of([adamw], model) == [
+        ["0.weight", "0.bias", "1.weight", "1.bias", "3.bias", "4.0.bias", "4.2.weight", "4.2.bias"]
+    ]
+
+
+def test_the_schedule_moves_the_rates_of_muon_and_adamw_alike() -> None:
+    optimizer = Muon(lr=0.1, adamw_lr=0.002, head_lr_scale=5.0).build(convolutional())
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.5, 0.002, 0.01])
+    set_rate(optimizer, 0.05, None)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.25, 0.001, 0.005])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_a_convolution_is_to_muon_the_matrix_of_its_outputs(memory_format: torch.memory_format) -> None:
+    """Whichever way its weights lie in memory: torch's own step on the flattened weights."""
+    model = convolutional().to(memory_format=memory_format)  # type: ignore[call-overload]
+    optimizer = Muon(lr=0.1, weight_decay=0.1).build(model)
+    hidden = [model[2].weight, model[3].weight, model[4][0].weight]
+    matrices = [nn.Parameter(weight.detach().flatten(1).clone()) for weight in hidden]
+    expected = torch.optim.Muon(matrices, lr=0.1, weight_decay=0.1)
+    for step in range(3):
+        set_gradients(model, step)
+        for weight, matrix in zip(hidden, matrices, strict=True):
+            assert weight.grad is not None
+            matrix.grad = weight.grad.flatten(1)
+        optimizer.step()
+        expected.step()
+    for weight, matrix in zip(hidden, matrices, strict=True):
+        # The order of a sum decides the last bits of Muon's bfloat16.
+        exact = memory_format == torch.contiguous_format
+        torch.testing.assert_close(weight.flatten(1), matrix, rtol=0, atol=0 if exact else 0.002)
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_head_of_one_layer_has_nothing_for_muon() -> None:
+    model = convolutional()
+    model[:-1].requires_grad_(False)
+    hidden, others = Muon(lr=0.1).build(model).param_groups
+    assert names_of([hidden, others], model) == [["4.0.weight"], ["4.0.bias", "4.2.weight", "4.2.bias"]]
+    model = network()
+    model[:-1].requires_grad_(False)
+    optimizer = Muon(lr=0.1, adamw_lr=0.002).build(model)
+    assert type(optimizer) is torch.optim.AdamW
+    assert names_of(optimizer.param_groups, model) == [["5.weight", "5.bias"]]
+    set_rate(optimizer, 0.05, None)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
 
 
 # Gradient clipping

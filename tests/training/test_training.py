@@ -130,6 +130,7 @@ def test_another_seed_gives_other_metrics(smallest: DeviceData) -> None:
         with_settings(
             {"optimizer/name": "adamw", "optimizer/decay_norms_and_biases": False, "optimizer/head_lr_scale": 0.5}
         ),
+        with_settings({"optimizer/name": "muon", "schedule/name": "one-cycle", "schedule/shape": "torch"}),
     ],
     ids=lambda recipe: f"{recipe.model.name}-{recipe.optimizer.name}-{recipe.schedule.name}",
 )
