@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -61,6 +61,27 @@ class DeviceData:
         return cls(data.dataset, train, val, data.num_classes, device)
 
 
+class Normalization(nn.Module):
+    """Pixels (n, 3, H, W) of 0 to 255 as a network sees them: float32, less the channel's mean, over its deviation.
+
+    `mean` and `std` are of pixels in [0, 1].
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        scale = torch.tensor([1 / (255 * s) for s in std])
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+        self.register_buffer("scale", scale.view(3, 1, 1))
+        self.register_buffer("shift", shift.view(3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """A new tensor; pixels that are float32 already are overwritten."""
+        return pixels.float().mul_(self.scale).add_(self.shift)
+
+
 class Inputs(Protocol):
     """The batches of a run."""
 
@@ -80,14 +101,12 @@ class Pixels:
         self._generator = generator
         mean, std = mean_and_std(recipe.scaling, data.train.images)
         self.mean, self.std = tuple(mean), tuple(std)
-        scale = torch.tensor([1 / (255 * s) for s in std])
-        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
-        self._scale, self._shift = (t.view(3, 1, 1).to(data.device) for t in (scale, shift))
+        self._normalize = Normalization(mean, std).to(data.device)
         self._views: dict[int, Draws] = {}
 
     def train(self, indices: Tensor, epoch: int) -> Tensor:
         """With new draws."""
-        return self._scaled(sample(self._train.images, indices, self._augment, self._generator))
+        return self._normalized(sample(self._train.images, indices, self._augment, self._generator))
 
     def view(self, number: int, indices: Tensor) -> Tensor:
         """Training images in one of their fixed views."""
@@ -95,14 +114,15 @@ class Pixels:
             generator = torch.Generator(indices.device).manual_seed(VIEWS_SEED + number)
             self._views[number] = draw(self._augment, len(self._train), generator, indices.device)
         draws = self._views[number].take(indices)
-        return self._scaled(apply(self._train.images, indices, self._augment, draws))
+        return self._normalized(apply(self._train.images, indices, self._augment, draws))
 
     def plain(self, images: DeviceImages, indices: Tensor) -> Tensor:
         """Not augmented."""
-        return self._scaled(sample(images.images, indices, None))
+        return self._normalized(sample(images.images, indices, None))
 
-    def _scaled(self, pixels: Tensor) -> Tensor:
-        return pixels.float().mul_(self._scale).add_(self._shift)
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        normalized: Tensor = self._normalize(pixels)
+        return normalized
 
 
 class Features:
