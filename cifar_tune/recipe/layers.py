@@ -1,4 +1,8 @@
-"""The blocks that the networks of models.py are made of."""
+"""The blocks that the networks of models.py are made of.
+
+A layer with options of its own shows them in `extra_repr`: cached features of a frozen backbone are found by what the
+network's repr shows. Where a `forward` changes and nothing of the repr does, raise VERSION in training/features.py.
+"""
 
 from collections.abc import Sequence
 
@@ -53,6 +57,10 @@ class Resize(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
+
+    def extra_repr(self) -> str:
+        """The options, as torch's own layers show theirs."""
+        return f"size={self.size}"
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, size, size)."""

@@ -17,11 +17,20 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-VERSION = 1  # part of every key: raise it when the computation changes
+VERSION = 2  # part of every key: raise it when anything else than a network's structure changes what is computed
 MAX_BYTES = 8 * 2**30  # of all files together; the least recently used go first
 NUM_IN_MEMORY = 2  # training and validation of the run at hand; trials that follow mostly share them
+
+
+def describe_structure(network: nn.Module) -> list[str]:
+    """The layers of a network with their options, in their order, and the name, shape and type of every tensor.
+
+    Another network has another description, whatever in the code it came from; how a layer computes is not in it.
+    """
+    tensors = network.state_dict().items()
+    return [repr(network), *(f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors)]
 
 
 class FeatureCache:

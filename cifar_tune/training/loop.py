@@ -4,8 +4,6 @@ Everything stays on the training device: uint8 images, the order of an epoch, au
 it inside an epoch, so a GPU never waits for Python.
 """
 
-import hashlib
-import inspect
 import re
 import resource
 import time
@@ -20,12 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifar_tune.recipe import layers, models
 from cifar_tune.recipe.finetune import Phase
 from cifar_tune.recipe.optimizers import set_rate
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.recipe.schedules import Position
-from cifar_tune.training.features import FeatureCache
+from cifar_tune.training.features import FeatureCache, describe_structure
 from cifar_tune.training.inputs import DeviceData, DeviceImages, Features, Inputs, Pixels, autocast
 from cifar_tune.training.network_size import count_parameters
 from cifar_tune.training.weights import Weights, load_weights
@@ -129,8 +126,7 @@ class Training:
     def _backbone_key(self, weights: Weights | None) -> dict[str, Any]:
         """All that the backbone's values follow from."""
         return {
-            "model": self.recipe.model.backbone_options(),
-            "code": [hashlib.sha256(inspect.getsource(module).encode()).hexdigest() for module in (models, layers)],
+            "structure": describe_structure(self.backbone),
             "torch": torch.__version__,
             "weights": weights.digest if weights else f"seed {self.recipe.seed}",
         }

@@ -1,5 +1,6 @@
 """The cache of features: computed once, checked, bounded; and training on them gives what training without gives."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 from cifar_tune import Recipe
 from cifar_tune.data.images import TrainingData
+from cifar_tune.recipe.layers import Residual, Resize
 from cifar_tune.recipe.models import MiniResNet, Model, ResNet9, ResNet50
 from cifar_tune.recipe.recipe import Value
 from cifar_tune.training.checkpoint import save_weights
-from cifar_tune.training.features import FeatureCache
+from cifar_tune.training.features import FeatureCache, describe_structure
 from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import Training
 from cifar_tune.training.weights import read_weights
@@ -361,7 +363,7 @@ HEADS: list[tuple[Model, Model]] = [
 
 @pytest.mark.parametrize(("first", "second"), HEADS, ids=["resnet50", "resnet9"])
 def test_options_of_the_head_leave_the_backbone_as_it_is(first: Model, second: Model) -> None:
-    assert first.backbone_options() == second.backbone_options()
+    assert describe_structure(first.build(10)[:-1]) == describe_structure(second.build(10)[:-1])
     backbones: list[nn.Module] = []
     for model in (first, second):
         torch.manual_seed(3)
@@ -369,8 +371,46 @@ def test_options_of_the_head_leave_the_backbone_as_it_is(first: Model, second: M
     assert changed(snapshot(backbones[0]), backbones[1]) == set()
 
 
-def test_the_size_of_the_images_is_no_option_of_the_head() -> None:
-    assert ResNet50(image_size=224).backbone_options() != ResNet50(image_size=32).backbone_options()
+OTHER_STRUCTURES: dict[str, tuple[nn.Module, nn.Module]] = {
+    "image size": (ResNet50(image_size=224).build(10)[:-1], ResNet50(image_size=32).build(10)[:-1]),
+    "resize": (Resize(64), Resize(128)),
+    "architecture": (ResNet9().build(10)[:-1], MiniResNet().build(10)[:-1]),
+    "width": (MiniResNet().build(10)[:-1], MiniResNet(width=0.5).build(10)[:-1]),
+    "kernel": (nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 5)),
+    "stride": (nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, stride=2)),
+    "padding": (nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, padding_mode="reflect")),
+    "pooling": (nn.AdaptiveMaxPool2d(1), nn.AdaptiveAvgPool2d(1)),
+    "activation": (nn.Sequential(nn.Linear(3, 3), nn.ReLU()), nn.Sequential(nn.Linear(3, 3), nn.GELU())),
+    "order": (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3))),
+    "residual": (Residual(nn.Linear(3, 3), nn.ReLU()), nn.Sequential(nn.Linear(3, 3), nn.ReLU())),
+    "type": (nn.Linear(3, 3), nn.Linear(3, 3, dtype=torch.float64)),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), OTHER_STRUCTURES.values(), ids=OTHER_STRUCTURES)
+def test_another_structure_has_another_description(first: nn.Module, second: nn.Module) -> None:
+    assert describe_structure(first) != describe_structure(second)
+
+
+@pytest.mark.parametrize("model", [ResNet9(), MiniResNet(), ResNet50(image_size=224)], ids=lambda model: model.name)
+def test_the_same_network_has_the_same_description(model: Model) -> None:
+    """Whatever its weights, its mode and its memory format are; as JSON, which a key is kept as."""
+    torch.manual_seed(0)
+    first = model.build(10).eval()
+    torch.manual_seed(1)
+    second = model.build(10).requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert describe_structure(first) == describe_structure(second)
+    assert json.loads(json.dumps(describe_structure(first))) == describe_structure(first)
+
+
+@pytest.mark.parametrize("model", [ResNet9(), MiniResNet(), ResNet50(image_size=224)], ids=lambda model: model.name)
+def test_layers_of_our_own_show_their_options(model: Model) -> None:
+    """What a layer was made with and no other module holds, its repr has to tell."""
+    for module in model.build(10).modules():
+        if type(module).__module__.startswith("cifar_tune."):
+            options = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+            for name, value in options.items() - {("training", True)}:
+                assert f"{name}={value}" in module.extra_repr()
 
 
 def test_features_are_those_of_evaluation_mode_whoever_asks_first(smallest: DeviceData, tmp_path: Path) -> None:
