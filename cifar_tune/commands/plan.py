@@ -23,8 +23,8 @@ from cifar_tune.search.ends import ends, told
 from cifar_tune.search.resources import Resources
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Draw, Space
 from cifar_tune.training.features import MAX_BYTES
-from cifar_tune.training.loop import is_out_of_memory
-from cifar_tune.training.probe import NUM_IMAGES_ON_A_CPU, Price, Probe, memory_of
+from cifar_tune.training.memory import is_out_of_memory, memory_of
+from cifar_tune.training.probe import NUM_IMAGES_ON_A_CPU, Price, Probe
 from cifar_tune.wording import format_bytes, format_hours
 
 NUM_SHOWN_DRAWS = 3

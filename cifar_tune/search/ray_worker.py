@@ -23,7 +23,8 @@ from cifar_tune.store import HITS, Keepsake
 from cifar_tune.training.checkpoint import load_state, save_array, save_state, save_weights
 from cifar_tune.training.features import FeatureCache
 from cifar_tune.training.inputs import DeviceData
-from cifar_tune.training.loop import DivergenceError, EpochMetrics, Training, is_out_of_memory, peak_memory
+from cifar_tune.training.loop import DivergenceError, EpochMetrics, Training
+from cifar_tune.training.memory import is_out_of_memory, peak_memory
 from cifar_tune.training.network_size import count_macs
 from cifar_tune.training.weights import Weights, open_weights
 from cifar_tune.trials.facts import CHECKPOINT, DATA, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER, timed

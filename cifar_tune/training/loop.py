@@ -4,13 +4,9 @@ Everything stays on the training device: uint8 images, the order of an epoch, au
 it inside an epoch, so a GPU never waits for Python.
 """
 
-import re
-import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,22 +51,6 @@ class DivergenceError(ArithmeticError):
     def __init__(self, step: int) -> None:
         super().__init__(f"The loss is not finite at step {step}.")
         self.step = step
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Torch has an exception of its own for a GPU; for the CPU only a sentence."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes at the most so far, or since they were reset: of tensors on a GPU, of the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-        if found:
-            return int(found[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Training:

@@ -4,10 +4,9 @@ On a GPU a step is a whole batch. A CPU takes as many images of it as half a sec
 question is only whether a recipe works; seconds are scaled to the batch, and so is the memory that a step holds.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +21,8 @@ from cifar_tune.recipe.finetune import Phase
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.training.features import FeatureCache
 from cifar_tune.training.inputs import DeviceData, DeviceImages
-from cifar_tune.training.loop import Training, peak_memory
+from cifar_tune.training.loop import Training
+from cifar_tune.training.memory import measure_activations, peak_memory, reset_peak_memory
 from cifar_tune.training.weights import open_weights
 
 NUM_TRIED_STEPS = 2
@@ -93,7 +93,7 @@ class Probe:
         with _threads(self._num_threads):
             training = self._training(recipe, self._data, None)
             for phase in recipe.phases():
-                _reset_peak(self._device)
+                reset_peak_memory(self._device)
                 losses += training.rehearse(phase, num_images, NUM_TRIED_STEPS)
                 memory = max(memory, self._memory(training, phase, num_images))
             losses.append(training.evaluate(_first(self._data.val, num_images))[0])
@@ -125,7 +125,7 @@ class Probe:
         data = self._cut(num_images, recipe.model.evaluation_batch)
         with TemporaryDirectory() as folder:
             training = self._training(recipe, data, FeatureCache(Path(folder)))
-            _reset_peak(self._device)
+            reset_peak_memory(self._device)
             training.rehearse(phase, num_images, 1)
             features_seconds = _seconds(lambda: training.evaluate(data.val))
             memory = self._memory(training, phase, num_images)
@@ -173,16 +173,9 @@ class Probe:
         peak = peak_memory(self._device)
         if not missing:
             return peak
-        with _counting_held(training.model) as held:
+        with measure_activations(training.model) as sizes:
             training.rehearse(phase, num_images, 1)
-        return peak + sum(held.values()) * missing // num_images
-
-
-def memory_of(device: torch.device) -> int:
-    """Bytes that there are in all."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return peak + sum(sizes.values()) * missing // num_images
 
 
 @contextmanager
@@ -193,31 +186,6 @@ def _threads(num_threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _counting_held(model: torch.nn.Module) -> Iterator[dict[int, int]]:
-    """The bytes that one step within the block keeps for its backward pass, by address, without the network's own."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    held: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            held[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield held
-
-
-def _reset_peak(device: torch.device) -> None:
-    """Where the system cannot, the peak on a CPU is that of the process so far."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _seconds(call: Callable[[], object]) -> float:
