@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_tune.commands.session import Means, log_outcome, opened_reruns, tell_ending, train_reruns
-from cifar_tune.data.datasets import CLASS_NAMES
+from cifar_tune.data.images import CLASS_NAMES
 from cifar_tune.data.images import Images
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import read_confirmation
