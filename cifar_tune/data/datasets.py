@@ -1,4 +1,4 @@
-"""A data set's images by its name: found, decoded once into the store's cache, and split by split.py.
+"""A data set's images by its name: located, decoded once into the store's cache, and split by split.py.
 
 Published data sets are read by archive.py and parquet.py. Augmentation and scaling are no part of the data.
 """

@@ -1,4 +1,4 @@
-"""CIFAR as the Hugging Face hub exports it: Parquet shards of encoded images, found in a folder and decoded.
+"""CIFAR as the Hugging Face hub exports it: Parquet shards of encoded images, located in a folder and decoded.
 
 Nothing is downloaded here.
 """

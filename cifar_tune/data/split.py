@@ -63,7 +63,7 @@ def split_images(images: Images, train_images: int | None, split: Split = SPLIT)
 
 
 def _stratified_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """All indices in a shuffled order of which every stretch holds the classes in their proportions."""
+    """All indices, shuffled so that every stretch of them holds the classes in their proportions."""
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     place = np.empty(len(labels))
     for label in np.unique(labels):

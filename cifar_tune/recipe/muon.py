@@ -1,6 +1,6 @@
 """Muon for a whole network: torch's own for some parameters and torch's AdamW for the others, as one optimizer.
 
-Which parameters get which is decided in optimizers.py.
+optimizers.py decides which parameters Muon gets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """Steps both; its parameter groups are Muon's and then AdamW's.
+    """Steps both. Its parameter groups are those of Muon, followed by those of AdamW.
 
-    Torch's Muon takes matrices alone. It is given a convolution's weights (outputs, inputs, height, width) as a matrix
-    (outputs, inputs × height × width) in the same memory, as Muon's author does (github.com/KellerJordan/Muon).
+    Torch's Muon takes only matrices. A convolution's weights (outputs, inputs, height, width) become a matrix
+    (outputs, inputs × height × width) in the same memory, as Muon's author does it (github.com/KellerJordan/Muon).
     """
 
     def __init__(
@@ -33,12 +33,12 @@ class MuonAndAdamW(torch.optim.Optimizer):
         super().__init__(self._groups(), {})
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Both parts' groups, with the network's own weights for the matrices; AdamW's are its very own."""
+        """Muon's groups, with the network's weights in place of the matrices, and AdamW's own groups."""
         pairs = zip(self._muon.param_groups, self._weights, strict=True)
         return [*({**group, "params": weights} for group, weights in pairs), *self._adamw.param_groups]
 
     def _pass_options_on(self) -> None:
-        """What was set in Muon's groups here, such as a learning rate, is what its step uses."""
+        """Copy what was set in this optimizer's groups, such as a learning rate, to Muon's groups."""
         for ours, theirs in zip(self.param_groups, self._muon.param_groups, strict=False):
             theirs |= {name: value for name, value in ours.items() if name != "params"}
 
@@ -64,9 +64,9 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
 
 def _as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
-    """The weight, or its gradient, with a row for each output; columns lie as the weight lies in memory.
+    """The weight, or its gradient, with a row for each output.
 
-    Muon's update does not depend on the columns' order.
+    The columns are in the order of the weight's memory, which does not change Muon's update.
     """
     if weight.is_contiguous(memory_format=torch.channels_last):
         tensor = tensor.permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""The optimizers and the gradient clipping: one class each, with its own options.
+"""The optimizers and the kinds of gradient clipping: one class each, with its options.
 
 A new optimizer is a class here and its name in `Optimizer`. All steps are torch's own.
 """
@@ -33,7 +33,7 @@ class BaseOptimizer(Options):
     head_lr_scale: Positive = 1.0
 
     def build(self, network: nn.Sequential) -> torch.optim.Optimizer:
-        """The optimizer of those parameters of the network that require gradients."""
+        """Torch's optimizer for those parameters of the network that require gradients."""
         raise NotImplementedError
 
     def parameter_groups(self, network: nn.Sequential) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ class AdamW(BaseOptimizer):
 
 
 class SGD(BaseOptimizer):
-    """Stochastic gradient descent with momentum; Nesterov's where asked."""
+    """Stochastic gradient descent with momentum, or with Nesterov's."""
 
     name: Literal["sgd"] = "sgd"
     momentum: Share = 0.9
@@ -141,7 +141,7 @@ def _trained(network: nn.Sequential) -> list[nn.Parameter]:
 
 
 def _hidden_weights(network: nn.Sequential) -> dict[nn.Parameter, None]:
-    """Those that are trained, in the network's order."""
+    """The trained ones of the network's hidden weights, in its order."""
     weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     return dict.fromkeys(weight for weight in weights[1:-1] if weight.requires_grad)
 
@@ -162,35 +162,35 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float, momentum: float | None
 
 
 class NoClipping(Options):
-    """Gradients are used as they come."""
+    """Gradients are not clipped."""
 
     name: Literal["none"] = "none"
 
     def clip(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Nothing."""
+        """Leave the gradients as they are."""
 
 
 class ClipByValue(Options):
-    """Every gradient entry into [-limit, limit]."""
+    """Every entry of a gradient is clipped to [-limit, limit]."""
 
     name: Literal["value"] = "value"
     limit: Positive = 0.1
 
     def clip(self, parameters: Iterable[nn.Parameter]) -> None:
-        """In place."""
+        """Clip the gradients in place."""
         from torch.nn.utils import clip_grad_value_
 
         clip_grad_value_(parameters, self.limit)
 
 
 class ClipByNorm(Options):
-    """All gradients together scaled down to an L2 norm of at most `limit`."""
+    """All gradients are scaled by one factor, so that their common L2 norm is at most `limit`."""
 
     name: Literal["norm"] = "norm"
     limit: Positive = 1.0
 
     def clip(self, parameters: Iterable[nn.Parameter]) -> None:
-        """In place."""
+        """Clip the gradients in place."""
         from torch.nn.utils import clip_grad_norm_
 
         clip_grad_norm_(parameters, self.limit)

@@ -1,4 +1,4 @@
-"""A trained network as its users have it: raw pixels in, logits out, read from the weights file alone."""
+"""A trained network for its users: raw pixels in, logits out. The weights file is all that it is read from."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from cifar_tune.training.inputs import Normalization
 
 
 class Classifier(nn.Module):
-    """uint8 RGB images (n, 3, 32, 32) to logits (n, num_classes); `mean` and `std` are of pixels in [0, 1]."""
+    """A network and its normalization: uint8 RGB images (n, 3, 32, 32) to logits (n, num_classes)."""
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -24,13 +24,13 @@ class Classifier(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits that training's own evaluation gives for the images, bit for bit on the same machine."""
+        """Logits (n, num_classes), bit for bit those of `Training.predict` for the same batch on the same machine."""
         logits: Tensor = self.network(self.normalization(images))
         return logits
 
 
 def load_classifier(path: Path) -> tuple[Classifier, Recipe]:
-    """The network of a `weights.safetensors` that this program kept, for evaluation, and its recipe."""
+    """The network of a `weights.safetensors` that this program kept, in evaluation mode, and its recipe."""
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict

@@ -1,6 +1,6 @@
-"""Memory on the training device, in bytes: how much there is, how much was used, and whether it ran out.
+"""The memory of the training device, in bytes: how much there is, how much was used, and whether it ran out.
 
-On a GPU it is that of torch's tensors, on a CPU that of the whole process.
+What was used is counted for torch's tensors on a GPU, and for the whole process on a CPU.
 """
 
 import os
@@ -33,7 +33,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Count the peak from now on; where the system does not allow it, a CPU's peak is still the whole process's."""
+    """Count the peak from now on. Where the system does not allow that on a CPU, it still counts from the start."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -43,7 +43,10 @@ def reset_peak_memory(device: torch.device) -> None:
 
 @contextmanager
 def measure_activations(model: nn.Module) -> Iterator[dict[int, int]]:
-    """The bytes that a step within the block keeps for its backward pass, by address, without the model's own."""
+    """The sizes in bytes, by address, of what a step in the block keeps for its backward pass.
+
+    The model's own parameters and buffers are left out.
+    """
     own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     sizes: dict[int, int] = {}
 
@@ -58,5 +61,5 @@ def measure_activations(model: nn.Module) -> Iterator[dict[int, int]]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says so: torch has an exception of its own for a GPU, and only a sentence for the CPU."""
+    """Whether an error means that memory ran out; for a CPU torch has no exception of its own, only a message."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

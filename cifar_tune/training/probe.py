@@ -1,7 +1,7 @@
-"""Tries and times recipes in this process, on real images: a few steps each, of which nothing is kept.
+"""Tries and times recipes in this process, on real images: a few steps each, whose results are thrown away.
 
-On a GPU a step is a whole batch. A CPU takes as many images of it as half a second holds, or just a few where the
-question is only whether a recipe works; seconds are scaled to the batch, and so is the memory that a step holds.
+On a GPU a step takes a whole batch. On a CPU a timed step takes as many images as fill half a second, and a step that
+only shows whether a recipe works takes a few. Seconds and memory are scaled to the whole batch.
 """
 
 import time
@@ -27,14 +27,14 @@ from cifar_tune.training.weights import open_weights
 
 NUM_TRIED_STEPS = 2
 NUM_TIMED_STEPS = 3
-NUM_IMAGES_ON_A_CPU = 4  # of a step that is tried, and of the first that is timed
-GROWTH = 4  # of the images of a timed step, until it takes
+NUM_IMAGES_ON_A_CPU = 4  # in a step that is tried, and in the first one that is timed
+GROWTH = 4  # factor on the number of images in a timed step, until the step takes ENOUGH_SECONDS
 ENOUGH_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a recipe's first steps showed: whether losses stay numbers, and what a whole batch needs."""
+    """The result of a recipe's first steps: whether losses were finite, and the memory that a whole batch needs."""
 
     is_finite: bool
     memory_bytes: int
@@ -42,12 +42,15 @@ class Attempt:
 
 @dataclass(frozen=True)
 class PhasePrice:
-    """What a phase of a recipe costs: seconds of an image in training, in validation, and as features to be kept."""
+    """The cost of one phase of a recipe; `*_seconds` and `features_bytes` are those of one image.
+
+    `features_*` are for features that are computed once and kept. Steps were timed on `num_images`.
+    """
 
     train_seconds: float
     val_seconds: float
     features_seconds: float
-    features_bytes: float  # of an image
+    features_bytes: float
     memory_bytes: int
     state_bytes: int
     weights_bytes: int
@@ -57,10 +60,10 @@ class PhasePrice:
 
 @dataclass(frozen=True)
 class Price:
-    """What a recipe costs here.
+    """The cost of a recipe on this machine.
 
-    `start_seconds` and `features_bytes` are of features that are computed once and kept for all trials that share them.
-    `state_bytes` are a checkpoint's. Steps were timed on `num_images`.
+    `start_seconds` and `features_bytes` are for features that are computed once and kept for all trials that share
+    them. `state_bytes` is the size of a checkpoint. Steps were timed on `num_images`.
     """
 
     recipe: Recipe
@@ -75,7 +78,7 @@ class Price:
 
 
 class Probe:
-    """Tries recipes of one task on one device; on a CPU torch has the `num_threads` that a trial would have."""
+    """Tries recipes on one data set and one device, with as many threads on a CPU as a trial would have."""
 
     def __init__(self, data: TrainingData, device: torch.device, num_threads: int) -> None:
         self._data = DeviceData.place(data, device)
@@ -84,7 +87,7 @@ class Probe:
         self._weights = lru_cache(open_weights)
 
     def attempt(self, recipe: Recipe) -> Attempt:
-        """Build the network, take two steps of every phase, evaluate; raises whatever goes wrong."""
+        """Build the network, take two steps of every phase, and evaluate; every error is passed on."""
         num_images = self._batch(recipe)
         if self._device.type == "cpu":
             num_images = min(num_images, NUM_IMAGES_ON_A_CPU)
@@ -100,7 +103,7 @@ class Probe:
         return Attempt(bool(np.isfinite(losses).all()), memory)
 
     def price(self, recipe: Recipe) -> Price:
-        """Time each phase of the recipe."""
+        """Time each phase of the recipe and add up what the recipe costs."""
         phases = recipe.phases()
         with _threads(self._num_threads):
             prices = [self._price_phase(recipe, phase) for phase in phases]
@@ -120,7 +123,7 @@ class Probe:
         )
 
     def _price_phase(self, recipe: Recipe, phase: Phase) -> PhasePrice:
-        """A step and an evaluation come first that are not timed: they load libraries and compute what is kept."""
+        """Time a phase, after a step and an evaluation that load libraries and compute cached features."""
         num_images = self._enough_images(recipe, phase)
         data = self._cut(num_images, recipe.model.evaluation_batch)
         with TemporaryDirectory() as folder:
@@ -143,12 +146,12 @@ class Probe:
             )
 
     def _best_bytes(self, training: Training) -> int:
-        """Under early stopping a checkpoint holds the best epoch's network, too."""
+        """The size of the best epoch's network, which a checkpoint also holds with early stopping."""
         is_kept = training.recipe.early_stopping.name != "none"
         return _num_bytes(training.state_dict()["model"]) if is_kept else 0
 
     def _enough_images(self, recipe: Recipe, phase: Phase) -> int:
-        """Of a timed step: a GPU's whole batch; on a CPU as many as take long enough to tell."""
+        """The number of images in a timed step: on a GPU the whole batch, on a CPU enough for a reliable time."""
         batch = self._batch(recipe)
         if self._device.type != "cpu":
             return batch
@@ -168,7 +171,7 @@ class Probe:
         return replace(self._data, train=_first(self._data.train, num_train), val=_first(self._data.val, num_val))
 
     def _memory(self, training: Training, phase: Phase, num_images: int) -> int:
-        """Of steps on a whole batch: the peak of those on fewer images, and what the missing ones would hold."""
+        """The memory of a step on a whole batch: the peak so far, and the activations of images left out of it."""
         missing = self._batch(training.recipe) - num_images
         peak = peak_memory(self._device)
         if not missing:
@@ -189,14 +192,14 @@ def _threads(num_threads: int) -> Iterator[None]:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """That the call takes; what is called here ends with its results on the CPU, so a GPU is done, too."""
+    """The wall-clock time of a call. All calls here end with results on the CPU, so a GPU has finished by then."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def _step_seconds(training: Training, phase: Phase, num_images: int) -> float:
-    """The least of a few: the first of a size loads and prepares, and a busy machine only ever adds."""
+    """The shortest of a few steps: the first one also loads and prepares, and a busy machine only adds time."""
     return min(_seconds(lambda: training.rehearse(phase, num_images, 1)) for _ in range(NUM_TIMED_STEPS))
 
 
@@ -205,7 +208,7 @@ def _first(images: DeviceImages, num_images: int) -> DeviceImages:
 
 
 def _num_bytes(state: object) -> int:
-    """Of all tensors in a nested state."""
+    """The size of all tensors in a nested state."""
     if isinstance(state, Tensor):
         return state.nbytes
     parts = state.values() if isinstance(state, Mapping) else state if isinstance(state, list) else ()

@@ -551,3 +551,9 @@ def test_what_one_recipe_of_many_cannot_start_from_is_refused(of_shapes: str, tm
     with pytest.raises(UserError) as refused:
         check_weights([starting("none"), starting(of_shapes), bad])
     sentence(refused)
+
+
+def test_a_network_of_another_width_is_refused_among_recipes_of_the_files_own(of_shapes: str) -> None:
+    fits = starting(of_shapes)
+    with pytest.raises(UserError, match="does not hold this architecture's weights"):
+        check_weights([fits.replace({"model/width": 0.5}), fits])
