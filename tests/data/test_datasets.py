@@ -1,4 +1,4 @@
-"""Datasets: which source is read, the split and the cache, on files that the tests write."""
+"""Data sets by name: the table, which source is read, and the cache, on files that the tests write."""
 
 import subprocess
 import sys

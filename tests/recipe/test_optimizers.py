@@ -1,4 +1,4 @@
-"""Every optimizer and every gradient clipping against torch's own, step by step."""
+"""Every optimizer and every kind of gradient clipping against torch's own, step by step."""
 
 import io
 from collections.abc import Callable
@@ -221,7 +221,7 @@ def test_the_heads_rate_follows_the_schedule_at_its_own_scale(member: type[Optim
 
 
 def test_the_head_alone_has_its_scale_too() -> None:
-    """The head is what is trained where the backbone asks for no gradients, whatever the head is made of."""
+    """Where the backbone requires no gradients, the head is all that is trained, whatever it is made of."""
     model = nn.Sequential(nn.Linear(6, 5), nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)))
     model[0].requires_grad_(False)
     optimizer = SGD(lr=0.1, head_lr_scale=0.5).build(model)
@@ -231,7 +231,7 @@ def test_the_head_alone_has_its_scale_too() -> None:
 
 
 def test_groups_of_their_own_step_as_torchs_do() -> None:
-    """The head at half the rate, norms and biases without decay: torch's own SGD, told so by hand."""
+    """The head at half the rate, norms and biases without decay: torch's own SGD with groups written by hand."""
     ours, theirs = network(), network()
     optimizer = SGD(lr=0.1, weight_decay=0.3, decay_norms_and_biases=False, head_lr_scale=0.5).build(ours)
     weights = [p for p in theirs[:-1].parameters() if p.ndim > 1]
@@ -295,7 +295,7 @@ def test_the_schedule_moves_the_rates_of_muon_and_adamw_alike() -> None:
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_a_convolution_is_to_muon_the_matrix_of_its_outputs(memory_format: torch.memory_format) -> None:
-    """Whichever way its weights lie in memory: torch's own step on the flattened weights."""
+    """In both memory formats the step is torch's own on the flattened weights."""
     model = convolutional().to(memory_format=memory_format)  # type: ignore[call-overload]
     optimizer = Muon(lr=0.1, weight_decay=0.1).build(model)
     hidden = [model[2].weight, model[3].weight, model[4][0].weight]

@@ -195,7 +195,7 @@ def test_every_variant_can_be_switched_to(group: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"optimizer/lrr": 1}, r"^This recipe has no field 'optimizer/lrr'; the nearest is optimizer/lr "),
         ({"epoch": 1}, r"no field 'epoch'; the nearest is epochs"),
@@ -219,8 +219,8 @@ def test_every_variant_can_be_switched_to(group: str, name: str) -> None:
     ],
     ids=str,
 )
-def test_a_wrong_name_or_value_is_refused_with_the_nearest(settings: dict[str, Value], said: str) -> None:
-    with pytest.raises(UserError, match=said) as error:
+def test_a_wrong_name_or_value_is_refused_with_the_nearest(settings: dict[str, Value], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
         ADAM.replace(settings)
     assert "\n" not in str(error.value)
 
@@ -269,7 +269,7 @@ def test_a_recipe_cannot_be_changed() -> None:
     ],
     ids=str,
 )
-def test_what_pydantic_refuses_is_said_by_full_name_without_the_variant(document: dict[str, Any], clause: str) -> None:
+def test_what_pydantic_refuses_is_named_in_full_without_the_variant(document: dict[str, Any], clause: str) -> None:
     with pytest.raises(ValidationError) as error:
         Recipe.model_validate(ADAM.model_dump() | document)
     assert explain(error.value) == clause
@@ -384,11 +384,11 @@ def test_a_document_whose_options_make_no_sense_together_is_refused(document: di
 def test_fields_that_only_fit_together_are_set_together_in_any_order(
     recipe: Recipe, settings: dict[str, Value]
 ) -> None:
-    found = [recipe.replace(dict(order)) for order in permutations(settings.items())]
-    assert all(each == found[0] for each in found)
-    assert found[0] != recipe
-    assert found[0].replace(settings) == found[0]
-    assert settings.keys() <= found[0].flatten().keys()
+    recipes = [recipe.replace(dict(order)) for order in permutations(settings.items())]
+    assert all(each == recipes[0] for each in recipes)
+    assert recipes[0] != recipe
+    assert recipes[0].replace(settings) == recipes[0]
+    assert settings.keys() <= recipes[0].flatten().keys()
 
 
 # The epochs of the head
@@ -408,7 +408,7 @@ def test_each_phase_keeps_at_least_one_epoch(head_epochs: int, epochs: int, kept
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_heads_epochs_are_what_is_said_of_them(order: int) -> None:
+def test_the_heads_epochs_are_those_that_are_set(order: int) -> None:
     settings: dict[str, Value] = {"epochs": 40, "finetune/head_epochs": 3}
     assert TWO_PHASE.replace(dict(list(settings.items())[::order])).flatten()["finetune/head_epochs"] == 3
 

@@ -1,4 +1,4 @@
-"""A kept network as its users have it gives what it gave in training."""
+"""A network that was kept gives its users the logits that it gave in training."""
 
 from pathlib import Path
 from typing import get_args
@@ -51,6 +51,6 @@ def test_normalization_is_the_definition() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 16, 16)
     mean, std = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     expected = (pixels.double() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    found = Normalization(mean, std)(pixels)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected.float())
+    normalized = Normalization(mean, std)(pixels)
+    assert normalized.dtype == torch.float32
+    torch.testing.assert_close(normalized, expected.float())

@@ -1,4 +1,4 @@
-"""The cache of features: computed once, checked, bounded; and training on them gives what training without gives."""
+"""The cache of features: computed once, checked and bounded, and training gives the same with it as without it."""
 
 import json
 import threading
@@ -45,16 +45,16 @@ class Source:
 
 
 def get(folder: Path, key: Mapping[str, Any] = KEY, source: Source | None = None, **options: Any) -> int:  # noqa: ANN401
-    """Ask a new cache, as a new process would; how often it had to compute."""
+    """Ask a new cache, as a new process would, and count how often it had to compute."""
     source = source or Source()
-    found = FeatureCache(folder, **options).get(key, CPU, source)
-    assert found.dtype == source.features.dtype
-    assert torch.equal(found, source.features)
+    features = FeatureCache(folder, **options).get(key, CPU, source)
+    assert features.dtype == source.features.dtype
+    assert torch.equal(features, source.features)
     return source.num_asked
 
 
 def files(folder: Path) -> list[Path]:
-    """The kept ones; nothing else is there but locks."""
+    """The files with features; only locks are there beside them."""
     assert {path.suffix for path in folder.iterdir()} <= {".safetensors", ".lock"}
     return sorted(folder.glob("*.safetensors"))
 
@@ -77,8 +77,8 @@ def test_one_cache_reads_a_file_once(tmp_path: Path) -> None:
 
 def test_a_cache_keeps_two_in_memory(tmp_path: Path) -> None:
     cache, sources = FeatureCache(tmp_path), [Source(seed) for seed in range(3)]
-    found = [cache.get({"n": n}, CPU, source) for n, source in enumerate(sources)]
-    assert [cache.get({"n": n}, CPU, source) is found[n] for n, source in reversed([*enumerate(sources)])] == [
+    kept = [cache.get({"n": n}, CPU, source) for n, source in enumerate(sources)]
+    assert [cache.get({"n": n}, CPU, source) is kept[n] for n, source in reversed([*enumerate(sources)])] == [
         True,
         True,
         False,
@@ -193,9 +193,9 @@ def test_four_at_once_compute_once(tmp_path: Path, num_caches: int) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(caches[n % num_caches].get, KEY, CPU, compute) for n in range(4)]
-        found = [each.result() for each in waiting]
+        results = [each.result() for each in waiting]
     assert source.num_asked == 1
-    assert all(torch.equal(each, source.features) for each in found)
+    assert all(torch.equal(each, source.features) for each in results)
     assert len(files(tmp_path)) == 1
 
 
@@ -208,7 +208,7 @@ TWO_PHASE: dict[str, Value] = {"finetune/name": "two-phase", "finetune/head_epoc
 
 
 def images_seen(training: Training) -> list[int]:
-    """Filled, while it runs, with the size of every batch that goes through the backbone."""
+    """The size of every batch that goes through the backbone, filled in while the run goes on."""
     seen: list[int] = []
     training.backbone.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     return seen
@@ -222,8 +222,8 @@ def images_seen(training: Training) -> list[int]:
 def test_metrics_are_those_of_a_run_without_a_cache(recipe: Recipe, smallest: DeviceData, tmp_path: Path) -> None:
     expected = train(recipe, smallest)
     for _ in range(2):  # computed, and read from the file
-        for found, plain in zip(train(recipe, smallest, cache=FeatureCache(tmp_path)), expected, strict=True):
-            assert found == pytest.approx(plain, rel=1e-4)
+        for metrics, plain in zip(train(recipe, smallest, cache=FeatureCache(tmp_path)), expected, strict=True):
+            assert metrics == pytest.approx(plain, rel=1e-4)
 
 
 def test_resuming_on_kept_features_is_bit_for_bit(smallest: DeviceData, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_newly_augmented_images_go_through_the_backbone_each_time_and_validation
     assert "features" not in training.facts
 
 
-def test_without_a_cache_nothing_is_said_of_one(smallest: DeviceData) -> None:
+def test_without_a_cache_no_fact_mentions_one(smallest: DeviceData) -> None:
     assert Training(PLAIN, smallest).facts == {}
 
 
@@ -296,7 +296,7 @@ def test_views_are_the_same_whatever_the_seed(smallest: DeviceData) -> None:
 
 
 def test_training_images_may_be_evaluated_before_they_are_trained_on(smallest: DeviceData, tmp_path: Path) -> None:
-    """What is evaluated in inference mode could not be trained on."""
+    """Features that were computed in inference mode could not be trained on."""
     training = Training(PLAIN, smallest, cache=FeatureCache(tmp_path))
     training.evaluate(smallest.train)
     assert len(list(training.fit())) == 4
@@ -394,7 +394,7 @@ def test_another_structure_has_another_description(first: nn.Module, second: nn.
 
 @pytest.mark.parametrize("model", [ResNet9(), MiniResNet(), ResNet50(image_size=224)], ids=lambda model: model.name)
 def test_the_same_network_has_the_same_description(model: Model) -> None:
-    """Whatever its weights, its mode and its memory format are; as JSON, which a key is kept as."""
+    """Weights, mode and memory format make no difference, and JSON keeps the description as it is."""
     torch.manual_seed(0)
     first = model.build(10).eval()
     torch.manual_seed(1)
@@ -405,7 +405,7 @@ def test_the_same_network_has_the_same_description(model: Model) -> None:
 
 @pytest.mark.parametrize("model", [ResNet9(), MiniResNet(), ResNet50(image_size=224)], ids=lambda model: model.name)
 def test_layers_of_our_own_show_their_options(model: Model) -> None:
-    """What a layer was made with and no other module holds, its repr has to tell."""
+    """An option that only the layer itself holds is in its repr."""
     for module in model.build(10).modules():
         if type(module).__module__.startswith("cifar_tune."):
             options = {name: value for name, value in vars(module).items() if not name.startswith("_")}
@@ -413,7 +413,9 @@ def test_layers_of_our_own_show_their_options(model: Model) -> None:
                 assert f"{name}={value}" in module.extra_repr()
 
 
-def test_features_are_those_of_evaluation_mode_whoever_asks_first(smallest: DeviceData, tmp_path: Path) -> None:
+def test_features_are_those_of_evaluation_mode_even_if_training_asks_first(
+    smallest: DeviceData, tmp_path: Path
+) -> None:
     early = Training(PLAIN, smallest, cache=FeatureCache(tmp_path))
     early.features.train(torch.arange(4), 0)  # the network is new, and in training mode
     ours = list(Training(PLAIN, smallest, cache=FeatureCache(tmp_path)).fit())

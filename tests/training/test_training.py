@@ -1,4 +1,4 @@
-"""The training loop: reproducible bit for bit, resumable, and made of the steps that torch's own would be."""
+"""The training loop: reproducible bit for bit, resumable, and equal to a loop of plain torch."""
 
 import json
 import math
@@ -68,15 +68,15 @@ def all_pairs() -> set[Pair]:
 
 def covering() -> list[dict[str, int]]:
     """Combinations in which every pair of choices occurs: from the first pair that is missing, greedily on."""
-    missing, found = all_pairs(), []
+    missing, combinations = all_pairs(), []
     while missing:
         chosen = dict(min(missing, key=sorted))
         for group in sorted(CHOICES.keys() - chosen.keys()):
             gains = [len(missing & pairs({**chosen, group: i})) for i in range(len(CHOICES[group]))]
             chosen[group] = gains.index(max(gains))
         missing -= pairs(chosen)
-        found.append(chosen)
-    return found
+        combinations.append(chosen)
+    return combinations
 
 
 COMBINATIONS = covering()
@@ -102,7 +102,7 @@ def four(tiny: TrainingData) -> DeviceData:
 
 
 def scaled(training: Training, pixels: torch.Tensor) -> torch.Tensor:
-    """The network's input, by the definition: pixels in [0, 1], minus the mean, over the deviation."""
+    """The network's input by definition: pixels in [0, 1], minus the mean, over the deviation."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (training.pixels.mean, training.pixels.std))
     return (pixels.float() / 255 - mean) / std
 
@@ -158,7 +158,7 @@ def test_a_state_is_resumed_by_its_own_recipe_alone(smallest: DeviceData) -> Non
 
 
 def test_a_state_of_version_0_1_is_resumed(smallest: DeviceData) -> None:
-    """Its recipe lacks what came later, which has the values that made no difference then."""
+    """Its recipe lacks newer fields, whose defaults are what version 0.1 did."""
     training = Training(BASE, smallest)
     expected = [repeatable(metrics) for metrics in Training(BASE, smallest).fit()]
     next(training.fit())
@@ -195,9 +195,9 @@ def test_a_finished_run_has_no_epochs_left(smallest: DeviceData) -> None:
 
 
 def test_epochs_and_progress_count_up_to_the_end(smallest: DeviceData) -> None:
-    found = train(BASE, smallest)
-    assert [m["epoch"] for m in found] == [1, 2, 3]
-    assert [m["progress"] for m in found] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    epochs = train(BASE, smallest)
+    assert [m["epoch"] for m in epochs] == [1, 2, 3]
+    assert [m["progress"] for m in epochs] == pytest.approx([1 / 3, 2 / 3, 1.0])
 
 
 def test_times_are_measured(smallest: DeviceData) -> None:
@@ -229,10 +229,10 @@ def test_a_run_that_diverges_later_names_the_step_of_the_whole_run(data: DeviceD
 
 def test_a_few_images_are_learnt_by_heart(smallest: DeviceData) -> None:
     recipe = with_settings({"epochs": 15, "batch_size": 16, **NO_AUGMENT})
-    found = train(recipe, smallest)
-    assert found[0]["train_loss"] > 1.8
-    assert found[-1]["train_loss"] < 0.8
-    assert found[-1]["train_accuracy"] > 0.8
+    epochs = train(recipe, smallest)
+    assert epochs[0]["train_loss"] > 1.8
+    assert epochs[-1]["train_loss"] < 0.8
+    assert epochs[-1]["train_accuracy"] > 0.8
 
 
 @pytest.mark.parametrize(("batch_size", "num_steps"), [(16, 2), (31, 1), (32, 1), (100, 1), (20, 2)])
@@ -355,9 +355,9 @@ def test_the_data_sets_scaling_is_the_training_images_own(smallest: DeviceData) 
 @pytest.mark.parametrize("chosen", COMBINATIONS, ids=lambda chosen: "-".join(str(chosen[group]) for group in CHOICES))
 def test_every_two_choices_train_together(chosen: dict[str, int], four: DeviceData) -> None:
     recipe = combined(chosen)
-    found = train(recipe, four)
-    assert len(found) == recipe.epochs
-    for metrics in found:
+    epochs = train(recipe, four)
+    assert len(epochs) == recipe.epochs
+    for metrics in epochs:
         assert math.isfinite(metrics["train_loss"])
         assert math.isfinite(metrics["val_loss"])
         assert 0 <= metrics["val_accuracy"] <= 1
