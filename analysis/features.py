@@ -1,10 +1,10 @@
-"""What keeping a frozen backbone's features saves: a head trial on them, beside the same trial without a cache.
+"""Measures what the cache of a frozen backbone's features saves: trials of a head with it and without it.
 
     uv run python analysis/features.py [--model resnet50] [--images 10000] [--epochs 10]
 
-Weights are random and images are the built-in data set's, which cost the same as any. All in one process on all cores:
-one plain forward pass of all images, the trial that fills the cache, a trial that finds it filled, and one epoch of the
-trial without a cache, from which the whole of it follows.
+Weights are random and images are those of the built-in data set, which cost as much as others. In one process on all
+cores it times one forward pass of all images, a trial that fills the cache, a trial that reads the filled cache, and
+one epoch without a cache, which is multiplied by the number of epochs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from cifar_tune.training.loop import Training
 
 
 def main() -> None:
-    """Measure, and print each figure with its ratio."""
+    """Measure, and print each time and the ratios between them."""
     options = parse_options()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
@@ -34,17 +34,17 @@ def main() -> None:
         forward = seconds_of_forward(Training(recipe, data), data.train, data.val)
         print(f"one forward pass of all images     {forward:8.2f} s")
         filling = seconds_of_trial(recipe, data, FeatureCache(Path(folder) / "features"))
-        found = seconds_of_trial(recipe, data, FeatureCache(Path(folder) / "features"))
+        reading = seconds_of_trial(recipe, data, FeatureCache(Path(folder) / "features"))
         print(f"trial that fills the cache         {filling:8.2f} s")
-        print(f"trial that finds it filled         {found:8.2f} s")
-        print(f"filling costs {(filling - found) / forward:.2f} forward passes")
+        print(f"trial that reads the filled cache  {reading:8.2f} s")
+        print(f"filling costs {(filling - reading) / forward:.2f} forward passes")
         epoch = seconds_of_trial(make_recipe(options.model, 1), data, None)
         print(f"one epoch without a cache          {epoch:8.2f} s")
-        print(f"without a cache the trial takes {options.epochs * epoch / found:,.0f} times as long")
+        print(f"without a cache the trial takes {options.epochs * epoch / reading:,.0f} times as long")
 
 
 def parse_options() -> argparse.Namespace:
-    """How much to measure."""
+    """The command line: how much to measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--images", type=int, default=10_000)
@@ -53,7 +53,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def make_data(num_images: int, folder: Path) -> TrainingData:
-    """The built-in training images, repeated until there are enough, and a ninth as many for validation."""
+    """The built-in training images, repeated up to `num_images`, and a ninth as many for validation."""
     data = load_training_data("shapes", train_images=None, data_dir=None, store=folder)
     train, val = (np.arange(n) % len(data.train) for n in (num_images, num_images // 9))
     return TrainingData(
@@ -65,7 +65,7 @@ def make_data(num_images: int, folder: Path) -> TrainingData:
 
 
 def make_recipe(model: str, epochs: int) -> Recipe:
-    """Document 1's, with random weights."""
+    """A recipe like that of search_spaces/resnet50_linear.py, with random weights."""
     return Recipe(
         dataset="shapes",
         model={"name": model, "weights": "none"},
@@ -80,7 +80,7 @@ def make_recipe(model: str, epochs: int) -> Recipe:
 
 @torch.no_grad()
 def seconds_of_forward(training: Training, *parts: DeviceImages) -> float:
-    """Of the backbone alone over all images, in evaluation mode."""
+    """The wall-clock time of the backbone over all images, in evaluation mode."""
     backbone = training.backbone.eval()
     wait_for(training.data.device)
     start = time.perf_counter()
@@ -94,13 +94,13 @@ def seconds_of_forward(training: Training, *parts: DeviceImages) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until a GPU has done what it was told."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds_of_trial(recipe: Recipe, data: DeviceData, cache: FeatureCache | None) -> float:
-    """From the recipe to the last epoch's metrics."""
+    """The wall-clock time from the recipe to the last epoch's metrics."""
     start = time.perf_counter()
     list(Training(recipe, data, cache=cache).fit())
     return time.perf_counter() - start

@@ -1,10 +1,11 @@
-"""Do features move? A network's kept weights against the same network without them, on few CIFAR-10 images.
+"""Measures what pretraining on one data set gains on another: kept weights against none, on a few CIFAR-10 images.
 
     uv run cifar-tune run search_spaces/mini_resnet.py --name pretraining --num-trials 1 --set dataset=cifar100
     uv run python analysis/transfer.py cifar_tune_store/searches/pretraining/trials/00000/weights.safetensors
 
-For each policy and seed the same recipe is trained twice, and both are scored on all 5,000 validation images. Prints
-mean and standard deviation over the seeds, and the paired differences with a 95 % t interval.
+For each fine-tuning policy and seed the same recipe is trained with the weights and without, and both are scored on all
+5,000 validation images. Prints mean and standard deviation over the seeds, and the paired differences with a 95 % t
+interval.
 """
 
 import argparse
@@ -32,7 +33,7 @@ POLICIES = {
 
 
 def main() -> None:
-    """Train, and print the table."""
+    """Train, and print the scores and their differences."""
     options = parse_options()
     weights = read_weights(options.weights)
     origin = Recipe.model_validate(weights.recipe)
@@ -46,19 +47,21 @@ def main() -> None:
     for policy in POLICIES:
         for start in ("none", str(options.weights)):
             recipes = [make_recipe(origin, policy, start, seed, options.epochs) for seed in range(options.seeds)]
-            found = [train(recipe, placed, weights, cache) for recipe in recipes]
-            scores[policy, start] = found
+            accuracies = [train(recipe, placed, weights, cache) for recipe in recipes]
+            scores[policy, start] = accuracies
             name = "without weights" if start == "none" else "with weights"
-            print(f"{policy:10} {name:16} {summary(found)}  seeds: {' '.join(f'{100 * s:.2f}' for s in found)}")
+            seeds = " ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies)
+            print(f"{policy:10} {name:16} {summarize(accuracies)}  seeds: {seeds}")
     with_weights = str(options.weights)
     for policy in POLICIES:
-        print(f"{policy}: weights win by {difference(scores[policy, with_weights], scores[policy, 'none'])}")
-    won = difference(scores["two-phase", with_weights], scores["frozen", with_weights])
-    print(f"with weights, two-phase beats frozen by {won}")
+        gain = describe_difference(scores[policy, with_weights], scores[policy, "none"])
+        print(f"{policy}: the weights gain {gain}")
+    gain = describe_difference(scores["two-phase", with_weights], scores["frozen", with_weights])
+    print(f"with weights, two-phase is better than frozen by {gain}")
 
 
 def parse_options() -> argparse.Namespace:
-    """What to train on, and how long."""
+    """The command line: what to train on, and how long."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="weights.safetensors that a search kept")
     parser.add_argument("--data-dir", type=Path)
@@ -70,7 +73,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def make_recipe(origin: Recipe, policy: str, start: str, seed: int, epochs: int) -> Recipe:
-    """The same budget and values for every start; pixels are scaled as for the weights."""
+    """A recipe with the same values for every start; pixels are scaled as in the training of the weights."""
     finetune = dict(POLICIES[policy], **({"head_epochs": epochs // 2} if policy == "two-phase" else {}))
     return Recipe(
         dataset="cifar10",
@@ -87,18 +90,18 @@ def make_recipe(origin: Recipe, policy: str, start: str, seed: int, epochs: int)
 
 
 def train(recipe: Recipe, data: DeviceData, weights: Weights, cache: FeatureCache) -> float:
-    """The last epoch's validation accuracy."""
+    """Train the recipe; the last epoch's validation accuracy."""
     training = Training(recipe, data, None if recipe.model.weights == "none" else weights, cache)
     return list(training.fit())[-1].val_accuracy
 
 
-def summary(scores: Sequence[float]) -> str:
-    """Mean and sample standard deviation."""
+def summarize(scores: Sequence[float]) -> str:
+    """Mean and sample standard deviation, in per cent."""
     return f"{100 * np.mean(scores):.2f} ± {100 * np.std(scores, ddof=1):.2f} % (n={len(scores)})"
 
 
-def difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Of scores that are paired by seed."""
+def describe_difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """The mean difference of scores that are paired by seed, with its interval, in percentage points."""
     points = 100 * (np.array(ours) - np.array(theirs))
     half = stats.t.ppf(0.975, len(points) - 1) * points.std(ddof=1) / len(points) ** 0.5
     return f"{points.mean():.2f} points, 95 % interval {points.mean() - half:.2f} to {points.mean() + half:.2f}"

@@ -1,4 +1,4 @@
-"""Where the space files of version 0.1 import `Augment` from; new ones import it from `cifar_tune`."""
+"""`Augment` for the space files of version 0.1, which import it from here; new ones import it from `cifar_tune`."""
 
 from cifar_tune.recipe.augment import Augment
 

@@ -64,6 +64,7 @@ HEAVY = (
     "commands/predict.py",
     "evaluation/export.py",
     "recipe/layers.py",
+    "recipe/muon.py",
     "search/gaussian_process.py",
     "search/ray_tune.py",
     "search/ray_worker.py",

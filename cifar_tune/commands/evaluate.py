@@ -14,8 +14,7 @@ from rich.text import Text
 from cifar_tune.commands.display import progress_console
 from cifar_tune.commands.reruns import OpenReruns, RerunOptions, completed_baseline, opened_reruns, train_reruns
 from cifar_tune.commands.session import Ending, TrainingOptions, explain_ending, interruptible, log_outcome
-from cifar_tune.data.datasets import CLASS_NAMES
-from cifar_tune.data.images import Images
+from cifar_tune.data.images import CLASS_NAMES, Images
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import read_confirmation
 from cifar_tune.evaluation.reruns import Design, fresh_seeds

@@ -31,8 +31,8 @@ from cifar_tune.search.resources import Resources, plan_resources, this_machine
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Draw, Space
 from cifar_tune.store import open_store
 from cifar_tune.training.features import MAX_BYTES
-from cifar_tune.training.loop import is_out_of_memory
-from cifar_tune.training.probe import NUM_IMAGES_ON_A_CPU, Price, Probe, memory_of
+from cifar_tune.training.memory import is_out_of_memory, memory_of
+from cifar_tune.training.probe import NUM_IMAGES_ON_A_CPU, Price, Probe
 from cifar_tune.wording import format_bytes, format_count, format_hours, format_percent, format_setting
 
 NUM_SHOWN_DRAWS = 3

@@ -10,8 +10,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
-from cifar_tune.data.datasets import CLASS_NAMES
-from cifar_tune.data.images import IMAGE_SIZE
+from cifar_tune.data.images import CLASS_NAMES, IMAGE_SIZE
 from cifar_tune.training.classifier import load_classifier
 from cifar_tune.wording import format_percent
 

@@ -1,1 +1,1 @@
-"""Data sets: found, verified, decoded once, split; no torch."""
+"""The images of the data sets: located, verified, decoded once and split. Importing it loads no torch."""

@@ -1,7 +1,7 @@
-"""CIFAR in torchvision's layout: pickled batches, in a folder or packed; and the download of the published archive.
+"""CIFAR in torchvision's layout: pickled batches in a folder or an archive, and the download of that archive.
 
-torchvision lends the archives' addresses, checksums and its download helpers; only the functions that need it import
-it. Caching what is decoded here is datasets.py's.
+Addresses, checksums and download helpers are torchvision's. Only the functions that need torchvision import it,
+because that takes seconds.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES, DatasetName, Images, Part, Source, check_labels
+from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES, PUBLISHED, DatasetName, Images, Part, Source, check_labels
 from cifar_tune.errors import UserError
 
 DOWNLOAD_TIMEOUT_SECONDS = 60.0  # of silence, not of the whole download
@@ -30,7 +30,7 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive of pickled batches; the checksums are MD5, as published."""
+    """A published archive of pickled batches. The checksums are MD5, because that is what is published."""
 
     dataset: str
     url: str
@@ -42,18 +42,20 @@ class Archive:
     label_key: str
 
     def batches(self, part: Part) -> tuple[tuple[str, str], ...]:
+        """The files of a part with their checksums."""
         return self.train if part == "train" else self.test
 
     @property
     def layouts(self) -> str:
+        """Half a sentence: what a data folder may hold."""
         return LAYOUTS.format(folder=self.folder, filename=self.filename)
 
 
 def published_archive(name: DatasetName) -> Archive:
     """The archive as torchvision describes it."""
-    from torchvision.datasets import CIFAR10, CIFAR100
+    import torchvision.datasets
 
-    published = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    published = getattr(torchvision.datasets, PUBLISHED[name].torchvision_class)
     return Archive(
         dataset=name,
         url=published.url,
@@ -62,12 +64,12 @@ def published_archive(name: DatasetName) -> Archive:
         folder=published.base_folder,
         train=tuple((file, md5) for file, md5 in published.train_list),
         test=tuple((file, md5) for file, md5 in published.test_list),
-        label_key={"cifar10": "labels", "cifar100": "fine_labels"}[name],
+        label_key=PUBLISHED[name].batch_labels,
     )
 
 
 def find_batches(archive: Archive, part: Part, data_dir: Path | None, store: Path) -> Source:
-    """The part's batch files: in `data_dir`, unpacked or packed, or downloaded if there is no `data_dir`."""
+    """The part's batch files: in `data_dir`, in an archive there, or downloaded into the store without a `data_dir`."""
     folder = _batch_folder(archive, part, data_dir, store / "downloads")
     files = tuple(folder / file for file, _ in archive.batches(part))
     for path in files:
@@ -89,7 +91,7 @@ def _batch_folder(archive: Archive, part: Part, data_dir: Path | None, downloads
 
 
 def unpacked(archive: Archive, part: Part, downloads: Path, packed: Path | None) -> Path:
-    """The batch folder under `downloads`; if not whole, from the user's `packed` archive or a download."""
+    """The batch folder under `downloads`; if it is not whole, unpacked from `packed` archive or a download."""
     from torchvision.datasets.utils import check_integrity, extract_archive
 
     folder = downloads / archive.folder
@@ -104,7 +106,7 @@ def unpacked(archive: Archive, part: Part, downloads: Path, packed: Path | None)
 
 
 def download(archive: Archive, downloads: Path) -> Path:
-    """The archive under `downloads`, fetched unless a whole one is there, its checksum verified."""
+    """The archive under `downloads`, verified by its checksum; downloaded unless a whole one is there."""
     from torchvision.datasets.utils import download_url
 
     instead = (
@@ -126,7 +128,7 @@ def download(archive: Archive, downloads: Path) -> Path:
 
 @contextlib.contextmanager
 def socket_timeout(seconds: float) -> Iterator[None]:
-    """torchvision's helper waits for ever on a network that swallows packets."""
+    """Set the default timeout of sockets within the block: download helpers set none, and could wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -136,7 +138,7 @@ def socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def decode_batches(archive: Archive, part: Part, folder: Path) -> Images:
-    """The part's batches in order; each file's checksum is verified before it is unpickled."""
+    """The images of the part's batches in order; each file's checksum is verified before it is unpickled."""
     batches = [_read_batch(folder / file, md5, archive.label_key) for file, md5 in archive.batches(part)]
     images = np.concatenate([batch.images for batch in batches])
     labels = np.concatenate([batch.labels for batch in batches])

@@ -1,9 +1,10 @@
-"""Labelled images in memory, the datasets they can belong to, and the check of their labels. No file is opened here.
+"""The data sets by name, and labelled images in memory. No file is opened here.
 
-Reading them is archive.py's and parquet.py's, drawing them shapes.py's, and which of these is asked datasets.py's.
+A new data set is a row of `DATASETS` and its name in `DatasetName`; one that a program draws also has a file like
+shapes.py. Files are read by archive.py and parquet.py, and datasets.py chooses between them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,19 +12,66 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from cifar_tune.data import shapes
 from cifar_tune.errors import UserError
 
 DatasetName = Literal["cifar10", "cifar100", "shapes"]
 Part = Literal["train", "test"]
 
-NUM_CLASSES: dict[str, int] = {"cifar10": 10, "cifar100": 100, "shapes": 10}
-NUM_IMAGES: dict[str, int] = {"cifar10": 50_000, "cifar100": 50_000, "shapes": 10_000}  # without the test images
 IMAGE_SIZE = 32  # pixels, both ways
+
+CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100_CLASSES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
+man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
+pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+
+
+@dataclass(frozen=True)
+class Published:
+    """The names in a published data set's files: CIFAR's pickled batches, and the Hugging Face hub's Parquet export."""
+
+    torchvision_class: str  # in torchvision.datasets, which knows the archive's address and checksums
+    batch_labels: str  # the key of the labels in a batch
+    parquet_labels: str  # the column of the labels in the export
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A data set that a program draws; another `version` draws other images."""
+
+    draw: Callable[[Part], tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]  # images and labels, as in Images
+    version: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is known of a data set before any file of it is opened."""
+
+    class_names: Sequence[str]  # by label
+    num_images: int  # for training and validation together, without the test images
+    origin: Published | Drawn
+
+
+DATASETS: dict[str, Dataset] = {
+    "cifar10": Dataset(CIFAR10_CLASSES.split(), 50_000, Published("CIFAR10", "labels", "label")),
+    "cifar100": Dataset(CIFAR100_CLASSES.split(), 50_000, Published("CIFAR100", "fine_labels", "fine_label")),
+    "shapes": Dataset(list(shapes.CLASSES), 10_000, Drawn(shapes.generate, shapes.VERSION)),
+}
+CLASS_NAMES = {name: list(dataset.class_names) for name, dataset in DATASETS.items()}
+NUM_CLASSES = {name: len(class_names) for name, class_names in CLASS_NAMES.items()}
+NUM_IMAGES = {name: dataset.num_images for name, dataset in DATASETS.items()}
+PUBLISHED = {name: dataset.origin for name, dataset in DATASETS.items() if isinstance(dataset.origin, Published)}
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """images uint8 N×3×32×32, labels int64 N."""
+    """Images uint8 (N, 3, 32, 32) and their labels int64 (N,)."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
@@ -43,10 +91,11 @@ class TrainingData:
 
     @property
     def num_classes(self) -> int:
+        """Classes of the whole data set."""
         return NUM_CLASSES[self.dataset]
 
     def all_for_training(self) -> "TrainingData":
-        """The same with the validation images among the training ones, for a run that nothing is chosen by any more."""
+        """The same with the validation images added to the training images, for a run after which nothing is chosen."""
         images, labels = (
             np.concatenate([getattr(self.train, name), getattr(self.val, name)]) for name in ("images", "labels")
         )
@@ -55,14 +104,14 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Source:
-    """The files that one part of a dataset is made from (none if it is drawn), and how they become images."""
+    """The files of one part of a data set (none where it is drawn), and how they become images."""
 
     files: tuple[Path, ...]
     decode: Callable[[], Images]
 
 
 def check_labels(images: Images, num_classes: int, folder: Path) -> Images:
-    """The images themselves, once it is sure that every label is a class and every class is there."""
+    """The same images; a UserError where a label is not a class, or a class has no image."""
     present = set(np.unique(images.labels).tolist())
     if present - set(range(num_classes)):
         raise UserError(f"{folder} is damaged: a label is outside 0 to {num_classes - 1}; download it again.")

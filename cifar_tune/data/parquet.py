@@ -1,6 +1,6 @@
-"""CIFAR as the Hugging Face hub exports it: parquet shards of encoded images, found in a folder and decoded.
+"""CIFAR as the Hugging Face hub exports it: Parquet shards of encoded images, located in a folder and decoded.
 
-Nothing is downloaded here; caching what is decoded is datasets.py's.
+Nothing is downloaded here.
 """
 
 import contextlib
@@ -8,44 +8,44 @@ import io
 import re
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES, DatasetName, Images, Part, Source, check_labels
+from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES, PUBLISHED, DatasetName, Images, Part, Source, check_labels
 from cifar_tune.errors import UserError
 
 
 def find_parquet(name: DatasetName, part: Part, data_dir: Path) -> Source | None:
-    """The part's shards, at most three folders down; None where there are none of this dataset."""
+    """The part's shards, at most three folders down; None where there are none of this data set."""
     depths = ("", "*/", "*/*/", "*/*/*/")
-    found = sorted({path.parent for depth in depths for path in data_dir.glob(f"{depth}{part}-*.parquet")})
-    datasets = {folder: _dataset_in(folder, part) for folder in found}
-    unreadable = [folder for folder in found if datasets[folder] == "unreadable"]
-    folders = [folder for folder in found if datasets[folder] == name] or unreadable
+    exports = sorted({path.parent for depth in depths for path in data_dir.glob(f"{depth}{part}-*.parquet")})
+    datasets = {folder: _dataset_in(folder, part) for folder in exports}
+    unreadable = [folder for folder in exports if datasets[folder] == "unreadable"]
+    folders = [folder for folder in exports if datasets[folder] == name] or unreadable
     if not folders:
         return None
     if len(folders) > 1:
         listed = ", ".join(str(folder) for folder in folders)
         raise UserError(f"{data_dir} holds {name} more than once ({listed}); point --data-dir at one of them.")
     shards = _all_shards(folders[0], part)
-    return Source(shards, partial(decode_parquet, shards, NUM_CLASSES[name]))
+    return Source(shards, partial(decode_parquet, name, shards))
 
 
-def _dataset_in(folder: Path, part: Part) -> DatasetName | Literal["other", "unreadable"]:
-    """Which dataset the columns of the folder's first readable shard tell."""
+def _dataset_in(folder: Path, part: Part) -> str:
+    """The data set by the label column of the folder's first readable shard, or `other`, or `unreadable`."""
     for shard in sorted(folder.glob(f"{part}-*.parquet")):
         with contextlib.suppress(OSError, ValueError):
             columns = pq.read_schema(shard).names
-            return "cifar100" if "fine_label" in columns else "cifar10" if "label" in columns else "other"
+            # The last first: an export of CIFAR-100 may have `label` beside `fine_label`.
+            return next((name for name in reversed(PUBLISHED) if PUBLISHED[name].parquet_labels in columns), "other")
     return "unreadable"
 
 
 def _all_shards(folder: Path, part: Part) -> tuple[Path, ...]:
-    """The part's shards in order; their names say how many there must be."""
+    """The part's shards in order; a UserError where one is missing of the number that is in their names."""
     pattern = re.compile(rf"{part}-(\d+)-of-(\d+).*\.parquet")
     shards = {path: match for path in sorted(folder.iterdir()) if (match := pattern.fullmatch(path.name))}
     totals = {int(match[2]) for match in shards.values()}
@@ -61,16 +61,16 @@ def _all_shards(folder: Path, part: Part) -> tuple[Path, ...]:
     return tuple(shards)
 
 
-def decode_parquet(shards: tuple[Path, ...], num_classes: int) -> Images:
-    """The shards' rows in order; PNG, WebP and JPEG are told by content."""
-    parts = [_read_shard(shard) for shard in shards]
+def decode_parquet(name: DatasetName, shards: tuple[Path, ...]) -> Images:
+    """The images of the shards' rows in order, whichever of PNG, WebP and JPEG each one is."""
+    parts = [_read_shard(shard, PUBLISHED[name].parquet_labels) for shard in shards]
     images = np.concatenate([part.images for part in parts])
     labels = np.concatenate([part.labels for part in parts])
-    return check_labels(Images(images, labels), num_classes, shards[0].parent)
+    return check_labels(Images(images, labels), NUM_CLASSES[name], shards[0].parent)
 
 
-def _read_shard(path: Path) -> Images:
-    encoded, labels = _read_columns(path)
+def _read_shard(path: Path, label: str) -> Images:
+    encoded, labels = _read_columns(path, label)
     try:
         decoded = [_decode_image(cell) for cell in encoded]  # threads only take turns: most of it holds the GIL
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -78,23 +78,22 @@ def _read_shard(path: Path) -> Images:
     return Images(np.stack(decoded), labels)
 
 
-def _read_columns(path: Path) -> tuple[list[bytes | None], npt.NDArray[np.int64]]:
-    """The encoded images and the labels; older exports call the image column `image`."""
+def _read_columns(path: Path, label: str) -> tuple[list[bytes | None], npt.NDArray[np.int64]]:
+    """The encoded images, and the labels of the column `label`; older exports call the images' column `image`."""
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             image = "img" if "img" in names else "image"
-            label = "fine_label" if "fine_label" in names else "label"
             table = file.read(columns=[image, label])
-            promised = file.metadata.num_rows
+            num_rows = file.metadata.num_rows
         if table.column(label).null_count:
             raise ValueError("a label is missing")
         encoded = table.column(image).combine_chunks().field("bytes").to_pylist()
         labels = table.column(label).to_numpy().astype(np.int64)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged or no export of CIFAR ({error}); download it again.") from None
-    if len(labels) < promised:
-        raise UserError(f"{path} is incomplete: {len(labels)} of its {promised} rows are there; download it again.")
+    if len(labels) < num_rows:
+        raise UserError(f"{path} is incomplete: {len(labels)} of its {num_rows} rows are there; download it again.")
     return encoded, labels
 
 

@@ -1,6 +1,6 @@
-"""The validation split: which of the training images choose between trials. Its share and its seed stand here alone.
+"""The validation split: which training images are held out to choose between trials.
 
-The test images are no part of it.
+No other file names its share or its seed. The test images are no part of it.
 """
 
 import hashlib
@@ -17,37 +17,38 @@ MIN_VAL_IMAGES = 500  # an accuracy on fewer says too little
 
 @dataclass(frozen=True)
 class Split:
-    """One training image in `one_in` validates, stratified, by a shuffle with this seed."""
+    """One of `one_in` training images validates: drawn by a shuffle with the seed, in the classes' proportions."""
 
     one_in: int
     seed: int
 
 
-FIRST_SPLIT = Split(one_in=10, seed=5_000)  # what the digests stand for that name no split: those of version 0.1
+FIRST_SPLIT = Split(one_in=10, seed=5_000)  # that of version 0.1, whose digests do not contain the split
 SPLIT = Split(one_in=10, seed=5_000)
 
 
 def num_training_images(dataset: str) -> int:
-    """How many images the validation leaves to train on."""
+    """How many of a data set's images are left to train on."""
     return NUM_IMAGES[dataset] - NUM_IMAGES[dataset] // SPLIT.one_in
 
 
 def num_val_images(num_training: int) -> int:
-    """How many images validate a run that is trained on `num_training`: the split's share of both, at least 500."""
+    """How many images validate a run that trains on `num_training`: the split's share of all of them, at least 500."""
     return max(MIN_VAL_IMAGES, num_training // (SPLIT.one_in - 1))
 
 
 def split_digest(source_digest: str, split: Split = SPLIT) -> str:
-    """The digest of a source's content and of how it is split: scores compare where it is the same."""
+    """The hex digest of a source's content and of its split. Scores can be compared where it is the same."""
     if split == FIRST_SPLIT:
         return source_digest
     return hashlib.sha256(f"{source_digest} {asdict(split)}".encode()).hexdigest()
 
 
 def split_images(images: Images, train_images: int | None, split: Split = SPLIT) -> tuple[Images, Images]:
-    """(train, validation): stratified, always the same, and smaller choices lie inside larger ones.
+    """(training, validation) images: stratified and always the same.
 
-    `train_images=n` takes n of what the validation leaves, and `num_val_images(n)` of the validation images, or all.
+    `train_images` takes that many of the training images, and of the validation images as many as `num_val_images`
+    says, or all there are. A smaller number takes a part of what a larger one takes.
     """
     order = _stratified_order(images.labels, split.seed)
     val, train = np.split(order, [len(order) // split.one_in])
@@ -62,7 +63,7 @@ def split_images(images: Images, train_images: int | None, split: Split = SPLIT)
 
 
 def _stratified_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """All indices, shuffled, then dealt out so that every stretch holds the classes in their proportions."""
+    """All indices, shuffled so that every stretch of them holds the classes in their proportions."""
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     place = np.empty(len(labels))
     for label in np.unique(labels):

@@ -1,1 +1,1 @@
-"""The vocabulary of a search space: every part of a recipe. Importing it loads no torch."""
+"""The vocabulary of a search space: the recipe and all its parts. Importing it loads no torch."""

@@ -1,8 +1,8 @@
 """Augmentation and input scaling, as batch operations on the training device.
 
-Every random draw comes from the run's own generator, one per image, and is kept apart from its application, so that
-views can be fixed. Images are uint8 (N, 32, 32, 3) as they lie in memory; what the network sees is float (N, 3, 32, 32)
-in channels-last memory, so that a batch is one gather.
+Every image has random draws of its own, from the run's generator. Drawing and applying are separate, so that a view of
+an image can be fixed. Images lie in memory as uint8 (N, 32, 32, 3); the network takes float (N, 3, 32, 32) in
+channels-last memory, so that a batch is one gather.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvisio
 
 
 class Augment(Options):
-    """What is done to training images; 0 switches an option off. Every image gets its own draw, in this fixed order:
+    """The augmentation of training images; 0 switches an option off.
 
-    a horizontal flip of every second one, a crop out of the padded image, brightness, contrast and saturation times a
-    factor in [1 - x, 1 + x], hue shifted by [-x, x] of the colour circle, rotation by [-x, x] degrees with black
-    outside, and grayscale with probability x. (torchvision's ColorJitter shuffles its four.)
+    Every image has draws of its own, applied in this order: a horizontal flip of half of the images, a crop out of the
+    padded image, brightness, contrast and saturation times a factor in [1 - x, 1 + x], hue shifted by [-x, x] of the
+    colour circle, rotation by [-x, x] degrees with black outside, and grayscale with probability x. The order is
+    fixed, where torchvision's ColorJitter shuffles its four.
     """
 
     flip: bool = True
@@ -45,13 +46,13 @@ class Augment(Options):
 
     @property
     def changes_nothing(self) -> bool:
-        """Every option is off."""
+        """Whether every option is off."""
         return not any(value for name, value in self if name != "padding_mode")
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What was drawn for n images, one row for each; None is an option that is off."""
+    """The random parameters of n images, a row for each; None for an option that is off."""
 
     flip: Tensor | None = None  # bool (n,)
     shift: Tensor | None = None  # int64 (n, 2): rows and columns
@@ -64,7 +65,7 @@ class Draws:
 
     @property
     def only_move_pixels(self) -> bool:
-        """Flip and crop at most: every value stays a byte."""
+        """Whether there are flips and crops at most, so that every value stays a byte."""
         return all(drawn is None for name, drawn in vars(self).items() if name not in ("flip", "shift"))
 
     def take(self, indices: Tensor) -> Draws:
@@ -73,7 +74,7 @@ class Draws:
 
 
 def draw(augment: Augment, n: int, generator: Generator, device: torch.device) -> Draws:
-    """The random parameters of n images, in the order of their application; what is off draws nothing."""
+    """Draw the parameters of n images, in the order of their application; an option that is off draws nothing."""
     import torch
 
     def uniform(middle: float, bound: float) -> Tensor | None:
@@ -99,7 +100,7 @@ def draw(augment: Augment, n: int, generator: Generator, device: torch.device) -
 
 
 def sample(images: Tensor, indices: Tensor, augment: Augment | None, generator: Generator | None = None) -> Tensor:
-    """The images at `indices` (n,), newly drawn where `augment` is given; the result is `apply`'s."""
+    """The images at `indices` (n,), with new draws where there is an `augment`; shape and type are those of `apply`."""
     if augment is None or augment.changes_nothing:
         return images[indices].permute(0, 3, 1, 2)
     assert generator is not None, "augmentation draws from the run's generator"
@@ -107,16 +108,16 @@ def sample(images: Tensor, indices: Tensor, augment: Augment | None, generator: 
 
 
 def apply(images: Tensor, indices: Tensor, augment: Augment, draws: Draws) -> Tensor:
-    """The images at `indices` (n,), each with its row of `draws`: (n, 3, H, W) of 0..255, in memory of its own.
+    """The images at `indices` (n,), each augmented by its row of `draws`: (n, 3, H, W) of 0 to 255, a new tensor.
 
-    uint8 where pixels only moved, unrounded float32 where a colour or a rotation was drawn.
+    It is uint8 where pixels only moved, unrounded float32 where a colour or a rotation was drawn.
     """
     batch = _flip_and_crop(images, indices, draws, augment.padding_mode).permute(0, 3, 1, 2)
     return batch if draws.only_move_pixels else _colour_and_rotate(batch, draws)
 
 
 def _flip_and_crop(images: Tensor, indices: Tensor, draws: Draws, padding_mode: str) -> Tensor:
-    """Both only choose which pixel goes where, so they are one gather of source rows and columns."""
+    """Flip and crop by one gather of source rows and columns: (n, H, W, 3), because both only move pixels."""
     if draws.flip is None and draws.shift is None:
         return images[indices]
     import torch
@@ -136,7 +137,10 @@ def _flip_and_crop(images: Tensor, indices: Tensor, draws: Draws, padding_mode: 
 
 
 def _colour_and_rotate(batch: Tensor, draws: Draws) -> Tensor:
-    """With kornia's functions, which take one value for each image; torchvision's take one for the whole batch."""
+    """Apply all other draws: float32 (n, 3, H, W) of 0 to 255.
+
+    Kornia's functions take a value for each image, where torchvision's take one for the whole batch.
+    """
     import torch
     from kornia.color import rgb_to_grayscale
     from kornia.enhance import (
@@ -159,12 +163,12 @@ def _colour_and_rotate(batch: Tensor, draws: Draws) -> Tensor:
     for drawn, step in steps:
         if drawn is not None:
             pixels = step(pixels, drawn)
-    # Hue and rotation do not clamp, and interpolation may leave the range by a rounding error.
+    # Hue and rotation do not clamp, and interpolation can leave the range by a rounding error.
     return pixels.clamp(0, 1).mul_(255).contiguous(memory_format=torch.channels_last)
 
 
 def _inside(position: Tensor, size: int) -> Tensor:
-    """Positions beyond an edge, mirrored at it without repeating the edge pixel."""
+    """The positions, mirrored at the edge where they are beyond it; the edge's own pixel is not repeated."""
     return (size - 1) - ((size - 1) - position.abs()).abs()
 
 
@@ -173,7 +177,10 @@ def _is_outside(position: Tensor, size: int) -> Tensor:
 
 
 def mean_and_std(scaling: Scaling, images: Tensor) -> tuple[Sequence[float], Sequence[float]]:
-    """Per channel, of pixels in [0, 1]; `dataset` measures the given images (N, H, W, 3), the others are constants."""
+    """Mean and deviation of each channel, for pixels in [0, 1].
+
+    `dataset` measures them on the images, uint8 (N, H, W, 3); the other scalings are constants.
+    """
     if scaling == "imagenet":
         return IMAGENET_MEAN_STD
     if scaling == "symmetric":
@@ -184,7 +191,7 @@ def mean_and_std(scaling: Scaling, images: Tensor) -> tuple[Sequence[float], Seq
 
 
 def _measure(images: Tensor) -> tuple[list[float], list[float]]:
-    """Exact: counts of the 256 values of every channel, summed in float64."""
+    """Exact mean and deviation of each channel, from the counts of its 256 values, summed in float64."""
     import torch
 
     values = torch.arange(256, dtype=torch.float64) / 255

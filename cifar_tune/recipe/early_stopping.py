@@ -1,4 +1,7 @@
-"""When a run ends before its last epoch, and which epoch's network it ends with. Pure functions of its accuracies."""
+"""Early stopping: when a run ends before its last planned epoch, and which epoch's network is kept.
+
+Each class is a pure function of the validation accuracies so far. A search's own stopping of trials is no part of it.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -14,7 +17,7 @@ class NoEarlyStopping(Options):
     name: Literal["none"] = "none"
 
     def stops(self, accuracies: Sequence[float]) -> bool:
-        """Never."""
+        """Never stop."""
         return False
 
     def counted(self, accuracies: Sequence[float]) -> int:
@@ -23,9 +26,9 @@ class NoEarlyStopping(Options):
 
 
 class Patience(Options):
-    """Ends after `patience` epochs without a better validation accuracy; the best epoch's network is restored.
+    """The run ends after `patience` epochs without a better validation accuracy.
 
-    That is done at the last planned epoch too.
+    The best epoch's network is restored, also where the run ends with its last planned epoch.
     """
 
     name: Literal["patience"] = "patience"

@@ -1,6 +1,6 @@
-"""What is trained when: from scratch, the head alone, the head and then everything, or everything at once.
+"""Fine-tuning policies: which part of the network is trained when, and from which weights it starts.
 
-Each policy is a class with its own options that divides a run into phases; training.py follows them.
+Each policy is a class with its own options that divides a run into phases. training/loop.py follows them.
 """
 
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from pydantic import Field
 
 from cifar_tune.recipe.options import Count, Options, Positive
 
-Views = Annotated[int, Field(ge=1, le=16)]  # of ResNet-50's features on all of CIFAR, 16 take 6 GB
+Views = Annotated[int, Field(ge=1, le=16)]  # ResNet-50's features of 16 views of all of CIFAR take 6 GB
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of a run with an optimizer of its own, whose highest rate is `lr`.
+    """A part of a run that has an optimizer of its own, with `lr` as the highest learning rate.
 
-    `frozen`: the backbone is in eval mode and gets no gradients. `frozen_norms`: its batch norms alone are in eval
-    mode.
+    The backbone is everything before the head. `frozen`: it is in evaluation mode and has no gradients.
+    `frozen_norms`: only its batch norms are in evaluation mode.
     """
 
-    first_epoch: int  # epochs that the phases before it took
+    first_epoch: int  # the epochs of the phases before it
     epochs: int
     lr: float
     frozen: bool = False
@@ -29,18 +29,18 @@ class Phase:
 
 
 class BaseFinetune(Options):
-    """What a Recipe asks of every policy."""
+    """What every policy has."""
 
     def phases(self, epochs: int, lr: float) -> tuple[Phase, ...]:
-        """The phases of a run of `epochs`; `lr` is the optimizer's."""
+        """The phases of a run of `epochs`; `lr` is that of the recipe's optimizer."""
         return (Phase(0, epochs, lr),)
 
     def num_views(self, epochs: int) -> int | None:
-        """Fixed views of each training image that the frozen epochs of a run see; None where none are declared."""
+        """The number of fixed views of each training image in a run's frozen epochs; None where views are not fixed."""
         return None
 
     def rescaled(self, share: float, epochs: int) -> Self:
-        """The policy for a run that has become `share` times as long, and now has `epochs`."""
+        """The policy for a run that now has `epochs`, `share` times as many as before."""
         return self
 
 
@@ -57,29 +57,29 @@ class Full(BaseFinetune):
 
 
 class Frozen(BaseFinetune):
-    """The head alone is trained, on the features of a backbone that stays as it came.
+    """The head alone is trained, on the features of a backbone that keeps its weights.
 
-    With `views` every image has so many augmented views, drawn once; each epoch takes the next of them. Without, the
-    augmentation is drawn anew in every epoch.
+    With `views`, each image has that many augmented views, which are drawn once, and each epoch takes the next one.
+    Without, every epoch draws new augmentations.
     """
 
     name: Literal["frozen"] = "frozen"
     views: Views | None = None
 
     def phases(self, epochs: int, lr: float) -> tuple[Phase, ...]:
-        """One, with the backbone frozen."""
+        """One phase, with the backbone frozen."""
         return (Phase(0, epochs, lr, frozen=True),)
 
     def num_views(self, epochs: int) -> int | None:
-        """No more than there are epochs to see them."""
+        """`views`, but no more than there are epochs."""
         return self.views and min(self.views, epochs)
 
 
 class TwoPhase(BaseFinetune):
-    """The head alone for `head_epochs`, then everything at the rate `lr` (document 2: 10 epochs each).
+    """The head alone is trained for `head_epochs`, then everything with `lr` as the highest learning rate.
 
-    In the second phase the backbone's batch norms keep their statistics, unless `batch_norm` is `train`. `views` are
-    the first phase's, as in Frozen.
+    The ResNet50 two-phase project trains 10 epochs each. In the second phase the backbone's batch norms keep their
+    statistics, unless `batch_norm` is `train`. `views` are those of the first phase, as in Frozen.
     """
 
     name: Literal["two-phase"] = "two-phase"
@@ -89,18 +89,18 @@ class TwoPhase(BaseFinetune):
     views: Views | None = None
 
     def phases(self, epochs: int, lr: float) -> tuple[Phase, ...]:
-        """The head's, then everyone's."""
+        """The phase of the head, then that of the whole network."""
         return (
             Phase(0, self.head_epochs, lr, frozen=True),
             Phase(self.head_epochs, epochs - self.head_epochs, self.lr, frozen_norms=self.batch_norm == "eval"),
         )
 
     def num_views(self, epochs: int) -> int | None:
-        """No more than there are frozen epochs to see them."""
+        """`views`, but no more than there are frozen epochs."""
         return self.views and min(self.views, self.head_epochs)
 
     def rescaled(self, share: float, epochs: int) -> Self:
-        """The head keeps its share, and each phase one epoch at least."""
+        """The head's phase keeps its share of the epochs, and each phase has at least one."""
         head_epochs = max(1, min(round(self.head_epochs * share), epochs - 1))
         return self.model_copy(update={"head_epochs": head_epochs})
 

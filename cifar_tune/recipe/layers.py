@@ -1,4 +1,8 @@
-"""The blocks that the networks of models.py are made of."""
+"""The blocks that the networks of models.py are made of.
+
+A layer with options of its own shows them in `extra_repr`, because the cached features of a frozen backbone are looked
+up by the network's repr. If you change a `forward` and the repr stays the same, raise VERSION in training/features.py.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +11,7 @@ from torch import Tensor, nn
 
 
 def conv_block(in_channels: int, out_channels: int, *, stride: int = 1, pool: bool = False) -> nn.Sequential:
-    """3x3 convolution, batch norm, ReLU, and a 2x2 max pool where asked; the norm's shift is the only bias."""
+    """A 3x3 convolution without a bias, batch norm, ReLU, and with `pool` a 2x2 max pool."""
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -27,13 +31,13 @@ class Residual(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape in, shape out: (N, C, H, W)."""
+        """(N, C, H, W) to the same shape."""
         y: Tensor = self.activation(x + self.block(x))
         return y
 
 
 def double_conv(channels: int) -> Residual:
-    """ResNet9's residual block: two whole conv blocks around the shortcut, nothing after the sum."""
+    """ResNet9's residual block: two whole conv blocks beside the shortcut, and no activation after the sum."""
     return Residual(nn.Sequential(conv_block(channels, channels), conv_block(channels, channels)), nn.Identity())
 
 
@@ -48,11 +52,15 @@ def basic_block(channels: int) -> Residual:
 
 
 class Resize(nn.Module):
-    """Bilinear, antialiased: square images to `size` x `size` pixels, the whole batch at once on its device."""
+    """Resizes square images to `size` x `size` pixels: bilinear, antialiased, the whole batch on its device."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
+
+    def extra_repr(self) -> str:
+        """The options, as torch's own layers show theirs."""
+        return f"size={self.size}"
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, size, size)."""
@@ -60,9 +68,9 @@ class Resize(nn.Module):
 
 
 def dense_head(num_features: int, widths: Sequence[int], num_classes: int, dropout: float) -> nn.Module:
-    """Hidden layers of these widths with ReLUs, dropout, and the linear classifier.
+    """Hidden layers of these widths with ReLUs, then dropout and the linear classifier.
 
-    What would be the classifier alone is a bare `Linear`, so that its parameters have torchvision's names.
+    Without hidden layers and dropout it is a bare `Linear`, so that its parameters have torchvision's names.
     """
     layers: list[nn.Module] = []
     for width in widths:

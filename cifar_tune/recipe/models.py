@@ -1,9 +1,8 @@
-"""The architectures: one class each, with its own options and the network that they describe.
+"""The architectures: one class each, with its options, which builds the network that they describe.
 
-A new architecture is a class here and its name in `Model`; what it is built from lives in layers.py.
-Every `build` returns a network that takes float images (N, 3, H, W) and gives logits (N, num_classes). Its children
-are the rows that `describe` prints; the last one is the head, which takes what all before it, the backbone, gives.
-Trained weights are put in by weights.py.
+A new architecture is a class here and its name in `Model`; its blocks are in layers.py. Every `build` returns a network
+that takes float images (N, 3, H, W) and gives logits (N, num_classes). Its last child is the head, and all children
+before it are the backbone. `describe` prints a row for each child. training/weights.py loads trained weights.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def _as_widths(head: Any) -> Any:  # noqa: ANN401 - what a user wrote
-    """Text, because a searched choice has to be one; a list of widths is read too."""
+    """A list of widths as text, because a choice in a search has to be text."""
     return "-".join(map(str, head)) or "linear" if isinstance(head, list | tuple) else head
 
 
 def _as_number(size: Any) -> Any:  # noqa: ANN401 - what a user wrote
-    """Pydantic reads no text as a choice of numbers, and `--set` gives text."""
+    """Text as a number, because `--set` gives text, which pydantic does not accept for a choice of numbers."""
     return int(size) if isinstance(size, str) and size.isdecimal() else size
 
 
@@ -37,12 +36,12 @@ Head = Annotated[str, Field(pattern=r"^(linear|[1-9]\d*(-[1-9]\d*)*)$"), BeforeV
 
 
 class Architecture(Options):
-    """What the rest of the package asks of every architecture, besides `build`.
+    """What every architecture has besides `build`.
 
-    `weights` it starts from: `none`, or the path of a checkpoint.
+    `weights` are those that it starts from: `none`, or the path of a checkpoint.
     """
 
-    head_options: ClassVar[frozenset[str]] = frozenset()  # those that do not change the backbone
+    head_options: ClassVar[frozenset[str]] = frozenset()  # options that do not change the backbone
     has_imagenet: ClassVar[bool] = False
 
     name: str
@@ -57,23 +56,23 @@ class Architecture(Options):
 
     @property
     def evaluation_batch(self) -> int:
-        """Images at a time where no gradient is needed; more would fill a small machine's memory."""
+        """The size of a batch where no gradient is needed; a larger one would fill a small machine's memory."""
         return 500
 
     def backbone_options(self) -> dict[str, Any]:
-        """The options that decide the backbone; `weights` decides its values and is not among them."""
+        """The options that decide the backbone's layers, without `weights`, which decide only their values."""
         return self.model_dump(exclude={*self.head_options, "weights"})
 
 
 def scaled(channels: int, width: float) -> int:
-    """A whole number of channels, one at least."""
+    """The channels times the width, as a whole number, at least one."""
     return max(1, round(channels * width))
 
 
 class ResNet9(Architecture):
-    """The nine-layer network of document 3; 6.57 M parameters. Source: David Page's DAWNBench entry.
+    """The nine-layer network of the ResNet9 one-cycle project, with 6.57 M parameters.
 
-    `width` multiplies the channels of every convolution.
+    It comes from David Page's DAWNBench entry. `width` multiplies the channels of every convolution.
     """
 
     head_options = frozenset({"dropout"})
@@ -83,7 +82,7 @@ class ResNet9(Architecture):
     dropout: Share = 0.2
 
     def build(self, num_classes: int) -> nn.Sequential:
-        """The layers of the document's table, by the document's names."""
+        """The layers of the project's table, with its names."""
         from torch import nn
 
         from cifar_tune.recipe.layers import conv_block, double_conv
@@ -104,7 +103,7 @@ class ResNet9(Architecture):
 
 
 class MiniResNet(Architecture):
-    """The scaled-down residual network of document 5: three stages of two basic blocks.
+    """The small residual network of the Mini-ResNet step-decay project: three stages of two basic blocks.
 
     `width` multiplies the channels of every convolution.
     """
@@ -113,7 +112,7 @@ class MiniResNet(Architecture):
     width: Positive = 1.0
 
     def build(self, num_classes: int) -> nn.Sequential:
-        """The layers of the document's list, in its order."""
+        """The layers of the project's list, in its order."""
         from torch import nn
 
         from cifar_tune.recipe.layers import basic_block, conv_block
@@ -137,11 +136,11 @@ class MiniResNet(Architecture):
 
 
 class ResNet50(Architecture):
-    """torchvision's ResNet-50, whose children keep its names and with them its published weights.
+    """The ResNet-50 of torchvision, whose children keep its names, so that its published weights fit.
 
-    `weights`: `imagenet` (weights.py says which), `none`, or the path of a checkpoint. `head`: `linear`, or the widths
-    of hidden layers (`128-64`); `dropout` comes before the last layer. At an `image_size` of 224 the network begins
-    with a bilinear resize of its images.
+    `weights`: `imagenet` (training/weights.py says which), `none`, or the path of a checkpoint. `head`: `linear`, or
+    the widths of hidden layers (`128-64`); `dropout` comes before the last layer. With an `image_size` of 224 the
+    network begins with a bilinear resize of its images.
     """
 
     head_options = frozenset({"head", "dropout"})
@@ -155,11 +154,11 @@ class ResNet50(Architecture):
 
     @property
     def evaluation_batch(self) -> int:
-        """Fewer of the large ones, whose first activations take 3 MB an image."""
+        """The size of a batch where no gradient is needed; at 224 px the first activations take 3 MB an image."""
         return 500 if self.image_size == IMAGE_SIZE else 100
 
     def build(self, num_classes: int) -> nn.Sequential:
-        """The resize where there is one, torchvision's layers, the head as `fc`."""
+        """The resize where there is one, torchvision's layers, and the head as `fc`."""
         from torch import nn
         from torchvision.models import resnet50
 

@@ -1,7 +1,7 @@
-"""A Recipe: everything that decides what a training run gives, and nothing else. Importing this loads no torch.
+"""A Recipe: everything that decides the result of a training run, and nothing else. Importing this loads no torch.
 
-Names flatten with `/` and are the same in Optuna, MLflow, the report and `--set`: `optimizer/lr`. Where a space
-samples a range that depends on the variant, the sampled name carries it: `optimizer/sgd/lr`.
+A field's full name is the same in Optuna, MLflow, the report and `--set`: `optimizer/lr`. Where a space samples a range
+that depends on the variant, the sampled name contains the variant: `optimizer/sgd/lr`.
 """
 
 import difflib
@@ -23,15 +23,15 @@ from cifar_tune.recipe.schedules import Schedule
 
 Value = str | int | float | bool | None
 
-NUM_UNJUDGED_EPOCHS = 2  # after the head's phase: the first epochs of the whole network say little of the last
+NUM_UNJUDGED_EPOCHS = 2  # after the head's phase, because the whole network's first epochs say little about its last
 
 
 class Recipe(Options):
-    """One training run. The same Recipe on the same CPU with the same thread count gives the same metrics.
+    """One training run. The same Recipe with the same number of threads on the same CPU gives the same metrics.
 
-    `epochs` is the total. `train_images` takes a stratified part of the training split (None: all of it).
-    `precision` "mixed" is bfloat16 autocast on a GPU and float32 on a CPU. Options that make no sense together are
-    refused with the reason.
+    `epochs` are those of all phases together. `train_images` takes a stratified part of the training split; None takes
+    all of it. `precision` "mixed" is bfloat16 autocast on a GPU and float32 on a CPU. Options that make no sense
+    together are refused with the reason.
     """
 
     dataset: DatasetName
@@ -70,50 +70,53 @@ class Recipe(Options):
         yield self.num_views is not None and self.augment.changes_nothing, f"finetune/views: {reason}"
 
     def phases(self) -> tuple[Phase, ...]:
-        """What is trained when, and at which highest rate."""
+        """The phases of the run: what is trained when, and with which highest learning rate."""
         return self.finetune.phases(self.epochs, self.optimizer.lr)
 
     def steps_per_epoch(self, num_images: int) -> int:
-        """Optimizer steps of an epoch: a batch of one image, which has no statistics for a batch norm, is none."""
+        """The number of optimizer steps in an epoch of `num_images`.
+
+        One image that is left over joins the last batch, because a batch norm has no statistics of a single image.
+        """
         full, rest = divmod(num_images, self.batch_size)
         return full + (rest > 1 or full == 0)
 
     @property
     def num_train_images(self) -> int:
-        """How many the published data set has for it."""
+        """How many images of the published data set it trains on."""
         return self.train_images or num_training_images(self.dataset)
 
     @property
     def num_val_images(self) -> int:
-        """How many it is validated on."""
+        """How many images it is validated on."""
         return num_val_images(self.num_train_images)
 
     @property
     def num_views(self) -> int | None:
-        """How many fixed views of each training image a frozen backbone sees; None where none are declared."""
+        """The number of fixed views of each training image in the frozen epochs; None where views are not fixed."""
         return self.finetune.num_views(self.epochs)
 
     @property
     def has_fixed_features(self) -> bool:
-        """Whether a frozen backbone sees the same training images again and again: its features can be kept."""
+        """Whether a frozen backbone sees the same training images in every epoch, so that its features can be kept."""
         is_frozen = any(phase.frozen for phase in self.phases())
         return is_frozen and (self.num_views is not None or self.augment.changes_nothing)
 
     @property
     def first_rung(self) -> int:
-        """The earliest epoch after which a trial may be compared with others and stopped."""
+        """The earliest epoch after which a trial can be compared with others and stopped."""
         last = self.phases()[-1]
         return last.first_epoch + NUM_UNJUDGED_EPOCHS if last.first_epoch else 1
 
     def epoch_at(self, fraction: float) -> int:
-        """The first epoch after which this fraction of the last phase, which has a schedule of its own, is over."""
+        """The first epoch after which this fraction of the last phase is over; each phase has a schedule of its own."""
         last = self.phases()[-1]
         return last.first_epoch + max(1, part_of(fraction, last.epochs))
 
     def stops(self, accuracies: Sequence[float]) -> bool:
         """Whether early stopping ends the run after the epochs with these validation accuracies.
 
-        Patience is for the last phase: the head's alone cannot end a run that has not yet trained the whole network.
+        It counts the last phase only, so that no run ends before the whole network was trained.
         """
         in_last_phase = accuracies[self.phases()[-1].first_epoch :]
         return bool(in_last_phase) and self.early_stopping.stops(in_last_phase)
@@ -123,7 +126,7 @@ class Recipe(Options):
         return dict(_flatten(self.model_dump()))
 
     def sampled_names(self) -> dict[str, Value]:
-        """The value of every name a space may sample it under: `optimizer/lr` and `optimizer/adam/lr`."""
+        """Every field's value by all names that a space can sample it under: `optimizer/lr` and `optimizer/adam/lr`."""
         flat = self.flatten()
         carried = {
             f"{group}/{flat[f'{group}/name']}/{option}": value
@@ -135,9 +138,9 @@ class Recipe(Options):
     def replace(self, settings: Mapping[str, Value], *, skip_unknown: bool = False) -> Self:
         """A copy with fields set by their full names; text is read as the field's type.
 
-        A changed variant (`optimizer/name`) keeps the options that the new variant has too, and changed `epochs` keep
-        the share of them that the head's phase has. An unknown name or value raises a UserError with the nearest valid
-        ones; `skip_unknown` passes by what this recipe does not have, because it is another variant's.
+        A changed variant (`optimizer/name`) keeps the options that the new variant also has. Changed `epochs` keep the
+        head's share of them. An unknown name or value raises a UserError with the nearest valid ones; `skip_unknown`
+        ignores names that this recipe does not have, because they belong to other variants.
         """
         recipe = self
         for name, value in sorted(settings.items(), key=_place_in_order):
@@ -168,7 +171,7 @@ class Recipe(Options):
         raise UserError(f"{name}={value} is not valid: {explain(errors[0])}.") from None
 
     def _rescaled(self, epochs_before: int) -> Self:
-        """With the phases' shares of the epochs as they were before these changed."""
+        """A copy in which the phases have the same shares of the epochs as before these changed."""
         if self.epochs == epochs_before:
             return self
         finetune = self.finetune.rescaled(self.epochs / epochs_before, self.epochs)
@@ -176,31 +179,31 @@ class Recipe(Options):
 
 
 def _place_in_order(setting: tuple[str, Value]) -> tuple[bool, bool]:
-    """Variants first, because they decide which fields there are, and `epochs` before what is a part of them."""
+    """A key to sort by: variants first, because they decide which fields there are, then `epochs`, then the rest."""
     name, _ = setting
     return not name.endswith("/name"), name != "epochs"
 
 
 def field_of(sampled_name: str) -> str:
-    """The Recipe's field that a sampled name is about: `optimizer/lr` for `optimizer/sgd/lr`."""
+    """The full name of the field that a sampled name sets: `optimizer/lr` for `optimizer/sgd/lr`."""
     parts = sampled_name.split("/")
     return f"{parts[0]}/{parts[-1]}" if len(parts) == 3 else sampled_name
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Half a sentence: the valid names most like a wrong one, or all of them where none is like it."""
+    """Half a sentence: the valid names that are most similar to a wrong one, or all of them where none is similar."""
     choices = list(choices)
     close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     return f"the nearest is {' or '.join(close)}" if close else f"choose one of {', '.join(choices)}"
 
 
 def explain(error: ValidationError, model: type[Options] = Recipe) -> str:
-    """What pydantic refused in a `model`, in one clause: `optimizer/lr: input should be greater than 0`.
+    """Half a sentence on what pydantic refused in a `model`: `optimizer/lr: input should be greater than 0`.
 
-    Of several things an unknown field comes first, because a misspelt name also makes the right one seem missing.
+    An unknown field comes before other errors, because a misspelt name also makes the right one seem missing.
     """
-    found = error.errors()
-    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
+    errors = error.errors()
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     place = "/".join(_without_variant([str(part) for part in first["loc"]], model))
     if first["type"] == "extra_forbidden":
         return f"{place} is no field; {nearest(place, _field_names(model))}"
@@ -209,13 +212,13 @@ def explain(error: ValidationError, model: type[Options] = Recipe) -> str:
 
 
 def _without_variant(place: list[str], model: type[Options]) -> list[str]:
-    """Pydantic names the variant too: `optimizer/adam/lr`."""
+    """A field's place without the variant, which pydantic names: `optimizer/lr` for `optimizer/adam/lr`."""
     has_variant = len(place) > 1 and place[0] in model.model_fields and place[1] in _variants(place[0], model)
     return [place[0], *place[2:]] if has_variant else place
 
 
 def _field_names(model: type[Options]) -> list[str]:
-    """Of all variants together."""
+    """The full names of all fields of all variants."""
     names: list[str] = []
     for group, field in model.model_fields.items():
         classes: list[Any] = list(_variants(group, model).values()) or [field.annotation]
@@ -233,12 +236,12 @@ def _flatten(document: Mapping[str, Any]) -> Iterable[tuple[str, Value]]:
 
 
 def _readings(value: Value) -> list[Value]:
-    """What text from the command line may mean, the likeliest first; pydantic reads numbers and booleans itself."""
+    """What a value from the command line can mean, the likeliest first; pydantic reads numbers and booleans itself."""
     return [value, None] if isinstance(value, str) and value.lower() in {"none", "null"} else [value]
 
 
 def _variants(group: str, model: type[Options] = Recipe) -> dict[str, type[Options]]:
-    """The classes of a union field by their `name`; none for a plain field."""
+    """The classes of a union field by their `name`; empty for a plain field."""
     field = model.model_fields[group]
     members = get_args(field.annotation) if field.discriminator else ()
     return {member.model_fields["name"].default: member for member in members}

@@ -1,7 +1,7 @@
-"""The learning-rate schedules: pure functions of the position in a phase, so that they plot and test without training.
+"""The learning-rate schedules: pure functions of the position in a phase, which can be plotted without training.
 
-A new schedule is a class here and its name in `Schedule`. `factor` is what the optimizer's `lr` is multiplied with
-at a position; a schedule that also moves the momentum (SGD) or beta1 (Adam, AdamW) overrides `momentum`.
+A new schedule is a class here and its name in `Schedule`. `factor` multiplies the optimizer's `lr` at a position. A
+schedule that also changes the momentum (beta1 of Adam and AdamW) overrides `momentum`.
 """
 
 import math
@@ -13,15 +13,15 @@ from pydantic import Field
 
 from cifar_tune.recipe.options import Count, Options, Positive, Share
 
-PLATEAU_THRESHOLD = 1e-4  # relative; a loss that falls by less has not fallen. Torch's default
+PLATEAU_THRESHOLD = 1e-4  # a loss that falls by less, relatively, has not fallen; torch's default
 
 
 @dataclass(frozen=True)
 class Position:
-    """Optimizer step `step` (from 0) of a phase of `num_steps`, of which each epoch has `steps_per_epoch`.
+    """Optimizer step `step` (from 0) of a phase with `num_steps` steps, `steps_per_epoch` in each epoch.
 
-    A run from scratch is one phase; `first_epoch` epochs of the run came before it. `val_losses` are those of the
-    phase's epochs so far.
+    `first_epoch` is the number of the run's epochs before the phase; a run from scratch has one phase. `val_losses` are
+    the validation losses of the phase's epochs so far.
     """
 
     step: int
@@ -32,13 +32,13 @@ class Position:
 
 
 class BaseSchedule(Options):
-    """What the training loop asks of every schedule, and a search's scheduler.
+    """What every schedule has for the training loop, and for the scheduler of a search.
 
-    `rungs` are the fractions of a schedule after which its runs may be judged; only runs of schedules with the same
-    rungs are compared.
+    `rungs` are the fractions of a run after which the scheduler can stop it. It compares only runs whose schedules have
+    the same rungs.
     """
 
-    # The rate is still, or again and again, what it is at the end: early scores are of the kind that the last one is.
+    # Early in the run the learning rate is already what it is at the end, so early scores predict the last one.
     rungs: ClassVar[tuple[float, ...]] = (0.25, 0.5)
 
     def factor(self, at: Position) -> float:
@@ -46,12 +46,12 @@ class BaseSchedule(Options):
         raise NotImplementedError
 
     def momentum(self, at: Position) -> float | None:
-        """The momentum (or beta1) of that step; None leaves the optimizer's own."""
+        """The momentum (or beta1) of that step; None for the optimizer's own."""
         return None
 
 
 class Constant(BaseSchedule):
-    """The same rate throughout."""
+    """The same learning rate throughout."""
 
     name: Literal["constant"] = "constant"
 
@@ -61,27 +61,31 @@ class Constant(BaseSchedule):
 
 
 class Step(BaseSchedule):
-    """Times `gamma` after every `every` epochs, counted from the start of the run (document 5: 0.5 and 20)."""
+    """The learning rate times `gamma` after every `every` epochs, counted from the start of the run.
+
+    The defaults are those of the Mini-ResNet step-decay project.
+    """
 
     name: Literal["step"] = "step"
     every: Count = 20
     gamma: Share = 0.5
 
     def factor(self, at: Position) -> float:
-        """`gamma` to the power of the periods that are over."""
+        """`gamma` to the power of the number of periods that are over."""
         return self.gamma ** ((at.first_epoch + at.step // at.steps_per_epoch) // self.every)
 
 
 class Cosine(BaseSchedule):
-    """Half a cosine from the full rate towards 0, after a linear rise over the first `warmup` of the run."""
+    """Half a cosine from the full learning rate towards 0, after a linear rise over the share `warmup` of the phase."""
 
     name: Literal["cosine"] = "cosine"
-    # The rate is still two thirds of the full one at the first, so scores there say less, and a fifth at the second.
+    # The learning rate is two thirds of the full one at the first rung and a fifth at the second. Scores at a higher
+    # rate predict less.
     rungs: ClassVar[tuple[float, ...]] = (0.4, 0.7)
     warmup: Share = 0.0
 
     def factor(self, at: Position) -> float:
-        """Full where the rise ends; the step after the last one would have 0."""
+        """1 where the rise ends; 0 at the step after the last one."""
         rise = self.warmup * at.num_steps
         if at.step < rise:
             return (at.step + 1) / (rise + 1)
@@ -89,22 +93,22 @@ class Cosine(BaseSchedule):
 
 
 class OneCycle(BaseSchedule):
-    """One rise to the full rate and one fall (Smith, arXiv:1708.07120), from 1/25 and to 1/250,000 of it.
+    """One rise to the full learning rate and one fall (Smith, arXiv:1708.07120), from 1/25 and to 1/250,000 of it.
 
-    `linear-exponential` is document 3's shape: up in a line over the first half, down exponentially over the second.
-    `torch` is `torch.optim.lr_scheduler.OneCycleLR` with its defaults: cosines, the peak at 30 % of the run, and
-    momentum moving against the rate.
+    `linear-exponential` is the shape of the ResNet9 one-cycle project: a linear rise over the first half, an
+    exponential fall over the second. `torch` is `torch.optim.lr_scheduler.OneCycleLR` with its defaults: cosines, the
+    peak at 30 % of the phase, and a momentum that falls while the learning rate rises.
     """
 
     name: Literal["one-cycle"] = "one-cycle"
-    # Not before the rate has risen, which takes up to half of the run and hides what a run will come to.
+    # Not before the learning rate has risen, which takes up to half of the run: until then scores predict little.
     rungs: ClassVar[tuple[float, ...]] = (0.5, 0.75)
     shape: Literal["linear-exponential", "torch"] = "linear-exponential"
     initial_div: Positive = 25.0
     final_div: Positive = 1e4
 
     def factor(self, at: Position) -> float:
-        """Full where the rise ends, which may lie between two steps; lowest at the last step."""
+        """1 where the rise ends, which can be between two steps; lowest at the last step."""
         first, last = 1 / self.initial_div, 1 / self.initial_div / self.final_div
         rising, share = self._phase(at)
         if self.shape == "torch":
@@ -112,14 +116,14 @@ class OneCycle(BaseSchedule):
         return first + (1.0 - first) * share if rising else last**share
 
     def momentum(self, at: Position) -> float | None:
-        """Torch's shape goes from 0.95 to 0.85 and back; the document's leaves it alone."""
+        """From 0.95 to 0.85 and back in torch's shape; the optimizer's own in the other."""
         if self.shape != "torch":
             return None
         rising, share = self._phase(at)
         return _cosine(0.95, 0.85, share) if rising else _cosine(0.85, 0.95, share)
 
     def _phase(self, at: Position) -> tuple[bool, float]:
-        """Whether the rate rises, and the share of that phase that is over; torch's count of steps for both shapes."""
+        """Whether the rate rises, and how much of the rise or the fall is over. Steps are counted as torch does."""
         peak = (0.3 if self.shape == "torch" else 0.5) * at.num_steps - 1
         if at.step <= peak:
             return True, at.step / peak if peak > 0 else 1.0
@@ -127,10 +131,10 @@ class OneCycle(BaseSchedule):
 
 
 class Plateau(BaseSchedule):
-    """Times `reduction` whenever the validation loss has not fallen for more than `patience` epochs (document 4).
+    """The learning rate times `reduction` whenever the validation loss has not fallen for more than `patience` epochs.
 
-    The state machine of torch's ReduceLROnPlateau with its defaults, without its smallest step (1e-8), replayed from
-    the losses so far: a plan of it knows only the first rate.
+    It is torch's ReduceLROnPlateau with its defaults, but without its smallest step (1e-8), replayed from the losses so
+    far. Before training only the first rate is certain. The ResNet50 CIFAR-100 project uses it.
     """
 
     name: Literal["plateau"] = "plateau"
@@ -138,7 +142,7 @@ class Plateau(BaseSchedule):
     patience: int = Field(3, ge=0)
 
     def factor(self, at: Position) -> float:
-        """What the losses so far have made of the rate."""
+        """The reductions that the losses so far have caused, multiplied."""
         factor, lowest, num_bad = 1.0, math.inf, 0
         for loss in at.val_losses:
             falls = loss < lowest * (1 - PLATEAU_THRESHOLD)
@@ -158,7 +162,7 @@ Schedule = Annotated[OneCycle | Step | Cosine | Constant | Plateau, Field(discri
 def learning_rates(
     schedule: BaseSchedule, lr: float, *, epochs: int, steps_per_epoch: int, first_epoch: int = 0
 ) -> list[float]:
-    """The rate of every optimizer step of a phase, in order; Plateau's as if the loss fell in every epoch."""
+    """The learning rate of every optimizer step of a phase; for Plateau as if the loss fell in every epoch."""
     num_steps = epochs * steps_per_epoch
     positions = (Position(step, num_steps, steps_per_epoch, first_epoch) for step in range(num_steps))
     return [lr * schedule.factor(at) for at in positions]

@@ -11,8 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from sklearn.metrics import classification_report
 
-from cifar_tune.data.datasets import CLASS_NAMES
-from cifar_tune.data.images import Images
+from cifar_tune.data.images import CLASS_NAMES, Images
 from cifar_tune.evaluation.significance import estimate_accuracy
 from cifar_tune.evaluation.test_set import Evaluation, Outcome, confusion, hardest_pairs
 

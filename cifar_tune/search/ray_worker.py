@@ -23,7 +23,8 @@ from cifar_tune.store import HITS, Keepsake
 from cifar_tune.training.checkpoint import load_state, save_array, save_state, save_weights
 from cifar_tune.training.features import FeatureCache
 from cifar_tune.training.inputs import DeviceData
-from cifar_tune.training.loop import DivergenceError, EpochMetrics, Training, is_out_of_memory, peak_memory
+from cifar_tune.training.loop import DivergenceError, EpochMetrics, Training
+from cifar_tune.training.memory import is_out_of_memory, peak_memory
 from cifar_tune.training.network_size import count_macs
 from cifar_tune.training.weights import Weights, open_weights
 from cifar_tune.trials.facts import CHECKPOINT, DATA, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER, timed
@@ -98,7 +99,7 @@ def _epochs(training: Training, config: Assignment, facts: dict[str, Any]) -> It
     folder = Path(config["folder"])
     with timed(facts, CHECKPOINT):
         state = load_state(folder)
-        if state is not None and state["recipe"] == training.recipe.model_dump(mode="json"):
+        if state is not None and training.can_resume(state):
             training.load_state_dict(state)
     facts[FIRST_EPOCH] = training.epoch
     # Saved, and perhaps cut off before the driver had written them down, or had judged the last that it wrote.

@@ -1,1 +1,1 @@
-"""One training run; no Ray, no Optuna, no MLflow."""
+"""One training run. It knows neither Ray nor Optuna nor MLflow."""

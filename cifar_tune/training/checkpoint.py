@@ -1,6 +1,6 @@
-"""The files of a trial: `state.pt`, from which an interrupted run goes on, `weights.safetensors`, and arrays.
+"""The files of a trial: `state.pt`, from which an interrupted run resumes, `weights.safetensors`, and arrays.
 
-Each appears whole or not at all, and none is ever unpickled: `torch.load` with `weights_only`, safetensors, numpy.
+A file is either complete or not there. None is ever unpickled: `torch.load` with `weights_only`, safetensors, numpy.
 """
 
 import json
@@ -23,7 +23,7 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The folder's state, or None where no epoch was ever saved."""
+    """The folder's state, with its tensors on the CPU; None where none was saved."""
     path = folder / STATE
     if not path.exists():
         return None
@@ -32,14 +32,14 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 
 def save_weights(folder: Path, model: torch.nn.Module, metadata: Mapping[str, Any]) -> None:
-    """The network's tensors with `metadata` (anything JSON holds: the recipe, the preprocessing, the scores)."""
+    """Write the network's tensors, with `metadata` that JSON can hold: the recipe, the preprocessing, the scores."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     texts = {key: json.dumps(value) for key, value in metadata.items()}
     _write(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata=texts))
 
 
 def save_array(path: Path, array: npt.NDArray[np.generic]) -> None:
-    """An array as a file of numpy's own."""
+    """Write an array as a `.npy` file."""
 
     def save(partial: Path) -> None:
         with partial.open("wb") as file:  # numpy would add a suffix to a path

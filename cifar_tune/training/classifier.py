@@ -1,6 +1,7 @@
-"""A trained network as its users have it: raw pixels in, logits out, read from the weights file alone."""
+"""A trained network for its users: raw pixels in, logits out. The weights file is all that it is read from."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +12,25 @@ from torch import Tensor, nn
 from cifar_tune.data.images import NUM_CLASSES
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.training.inputs import Normalization
 
 
 class Classifier(nn.Module):
-    """uint8 RGB images (n, 3, 32, 32) to logits (n, num_classes); `mean` and `std` are of pixels in [0, 1]."""
+    """A network and its normalization: uint8 RGB images (n, 3, 32, 32) to logits (n, num_classes)."""
 
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, network: nn.Module, mean: list[float], std: list[float]) -> None:
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        self.normalization = Normalization(mean, std)
         self.network = network
-        scale = torch.tensor([1 / (255 * s) for s in std])
-        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
-        self.register_buffer("scale", scale.view(3, 1, 1))
-        self.register_buffer("shift", shift.view(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """As the network was given its training images, but not augmented."""
-        logits: Tensor = self.network(images.float() * self.scale + self.shift)
+        """Logits (n, num_classes), bit for bit those of `Training.predict` for the same batch on the same machine."""
+        logits: Tensor = self.network(self.normalization(images))
         return logits
 
 
 def load_classifier(path: Path) -> tuple[Classifier, Recipe]:
-    """The network of a `weights.safetensors` that this program kept, for evaluation, and its recipe."""
+    """The network of a `weights.safetensors` that this program kept, in evaluation mode, and its recipe."""
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
@@ -45,4 +41,6 @@ def load_classifier(path: Path) -> tuple[Classifier, Recipe]:
         raise UserError(f"{path} holds no network of this program; give a weights.safetensors that it kept.") from None
     network = recipe.model.build(NUM_CLASSES[recipe.dataset])
     network.load_state_dict(tensors)
+    # The memory format of training, because another one sums in another order.
+    network = network.to(memory_format=torch.channels_last)
     return Classifier(network, preprocessing["mean"], preprocessing["std"]).eval(), recipe

@@ -1,7 +1,7 @@
-"""The features of a frozen backbone: computed once, kept in the store for every trial of every search, bounded in size.
+"""A cache of a frozen backbone's features: computed once, then kept in the store for all trials of all searches.
 
-A file's name is the digest of all that decides its content. It appears whole or not at all, is checked when it is
-read, and is written by one process while the others wait for it. No network is known here.
+A file's name is the digest of everything that decides its content. A file is either complete or not there, and is
+checked when it is read. One process computes it while the others wait. inputs.py decides what is cached.
 """
 
 import hashlib
@@ -17,15 +17,24 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-VERSION = 1  # part of every key: raise it when the computation changes
-MAX_BYTES = 8 * 2**30  # of all files together; the least recently used go first
-NUM_IN_MEMORY = 2  # training and validation of the run at hand; trials that follow mostly share them
+VERSION = 2  # part of every key: raise it when features change and no network's structure does
+MAX_BYTES = 8 * 2**30  # of all files together; the least recently used are deleted first
+NUM_IN_MEMORY = 2  # the training and the validation features of one run, which the next trials mostly use again
+
+
+def describe_structure(network: nn.Module) -> list[str]:
+    """The layers of a network with their options, in their order, and the name, shape and type of every tensor.
+
+    It changes with the network and with nothing else in the code. What a layer's `forward` computes is not part of it.
+    """
+    tensors = network.state_dict().items()
+    return [repr(network), *(f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors)]
 
 
 class FeatureCache:
-    """Features (views, N, F) by their key, in memory, in the folder, or computed now."""
+    """Features (views, N, F) by their key: from memory, from the folder, or computed now."""
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
         self._folder = folder
@@ -33,22 +42,25 @@ class FeatureCache:
         self._in_memory: OrderedDict[tuple[str, torch.device], Tensor] = OrderedDict()
 
     def get(self, key: Mapping[str, Any], device: torch.device, compute: Callable[[], Tensor]) -> Tensor:
-        """The features for `key` (anything JSON holds), on the device; `compute` is asked where no file has them."""
+        """The features for `key`, which holds anything that JSON does, on the device; `compute` makes missing ones."""
         name = hashlib.sha256(json.dumps([VERSION, key], sort_keys=True).encode()).hexdigest()
-        known = self._in_memory.pop((name, device), None)
-        if known is None:
-            while len(self._in_memory) >= NUM_IN_MEMORY:  # before the new ones need the memory
+        features = self._in_memory.pop((name, device), None)
+        if features is None:
+            while len(self._in_memory) >= NUM_IN_MEMORY:  # first, because the new ones need the memory
                 self._in_memory.popitem(last=False)
-            known = self._load_or_compute(self._folder / f"{name}.safetensors", compute).to(device)
-        self._in_memory[name, device] = known
-        return known
+            features = self._load_or_compute(self._folder / f"{name}.safetensors", compute).to(device)
+        self._in_memory[name, device] = features
+        return features
 
     def _load_or_compute(self, path: Path, compute: Callable[[], Tensor]) -> Tensor:
-        """A folder that cannot be used, or a full disk, costs the next worker time and no trial."""
-        with ExitStack() as held:
+        """The file's features, or computed ones, which are then written.
+
+        Where the folder cannot be used or the disk is full, nothing is kept and no trial fails.
+        """
+        with ExitStack() as locks:
             with suppress(OSError):
                 self._folder.mkdir(parents=True, exist_ok=True)
-                held.enter_context(FileLock(path.with_suffix(".lock")))
+                locks.enter_context(FileLock(path.with_suffix(".lock")))
             features = _read(path)
             if features is None:
                 features = compute()
@@ -57,7 +69,7 @@ class FeatureCache:
         return features
 
     def _write(self, path: Path, features: Tensor) -> None:
-        """Keep the file, and make room for it; features larger than all the room are computed anew by every worker."""
+        """Write the file and make room for it; features that are larger than `max_bytes` are not kept."""
         if features.nbytes > self._max_bytes:
             return
         with FileLock(self._folder / "room.lock"):
@@ -68,8 +80,8 @@ class FeatureCache:
             unfinished.replace(path)
 
     def _make_room(self, num_bytes: int) -> None:
-        for left in self._folder.glob("*.unfinished"):  # by a process that was killed: only one writes at a time
-            left.unlink()
+        for unfinished in self._folder.glob("*.unfinished"):  # left by killed processes: only one writes at a time
+            unfinished.unlink()
         files = sorted(self._folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
         excess = num_bytes + sum(file.stat().st_size for file in files) - self._max_bytes
         for file in files:
@@ -80,7 +92,7 @@ class FeatureCache:
 
 
 def _read(path: Path) -> Tensor | None:
-    """The file's features, which then count as just used; None where there is no file, or a damaged one."""
+    """The file's features, which then count as used last; None where the file is missing or damaged."""
     try:
         with safe_open(path, "pt") as file:
             features: Tensor = file.get_tensor("features")
@@ -88,7 +100,7 @@ def _read(path: Path) -> Tensor | None:
                 return None
     except (OSError, SafetensorError, KeyError, TypeError):
         return None
-    with suppress(OSError):  # another user's file
+    with suppress(OSError):  # the file can be another user's
         os.utime(path)
     return features
 

@@ -1,10 +1,10 @@
-"""What a network, or its head, is given: images that lie on the training device, augmented and scaled, or features.
+"""The inputs of a network, or of its head: images on the training device, augmented and normalized, or features.
 
-`Pixels` and `Features` answer the same two questions, so that the training loop need not know which it trains on.
+`Pixels` and `Features` have the same two methods, so the training loop does not need to know which it trains on.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -19,25 +19,25 @@ from cifar_tune.recipe.augment import Draws, apply, draw, mean_and_std, sample
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.training.features import FeatureCache
 
-VIEWS_SEED = 9_000  # the views of an image are the same in every trial, whatever its seed
+VIEWS_SEED = 9_000  # so that an image's views are the same in every trial, whatever the recipe's seed
 
 
 @dataclass(frozen=True)
 class DeviceImages:
-    """Images as they lie on the training device: uint8 (N, 32, 32, 3), labels int64 (N,)."""
+    """Images on the training device: uint8 (N, 32, 32, 3), and their labels, int64 (N,)."""
 
     images: Tensor
     labels: Tensor
 
     @classmethod
     def place(cls, images: Images, device: torch.device) -> "DeviceImages":
-        """Channels last, so that one pixel is three neighbouring bytes and a crop is a gather."""
+        """Copy images to the device, channels last, so that a pixel is three neighbouring bytes and a crop a gather."""
         pixels = np.ascontiguousarray(images.images.transpose(0, 2, 3, 1))
         return cls(torch.from_numpy(pixels).to(device), torch.from_numpy(np.array(images.labels)).to(device))
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of the pixels, computed when features are first kept under it."""
+        """Hex SHA-256 of the pixels, computed when it is first needed."""
         return hashlib.sha256(self.images.cpu().numpy().data).hexdigest()
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class DeviceImages:
 
 @dataclass(frozen=True)
 class DeviceData:
-    """TrainingData on the training device; every run on it shares the same memory."""
+    """TrainingData on the training device; all runs on it share its memory."""
 
     dataset: str
     train: DeviceImages
@@ -56,23 +56,44 @@ class DeviceData:
 
     @classmethod
     def place(cls, data: TrainingData, device: torch.device) -> "DeviceData":
-        """One copy to the device."""
+        """Copy the data to the device."""
         train, val = (DeviceImages.place(images, device) for images in (data.train, data.val))
         return cls(data.dataset, train, val, data.num_classes, device)
 
 
+class Normalization(nn.Module):
+    """Pixels (n, 3, H, W) of 0 to 255 as a network's input: float32, minus the channel's mean, over its deviation.
+
+    `mean` and `std` are those of pixels in [0, 1].
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        scale = torch.tensor([1 / (255 * s) for s in std])
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+        self.register_buffer("scale", scale.view(3, 1, 1))
+        self.register_buffer("shift", shift.view(3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """A new tensor; the pixels are overwritten if they are float32 already."""
+        return pixels.float().mul_(self.scale).add_(self.shift)
+
+
 class Inputs(Protocol):
-    """The batches of a run."""
+    """Where the batches of a run come from."""
 
     def train(self, indices: Tensor, epoch: int) -> Tensor:
-        """The training images at `indices` (n,) as epoch `epoch` (from 0) of the run sees them."""
+        """The inputs for the training images at `indices` (n,) in epoch `epoch` (from 0) of the run."""
 
     def plain(self, images: DeviceImages, indices: Tensor) -> Tensor:
-        """Images as they are evaluated."""
+        """The inputs for the images at `indices` (n,) in an evaluation, without augmentation."""
 
 
 class Pixels:
-    """Scaled float images (n, 3, H, W), augmented for training with draws of the run's generator."""
+    """Normalized images, float32 (n, 3, H, W), augmented for training with draws of the run's generator."""
 
     def __init__(self, recipe: Recipe, data: DeviceData, generator: torch.Generator) -> None:
         self._augment = recipe.augment
@@ -80,35 +101,35 @@ class Pixels:
         self._generator = generator
         mean, std = mean_and_std(recipe.scaling, data.train.images)
         self.mean, self.std = tuple(mean), tuple(std)
-        scale = torch.tensor([1 / (255 * s) for s in std])
-        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
-        self._scale, self._shift = (t.view(3, 1, 1).to(data.device) for t in (scale, shift))
+        self._normalize = Normalization(mean, std).to(data.device)
         self._views: dict[int, Draws] = {}
 
     def train(self, indices: Tensor, epoch: int) -> Tensor:
-        """With new draws."""
-        return self._scaled(sample(self._train.images, indices, self._augment, self._generator))
+        """The training images, augmented with new draws."""
+        return self._normalized(sample(self._train.images, indices, self._augment, self._generator))
 
     def view(self, number: int, indices: Tensor) -> Tensor:
-        """Training images in one of their fixed views."""
+        """The training images at `indices` (n,), in the fixed view of this number."""
         if number not in self._views:
             generator = torch.Generator(indices.device).manual_seed(VIEWS_SEED + number)
             self._views[number] = draw(self._augment, len(self._train), generator, indices.device)
         draws = self._views[number].take(indices)
-        return self._scaled(apply(self._train.images, indices, self._augment, draws))
+        return self._normalized(apply(self._train.images, indices, self._augment, draws))
 
     def plain(self, images: DeviceImages, indices: Tensor) -> Tensor:
-        """Not augmented."""
-        return self._scaled(sample(images.images, indices, None))
+        """The images without augmentation."""
+        return self._normalized(sample(images.images, indices, None))
 
-    def _scaled(self, pixels: Tensor) -> Tensor:
-        return pixels.float().mul_(self._scale).add_(self._shift)
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        normalized: Tensor = self._normalize(pixels)
+        return normalized
 
 
 class Features:
-    """What a frozen backbone makes of Pixels: (n, F), without gradients.
+    """A frozen backbone's features of Pixels: (n, F), without gradients.
 
-    With a cache they are computed once and kept: of plain images always, of training images where they are fixed.
+    With a cache, features of plain images are computed once and kept, and so are those of training images whose views
+    are fixed.
     """
 
     def __init__(
@@ -126,7 +147,7 @@ class Features:
         self._pixels = pixels
         self._backbone = backbone
         self._cache = cache
-        self._known: dict[str, Tensor] = {}
+        self._cached: dict[str, Tensor] = {}  # what this run has already asked the cache for
         self._key = {
             "backbone": dict(backbone_key),
             "mean and std": [pixels.mean, pixels.std],
@@ -134,26 +155,26 @@ class Features:
         }
 
     def train(self, indices: Tensor, epoch: int) -> Tensor:
-        """Of fixed images from the cache, the next view in each epoch; of newly augmented ones computed now."""
+        """From the cache where views are fixed, with the next view in each epoch; else computed with new draws."""
         if not self._is_fixed:
             return self._compute(self._pixels.train(indices, epoch))
-        return self._of(self._train, indices, epoch % (self._num_views or 1), self._num_views)
+        return self._look_up(self._train, indices, epoch % (self._num_views or 1), self._num_views)
 
     def plain(self, images: DeviceImages, indices: Tensor) -> Tensor:
-        """Of images as they are evaluated."""
-        return self._of(images, indices, 0, None)
+        """The features of the images without augmentation."""
+        return self._look_up(images, indices, 0, None)
 
-    def _of(self, images: DeviceImages, indices: Tensor, view: int, num_views: int | None) -> Tensor:
+    def _look_up(self, images: DeviceImages, indices: Tensor, view: int, num_views: int | None) -> Tensor:
         if self._cache is None:
             return self._compute(self._fixed_pixels(images, indices, view, num_views))
         name = f"{images.digest}, {num_views} views"
-        if name not in self._known:
+        if name not in self._cached:
             key = {**self._key, "images": images.digest, "views": num_views and [num_views, self._augment()]}
-            with torch.inference_mode(False):  # an evaluation may ask first; the head is trained on the same tensor
-                self._known[name] = self._cache.get(
+            with torch.inference_mode(False):  # an evaluation can ask first, and the head is trained on the same tensor
+                self._cached[name] = self._cache.get(
                     key, images.images.device, lambda: self._compute_all(images, num_views)
                 )
-        return self._known[name][view, indices]
+        return self._cached[name][view, indices]
 
     def _augment(self) -> dict[str, Any]:
         return {"seed": VIEWS_SEED, **self._recipe.augment.model_dump()}
@@ -162,28 +183,28 @@ class Features:
         return self._pixels.plain(images, indices) if num_views is None else self._pixels.view(view, indices)
 
     def _compute_all(self, images: DeviceImages, num_views: int | None) -> Tensor:
-        """(views, N, F), in the order of the images, in memory once: they may be gigabytes."""
+        """All features (views, N, F), in the order of the images; in memory only once, as they can be gigabytes."""
         features: Tensor | None = None
         batches = torch.split(
             torch.arange(len(images), device=images.images.device), self._recipe.model.evaluation_batch
         )
         for view, indices in product(range(num_views or 1), batches):
-            found = self._compute(self._fixed_pixels(images, indices, view, num_views))
+            batch = self._compute(self._fixed_pixels(images, indices, view, num_views))
             if features is None:
-                features = found.new_empty(num_views or 1, len(images), found.shape[1])
-            features[view, indices] = found
+                features = batch.new_empty(num_views or 1, len(images), batch.shape[1])
+            features[view, indices] = batch
         assert features is not None
         return features
 
     @torch.no_grad()  # not in inference mode, whose tensors the head could not be trained on
     def _compute(self, pixels: Tensor) -> Tensor:
-        self._backbone.eval()  # whoever asks: what is computed may be kept
+        self._backbone.eval()  # in training too, because the result can be cached
         with autocast(self._recipe, pixels.device):
             features: Tensor = self._backbone(pixels)
         return features
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """bfloat16 where the recipe wants mixed precision and the device is a GPU."""
+    """A context of bfloat16 where the recipe has mixed precision and the device is a GPU."""
     mixed = recipe.precision == "mixed" and device.type == "cuda"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed)

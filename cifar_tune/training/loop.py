@@ -1,18 +1,12 @@
-"""The training loop: a Recipe and its data in, one EpochMetrics per epoch out. It knows neither Ray nor MLflow.
+"""The training loop: it takes a Recipe and its data, and yields one EpochMetrics for each epoch.
 
-Everything stays on the training device: uint8 images, the order of an epoch, augmentation. Nothing is read back from
-it inside an epoch, so a GPU never waits for Python.
+Everything stays on the training device: uint8 images, the order of an epoch, augmentation. Nothing is read back within
+an epoch, so a GPU never waits for Python. The loop knows neither Ray nor MLflow.
 """
 
-import hashlib
-import inspect
-import re
-import resource
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifar_tune.recipe import layers, models
 from cifar_tune.recipe.finetune import Phase
 from cifar_tune.recipe.optimizers import set_rate
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.recipe.schedules import Position
-from cifar_tune.training.features import FeatureCache
+from cifar_tune.training.features import FeatureCache, describe_structure
 from cifar_tune.training.inputs import DeviceData, DeviceImages, Features, Inputs, Pixels, autocast
 from cifar_tune.training.network_size import count_parameters
 from cifar_tune.training.weights import Weights, load_weights
@@ -33,12 +26,12 @@ from cifar_tune.training.weights import Weights, load_weights
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch gave. Losses are mean cross-entropies in nats, the training one with the recipe's label smoothing.
+    """The results of one epoch.
 
-    Accuracies are fractions, `lr` is the last step's rate.
-
-    `epoch` counts from 1, `progress` is the share of the planned epochs that are done. `seconds` is the whole epoch
-    with its validation; `images_per_second` counts training images over the training part of it.
+    `epoch` counts from 1, and `progress` is the share of the planned epochs that are done. Losses are mean
+    cross-entropies in nats, the training loss with the recipe's label smoothing. Accuracies are fractions. `lr` is the
+    learning rate of the last step, without the scale of any parameter group. `seconds` is the wall-clock time of the
+    epoch and its validation; `images_per_second` counts training images, over the time without the validation.
     """
 
     epoch: int
@@ -53,38 +46,22 @@ class EpochMetrics:
 
 
 class DivergenceError(ArithmeticError):
-    """The training or the validation loss stopped being a number at optimizer step `step` (from 0)."""
+    """The training or the validation loss was no finite number at optimizer step `step` (from 0)."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"The loss is not finite at step {step}.")
         self.step = step
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Torch has an exception of its own for a GPU; for the CPU only a sentence."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes at the most so far, or since they were reset: of tensors on a GPU, of the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-        if found:
-            return int(found[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 class Training:
     """One run of a Recipe: its network, optimizer and random state, which can be saved between epochs and resumed.
 
-    `weights` are what `recipe.model.weights` names, None where that is `none`. With a `cache`, what a frozen backbone
-    makes of images that stay the same is computed once. `facts` say what became of both.
+    `weights` are those that `recipe.model.weights` names, None where it is `none`. With a `cache`, a frozen backbone's
+    features of images that stay the same are computed once. `facts` says how both were used.
 
-    A run that is trained on its validation images too has nothing of its own to watch. What another run of the recipe
-    `watched`, validation loss and accuracy by epoch, then decides: when a plateau ends, when to stop, and which epoch's
-    network counts.
+    A run that also trains on the validation images cannot validate itself. `watched` then holds the validation loss and
+    accuracy of each epoch of another run of the recipe, and decides when a plateau ends, when to stop, and which
+    epoch's network counts.
     """
 
     def __init__(
@@ -105,7 +82,7 @@ class Training:
         self.generator = torch.Generator(data.device).manual_seed(recipe.seed)  # order and augmentation
         model = recipe.model.build(data.num_classes)
         self._load(model, weights)
-        # Channels last is the faster layout on both: 1.2 to 1.4 times on a CPU, tensor cores' own on a GPU.
+        # Channels last is faster: 1.2 to 1.4 times on a CPU, and on a GPU it is the layout of the tensor cores.
         self.model = model.to(data.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.backbone, self.head = self.model[:-1], self.model[-1]
         is_frozen = all(phase.frozen for phase in recipe.phases())
@@ -127,33 +104,32 @@ class Training:
                 self.facts["head"] = note
 
     def _backbone_key(self, weights: Weights | None) -> dict[str, Any]:
-        """All that the backbone's values follow from."""
+        """Everything that decides the backbone's layers and their values."""
         return {
-            "model": self.recipe.model.backbone_options(),
-            "code": [hashlib.sha256(inspect.getsource(module).encode()).hexdigest() for module in (models, layers)],
+            "structure": describe_structure(self.backbone),
             "torch": torch.__version__,
             "weights": weights.digest if weights else f"seed {self.recipe.seed}",
         }
 
     def _enter(self, phase: Phase) -> None:
-        """Begin a phase: what it trains, with a new optimizer, and what that is given."""
+        """Begin a phase: set what is trained and on which inputs, and build a new optimizer."""
         self.phase = phase
         self.backbone.requires_grad_(not phase.frozen)
         self._trained: torch.nn.Module = self.head if phase.frozen else self.model
         self._inputs: Inputs = self.features if phase.frozen else self.pixels
-        self.optimizer = self.recipe.optimizer.build(self._trained.parameters())
+        self.optimizer = self.recipe.optimizer.build(self.model)
 
     def _phase_of(self, epoch: int) -> Phase:
         return next(phase for phase in reversed(self.recipe.phases()) if phase.first_epoch <= epoch)
 
     @property
     def epoch(self) -> int:
-        """Epochs that are done."""
+        """The number of epochs that are done."""
         return len(self.history)
 
     @property
     def num_parameters(self) -> int:
-        """Of the whole network."""
+        """The number of the whole network's parameters."""
         return count_parameters(self.model)
 
     @property
@@ -170,9 +146,9 @@ class Training:
         return [metrics.val_accuracy for metrics in self.history]
 
     def fit(self) -> Iterator[EpochMetrics]:
-        """Train the epochs that are left; raises DivergenceError in the epoch whose loss is no longer a number.
+        """Train the epochs that are left; raises DivergenceError in the epoch whose loss is no finite number.
 
-        With the last epoch's metrics the network is the one that counts.
+        When the last epoch's metrics are yielded, the network is that of the epoch that counts.
         """
         while not self.is_over:
             phase = self._phase_of(self.epoch)
@@ -183,7 +159,7 @@ class Training:
             yield self.history[-1]
 
     def _keep_best(self) -> None:
-        """Under early stopping, remember the network of the best epoch, and go back to it at the end."""
+        """With early stopping, remember the network of the best epoch, and restore it at the end."""
         if self.recipe.early_stopping.name == "none":
             return
         if self.counted is self.history[-1]:
@@ -206,13 +182,13 @@ class Training:
             train_accuracy=train_accuracy,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            lr=self.optimizer.param_groups[0]["lr"],
+            lr=self._rate(self._position(epoch * self.steps_per_epoch - 1)),
             seconds=time.perf_counter() - start,
             images_per_second=len(self.data.train) / train_seconds,
         )
 
     def _train_epoch(self) -> tuple[float, float]:
-        """Mean training loss and accuracy of the epoch, on the images as they were augmented."""
+        """Train one epoch; its mean loss and accuracy on the augmented training images."""
         self._set_modes()
         train = self.data.train
         order = torch.randperm(len(train), generator=self.generator, device=self.data.device)
@@ -225,9 +201,9 @@ class Training:
         return sum(losses) / len(train), sum(hits) / len(train)
 
     def rehearse(self, phase: Phase, num_images: int, num_steps: int) -> list[float]:
-        """The mean losses of the first steps of a phase, each on the first `num_images` training images.
+        """Try the first steps of a phase, each on the first `num_images` training images; their mean losses.
 
-        For whoever wants to know whether and how fast a recipe trains: what `fit` would give afterwards is no run.
+        It shows whether and how fast a recipe trains. Afterwards the run is spoilt for `fit`.
         """
         if phase != self.phase:
             self._enter(phase)
@@ -238,14 +214,14 @@ class Training:
         return [loss / num_images for loss in torch.stack(losses).tolist()]
 
     def _batches(self, order: Tensor) -> list[Tensor]:
-        """Full batches, and what is left; one image that is left goes with the last of them."""
+        """The indices of each batch: full ones and the rest, or a larger last batch where the rest is one image."""
         batches = list(torch.split(order, self.recipe.batch_size))
         if len(batches) > self.steps_per_epoch:
             batches[-2:] = [torch.cat(batches[-2:])]
         return batches
 
     def _set_modes(self) -> None:
-        """For training: dropout is on, and batch norms collect statistics where the phase lets them."""
+        """Switch to training mode: dropout is on, and batch norms collect statistics where the phase allows it."""
         self.model.train()
         self.backbone.train(not self.phase.frozen)
         if self.phase.frozen_norms:
@@ -254,11 +230,12 @@ class Training:
                     module.eval()
 
     def _step(self, step: int, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """One optimizer step; the batch's summed loss and its hits, left on the device."""
+        """Take one optimizer step; the batch's summed loss and its number of hits, both on the device."""
         recipe = self.recipe
         inputs = self._inputs.train(indices, self.epoch)
         labels = self.data.train.labels[indices]
-        self._set_rate(step)
+        at = self._position(step)
+        set_rate(self.optimizer, self._rate(at), recipe.schedule.momentum(at))
         logits = self._logits(inputs)
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -267,19 +244,23 @@ class Training:
         self.optimizer.zero_grad()
         return loss.detach() * len(indices), (logits.detach().argmax(dim=1) == labels).sum()
 
-    def _set_rate(self, step: int) -> None:
-        phase, schedule = self.phase, self.recipe.schedule
-        at = Position(
+    def _position(self, step: int) -> Position:
+        """The position in the phase of step `step` of the run."""
+        phase = self.phase
+        return Position(
             step=step - phase.first_epoch * self.steps_per_epoch,
             num_steps=phase.epochs * self.steps_per_epoch,
             steps_per_epoch=self.steps_per_epoch,
             first_epoch=phase.first_epoch,
             val_losses=[metrics.val_loss for metrics in self.history[phase.first_epoch :]],
         )
-        set_rate(self.optimizer, phase.lr * schedule.factor(at), schedule.momentum(at))
+
+    def _rate(self, at: Position) -> float:
+        """The learning rate at a position, without the scale of any parameter group."""
+        return self.phase.lr * self.recipe.schedule.factor(at)
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        """What the trained part of the network makes of its inputs: float32 (n, num_classes)."""
+        """The logits of the trained part of the network for its inputs: float32 (n, num_classes)."""
         with autocast(self.recipe, self.data.device):
             logits: Tensor = self._trained(inputs)
         return logits.float()
@@ -295,14 +276,14 @@ class Training:
 
     @torch.inference_mode()
     def predict(self, images: DeviceImages) -> Tensor:
-        """The network's logits for images as they are: float32 (n, num_classes), on the device."""
+        """The network's logits for images without augmentation: float32 (n, num_classes), on the device."""
         self.model.eval()
         indices = torch.arange(len(images), device=self.data.device)
         batches = torch.split(indices, self.recipe.model.evaluation_batch)
         return torch.cat([self._logits(self._inputs.plain(images, batch)) for batch in batches])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs to give the epochs that this one would have given, bit for bit on a CPU."""
+        """Everything that a resumed run needs to give the same epochs as an uninterrupted one, bit for bit on a CPU."""
         state = {
             "recipe": self.recipe.model_dump(mode="json"),
             "history": [asdict(metrics) for metrics in self.history],
@@ -316,8 +297,12 @@ class Training:
             state["cuda_rng"] = torch.cuda.get_rng_state(self.data.device)
         return state
 
+    def can_resume(self, state: Mapping[str, Any]) -> bool:
+        """Whether the state is of this run's recipe; fields that an older version did not have count as defaults."""
+        return Recipe.model_validate(state["recipe"]) == self.recipe
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()` of the same Recipe; its tensors may come from another device."""
+        """Continue from `state_dict()` of the same Recipe; its tensors can come from another device."""
         self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
         self._changing.load_state_dict(state["model"])
         self._best = state["best"]

@@ -1,7 +1,7 @@
-"""What a network costs before anything is trained: its parameters, and the multiply-adds of one image's forward pass.
+"""The size of a network before it is trained: its parameters, and the multiply-adds of one image's forward pass.
 
-Counted where the network is. On the `meta` device nothing is computed and no memory is taken, but the first forward
-pass of a process there waits seconds for torch's imports, which no worker should.
+They are counted on the network's own device. On the `meta` device nothing is computed and no memory is taken, but a
+process's first forward pass there waits seconds for torch's imports, so workers do not use it.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cifar_tune.data.images import IMAGE_SIZE
 
 @dataclass
 class Layer:
-    """A child of a network: the shape (channels, height, width) that it gives, and its cost for one image."""
+    """A child of a network: the shape (channels, height, width) of its output, and its cost for one image."""
 
     name: str
     module: nn.Module
@@ -25,9 +25,9 @@ class Layer:
 
 
 def count_layers(network: nn.Sequential) -> list[Layer]:
-    """The network's children, counted in a forward pass that changes nothing of it.
+    """The network's children, counted in a forward pass that leaves the network as it was.
 
-    Multiply-adds are those of convolutions and linear layers; all else is little beside them.
+    Multiply-adds are those of convolutions and linear layers; everything else is small in comparison.
     """
     layers = [Layer(name, child, count_parameters(child)) for name, child in network.named_children()]
     hooks = [layer.module.register_forward_hook(_note_shape(layer)) for layer in layers]
@@ -46,7 +46,7 @@ def count_layers(network: nn.Sequential) -> list[Layer]:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """All of them, frozen ones too."""
+    """The number of all parameters, frozen ones included."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -1,13 +1,12 @@
-"""Tries and times recipes in this process, on real images: a few steps each, of which nothing is kept.
+"""Tries and times recipes in this process, on real images: a few steps each, whose results are thrown away.
 
-On a GPU a step is a whole batch. A CPU takes as many images of it as half a second holds, or just a few where the
-question is only whether a recipe works; seconds are scaled to the batch, and so is the memory that a step holds.
+On a GPU a step takes a whole batch. On a CPU a timed step takes as many images as fill half a second, and a step that
+only shows whether a recipe works takes a few. Seconds and memory are scaled to the whole batch.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,19 +21,20 @@ from cifar_tune.recipe.finetune import Phase
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.training.features import FeatureCache
 from cifar_tune.training.inputs import DeviceData, DeviceImages
-from cifar_tune.training.loop import Training, peak_memory
+from cifar_tune.training.loop import Training
+from cifar_tune.training.memory import measure_activations, peak_memory, reset_peak_memory
 from cifar_tune.training.weights import open_weights
 
 NUM_TRIED_STEPS = 2
 NUM_TIMED_STEPS = 3
-NUM_IMAGES_ON_A_CPU = 4  # of a step that is tried, and of the first that is timed
-GROWTH = 4  # of the images of a timed step, until it takes
+NUM_IMAGES_ON_A_CPU = 4  # in a step that is tried, and in the first one that is timed
+GROWTH = 4  # factor on the number of images in a timed step, until the step takes ENOUGH_SECONDS
 ENOUGH_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a recipe's first steps showed: whether losses stay numbers, and what a whole batch needs."""
+    """The result of a recipe's first steps: whether losses were finite, and the memory that a whole batch needs."""
 
     is_finite: bool
     memory_bytes: int
@@ -42,12 +42,15 @@ class Attempt:
 
 @dataclass(frozen=True)
 class PhasePrice:
-    """What a phase of a recipe costs: seconds of an image in training, in validation, and as features to be kept."""
+    """The cost of one phase of a recipe; `*_seconds` and `features_bytes` are those of one image.
+
+    `features_*` are for features that are computed once and kept. Steps were timed on `num_images`.
+    """
 
     train_seconds: float
     val_seconds: float
     features_seconds: float
-    features_bytes: float  # of an image
+    features_bytes: float
     memory_bytes: int
     state_bytes: int
     weights_bytes: int
@@ -57,10 +60,10 @@ class PhasePrice:
 
 @dataclass(frozen=True)
 class Price:
-    """What a recipe costs here.
+    """The cost of a recipe on this machine.
 
-    `start_seconds` and `features_bytes` are of features that are computed once and kept for all trials that share them.
-    `state_bytes` are a checkpoint's. Steps were timed on `num_images`.
+    `start_seconds` and `features_bytes` are for features that are computed once and kept for all trials that share
+    them. `state_bytes` is the size of a checkpoint. Steps were timed on `num_images`.
     """
 
     recipe: Recipe
@@ -75,7 +78,7 @@ class Price:
 
 
 class Probe:
-    """Tries recipes of one task on one device; on a CPU torch has the `num_threads` that a trial would have."""
+    """Tries recipes on one data set and one device, with as many threads on a CPU as a trial would have."""
 
     def __init__(self, data: TrainingData, device: torch.device, num_threads: int) -> None:
         self._data = DeviceData.place(data, device)
@@ -84,7 +87,7 @@ class Probe:
         self._weights = lru_cache(open_weights)
 
     def attempt(self, recipe: Recipe) -> Attempt:
-        """Build the network, take two steps of every phase, evaluate; raises whatever goes wrong."""
+        """Build the network, take two steps of every phase, and evaluate; every error is passed on."""
         num_images = self._batch(recipe)
         if self._device.type == "cpu":
             num_images = min(num_images, NUM_IMAGES_ON_A_CPU)
@@ -93,14 +96,14 @@ class Probe:
         with _threads(self._num_threads):
             training = self._training(recipe, self._data, None)
             for phase in recipe.phases():
-                _reset_peak(self._device)
+                reset_peak_memory(self._device)
                 losses += training.rehearse(phase, num_images, NUM_TRIED_STEPS)
                 memory = max(memory, self._memory(training, phase, num_images))
             losses.append(training.evaluate(_first(self._data.val, num_images))[0])
         return Attempt(bool(np.isfinite(losses).all()), memory)
 
     def price(self, recipe: Recipe) -> Price:
-        """Time each phase of the recipe."""
+        """Time each phase of the recipe and add up what the recipe costs."""
         phases = recipe.phases()
         with _threads(self._num_threads):
             prices = [self._price_phase(recipe, phase) for phase in phases]
@@ -120,12 +123,12 @@ class Probe:
         )
 
     def _price_phase(self, recipe: Recipe, phase: Phase) -> PhasePrice:
-        """A step and an evaluation come first that are not timed: they load libraries and compute what is kept."""
+        """Time a phase, after a step and an evaluation that load libraries and compute cached features."""
         num_images = self._enough_images(recipe, phase)
         data = self._cut(num_images, recipe.model.evaluation_batch)
         with TemporaryDirectory() as folder:
             training = self._training(recipe, data, FeatureCache(Path(folder)))
-            _reset_peak(self._device)
+            reset_peak_memory(self._device)
             training.rehearse(phase, num_images, 1)
             features_seconds = _seconds(lambda: training.evaluate(data.val))
             memory = self._memory(training, phase, num_images)
@@ -143,12 +146,12 @@ class Probe:
             )
 
     def _best_bytes(self, training: Training) -> int:
-        """Under early stopping a checkpoint holds the best epoch's network, too."""
+        """The size of the best epoch's network, which a checkpoint also holds with early stopping."""
         is_kept = training.recipe.early_stopping.name != "none"
         return _num_bytes(training.state_dict()["model"]) if is_kept else 0
 
     def _enough_images(self, recipe: Recipe, phase: Phase) -> int:
-        """Of a timed step: a GPU's whole batch; on a CPU as many as take long enough to tell."""
+        """The number of images in a timed step: on a GPU the whole batch, on a CPU enough for a reliable time."""
         batch = self._batch(recipe)
         if self._device.type != "cpu":
             return batch
@@ -168,21 +171,14 @@ class Probe:
         return replace(self._data, train=_first(self._data.train, num_train), val=_first(self._data.val, num_val))
 
     def _memory(self, training: Training, phase: Phase, num_images: int) -> int:
-        """Of steps on a whole batch: the peak of those on fewer images, and what the missing ones would hold."""
+        """The memory of a step on a whole batch: the peak so far, and the activations of images left out of it."""
         missing = self._batch(training.recipe) - num_images
         peak = peak_memory(self._device)
         if not missing:
             return peak
-        with _counting_held(training.model) as held:
+        with measure_activations(training.model) as sizes:
             training.rehearse(phase, num_images, 1)
-        return peak + sum(held.values()) * missing // num_images
-
-
-def memory_of(device: torch.device) -> int:
-    """Bytes that there are in all."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return peak + sum(sizes.values()) * missing // num_images
 
 
 @contextmanager
@@ -195,40 +191,15 @@ def _threads(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def _counting_held(model: torch.nn.Module) -> Iterator[dict[int, int]]:
-    """The bytes that one step within the block keeps for its backward pass, by address, without the network's own."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    held: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            held[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield held
-
-
-def _reset_peak(device: torch.device) -> None:
-    """Where the system cannot, the peak on a CPU is that of the process so far."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
 def _seconds(call: Callable[[], object]) -> float:
-    """That the call takes; what is called here ends with its results on the CPU, so a GPU is done, too."""
+    """The wall-clock time of a call. All calls here end with results on the CPU, so a GPU has finished by then."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def _step_seconds(training: Training, phase: Phase, num_images: int) -> float:
-    """The least of a few: the first of a size loads and prepares, and a busy machine only ever adds."""
+    """The shortest of a few steps: the first one also loads and prepares, and a busy machine only adds time."""
     return min(_seconds(lambda: training.rehearse(phase, num_images, 1)) for _ in range(NUM_TIMED_STEPS))
 
 
@@ -237,7 +208,7 @@ def _first(images: DeviceImages, num_images: int) -> DeviceImages:
 
 
 def _num_bytes(state: object) -> int:
-    """Of all tensors in a nested state."""
+    """The size of all tensors in a nested state."""
     if isinstance(state, Tensor):
         return state.nbytes
     parts = state.values() if isinstance(state, Mapping) else state if isinstance(state, list) else ()

@@ -1,7 +1,8 @@
-"""Where a run's starting weights come from: ImageNet's published ones, or a file, ours or any plain state_dict.
+"""A run's starting weights: the published ones of ImageNet, or a file of this program or with a plain state_dict.
 
-Three steps, so that a driver can refuse what cannot be used before anything starts: find the file, read it, fit its
-tensors into a network. Nothing is ever unpickled: `torch.load` with `weights_only`, and safetensors.
+There are three steps: find the file, read it, fit its tensors into a network. A search takes them before it starts
+anything, so that it can refuse weights that do not fit. Nothing is ever unpickled: `torch.load` with `weights_only`,
+and safetensors.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from cifar_tune.data.images import NUM_CLASSES
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
 
-NUM_NAMED = 3  # misfits that a sentence names; another architecture has hundreds
+NUM_NAMED = 3  # misfits that an error names; another architecture has hundreds
 OTHER_WEIGHTS = "take --set model/weights=none or the path of a checkpoint"
 PLAIN = "torch.save(model.state_dict(), path)"
 
@@ -38,16 +39,18 @@ class Published:
 
     @property
     def filename(self) -> str:
+        """The file's name."""
         return self.url.rpartition("/")[2]
 
     @property
     def hash_prefix(self) -> str:
+        """The first hex digits of the file's SHA-256."""
         return Path(self.filename).stem.rpartition("-")[2]
 
 
-# torchvision's ResNet50_Weights.IMAGENET1K_V1, the weights of the documents' time and figures. The newer V2 scores
-# higher on ImageNet, but the label smoothing in its recipe makes worse frozen features (arXiv:1805.08974).
-# The address stands here because importing torchvision takes seconds.
+# torchvision's ResNet50_Weights.IMAGENET1K_V1, with which the published figures of the ResNet-50 projects agree. The
+# newer V2 scores higher on ImageNet, but the label smoothing in its recipe makes frozen features worse
+# (arXiv:1805.08974). torchvision knows the address too, but importing it takes seconds.
 IMAGENET = Published("https://download.pytorch.org/models/resnet50-0676ba61.pth")
 
 
@@ -56,13 +59,13 @@ class Weights:
     """A file's tensors by name, on the CPU."""
 
     tensors: dict[str, Tensor]
-    recipe: Mapping[str, Any] | None  # that they were trained by; None where the file does not tell
+    recipe: Mapping[str, Any] | None  # the one that they were trained by; None where the file does not say it
     digest: str  # hex SHA-256 of the file
-    source: str  # the file's name, for sentences
+    source: str  # the file's name, for messages
 
     @property
     def dataset(self) -> str | None:
-        """That they were trained on, where the file tells."""
+        """The data set that they were trained on; None where the file does not say it."""
         return self.recipe["dataset"] if self.recipe else None
 
 
@@ -70,7 +73,7 @@ class Weights:
 
 
 def find_weights(name: str) -> Path | None:
-    """The file that a recipe's `model/weights` means, downloaded if it must be; None for no file at all."""
+    """The file that a recipe's `model/weights` names, downloaded if necessary; None for `none`."""
     if name == "none":
         return None
     if name == "imagenet":
@@ -79,14 +82,14 @@ def find_weights(name: str) -> Path | None:
         path = Path(name).expanduser().absolute()
         if path.is_file():
             return path
-    except (OSError, RuntimeError) as error:  # a folder that may not be entered; ~ of an unknown user
+    except (OSError, RuntimeError) as error:  # a folder without permission; ~ of an unknown user
         raise UserError(f"The weights {name!r} cannot be looked for ({_reason(error)}); correct the path.") from None
     what = "a folder is" if path.is_dir() else "nothing is"
     raise UserError(f"No weights at {path}, where {what}; model/weights is none, imagenet or the path of a file.")
 
 
 def find_published(published: Published) -> Path:
-    """The file in torch hub's folder (below TORCH_HOME), verified; downloaded there by whoever comes first."""
+    """The verified file in torch hub's folder (below TORCH_HOME); one process downloads it where it is missing."""
     path = Path(get_dir()).absolute() / "checkpoints" / published.filename
     try:
         # Without the lock first: a shared folder may be read-only.
@@ -112,16 +115,16 @@ def _digest(path: Path) -> str:
 
 
 def _download(published: Published, path: Path) -> None:
-    """Replace the file by the published one, or leave what is there."""
+    """Replace the file by the published one; where that fails, raise a UserError and leave the file as it is."""
     url, name = published.url, published.filename
     instead = f"get it on a machine that can and put it into {path.parent}, or {OTHER_WEIGHTS}."
     try:
         with socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
             download_url_to_file(url, str(path), published.hash_prefix, progress=sys.stderr.isatty())
     except (OSError, http.client.HTTPException) as error:
-        found = "damaged" if path.exists() else "missing"
+        state = "damaged" if path.exists() else "missing"
         raise UserError(
-            f"{path} is {found} and could not be downloaded from {url} ({_reason(error)}); {instead}"
+            f"{path} is {state} and could not be downloaded from {url} ({_reason(error)}); {instead}"
         ) from None
     except RuntimeError:
         raise UserError(
@@ -133,7 +136,7 @@ def _download(published: Published, path: Path) -> None:
 
 
 def open_weights(name: str) -> Weights | None:
-    """What a recipe's `model/weights` means, found and read; None where it is `none`."""
+    """The weights that a recipe's `model/weights` names; None for `none`."""
     path = find_weights(name)
     return None if path is None else read_weights(path)
 
@@ -162,7 +165,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
 
 
 def _recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """That save_weights wrote; another program's metadata has none, whatever its names."""
+    """The recipe that save_weights wrote; None where the metadata is another program's."""
     try:
         recipe = json.loads(metadata["recipe"])
         return recipe if isinstance(recipe["dataset"], str) else None
@@ -177,7 +180,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} is not a plain state_dict of tensors, and nothing else is unpickled; make one with {PLAIN}."
         ) from None
-    except Exception:  # whatever the damage leads torch to
+    except Exception:  # a damaged file can raise anything in torch
         raise UserError(
             f"{path} is damaged, incomplete or no state_dict; copy it again, or make it again with {PLAIN}."
         ) from None
@@ -188,7 +191,7 @@ def _named_tensors(loaded: object, path: Path) -> dict[str, Tensor]:
     if isinstance(loaded, dict) and loaded:
         if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()):
             return dict(loaded)
-        if {"recipe", "history", "model"} <= loaded.keys():  # training.py's state
+        if {"recipe", "history", "model"} <= loaded.keys():  # a state that save_state wrote
             raise UserError(
                 f"{path} is a state to resume a run from; give the weights.safetensors of a finished run instead."
             )
@@ -199,9 +202,9 @@ def _named_tensors(loaded: object, path: Path) -> dict[str, Tensor]:
 
 
 def check_weights(recipes: Iterable[Recipe]) -> tuple[dict[str, str], list[str]]:
-    """Find and read all weights that the recipes name, and see that they fit, without building a real network.
+    """Read all weights that the recipes name, and check that they fit, without building a network in memory.
 
-    Returns the SHA-256 of the files by `model/weights`, and a sentence for every head that is replaced.
+    Returns the hex SHA-256 of each file by its `model/weights`, and a sentence for every head that will be replaced.
     """
     networks = {_tensor_options(recipe): recipe for recipe in recipes if recipe.model.weights != "none"}
     opened = {name: open_weights(name) for name in {recipe.model.weights for recipe in networks.values()}}
@@ -215,13 +218,12 @@ def check_weights(recipes: Iterable[Recipe]) -> tuple[dict[str, str], list[str]]
 
 
 def _tensor_options(recipe: Recipe) -> str:
-    """What tells networks of different tensors apart: a share, such as dropout's, changes none."""
-    options = {name: value for name, value in recipe.model.model_dump().items() if not isinstance(value, float)}
-    return f"{recipe.dataset} {options}"
+    """The options that decide a network's tensors: all but dropout, of which a search has as many as trials."""
+    return f"{recipe.dataset} {recipe.model.model_dump(exclude={'dropout'})}"
 
 
 def load_weights(model: nn.Sequential, weights: Weights, dataset: str) -> str | None:
-    """Copy into the model, wherever it lies, what `fitting` finds; its sentence on the head."""
+    """Copy the tensors that fit into the model, on any device; a sentence where its head is not among them."""
     tensors, note = fitting(model, weights, dataset)
     own = model.state_dict()
     with torch.no_grad():
@@ -231,51 +233,51 @@ def load_weights(model: nn.Sequential, weights: Weights, dataset: str) -> str | 
 
 
 def fitting(model: nn.Sequential, weights: Weights, dataset: str) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors that the model (on any device, meta too) takes, and a sentence where its head is not among them.
+    """The tensors that fit the model (on any device, also meta), and a sentence where its head is not among them.
 
-    All children but the last must fit exactly. The last, the head, is taken if it fits and is not known to be another
-    data set's: as many classes are not yet the same ones.
+    All children before the head must fit exactly, or a UserError is raised. The head is taken if it fits, and if the
+    file does not say that it was trained on another data set: the same number of classes can be other classes.
     """
     *_, (last, _) = model.named_children()
-    head = f"{last}."
-    own_body, own_head = _split(model.state_dict(), head)
-    body, given_head = _split(weights.tensors, head)
+    prefix = f"{last}."
+    own_body, own_head = _split(model.state_dict(), prefix)
+    body, head = _split(weights.tensors, prefix)
     if misfits := _misfits(own_body, body):
-        raise UserError(_sentence(misfits, weights.source))
+        raise UserError(_describe_misfits(misfits, weights.source))
     is_other = weights.dataset not in (None, dataset)
-    if is_other or _misfits(own_head, given_head):
-        return body, _replaced(own_head, given_head, weights, is_other)
-    return body | given_head, None
+    if is_other or _misfits(own_head, head):
+        return body, _describe_replacement(own_head, head, weights, is_other)
+    return body | head, None
 
 
-def _split(tensors: Mapping[str, Tensor], head: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Those before the head, and the head's."""
-    inside = {name: tensor for name, tensor in tensors.items() if name.startswith(head)}
-    return {name: tensor for name, tensor in tensors.items() if name not in inside}, inside
+def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of the body, and those of the head, whose names have the prefix."""
+    head = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {name: tensor for name, tensor in tensors.items() if name not in head}, head
 
 
-def _misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """Why `given` cannot stand for `own`, by name; floats convert into each other, nothing else does."""
-    both = [(name, given[name], own[name]) for name in own if name in given]
-    # Batch norms of before torch 0.4.1 do not count their batches, and none of ours needs the count.
-    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+def _misfits(own: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> list[str]:
+    """Why the file's tensors cannot replace the network's own, in words; only floats convert into each other."""
+    both = [(name, file[name], own[name]) for name in own if name in file]
+    # Batch norms from before torch 0.4.1 do not count their batches, and no network here needs the count.
+    missing = [name for name in own if name not in file and not name.endswith("num_batches_tracked")]
     return [
         *(f"{name} is {_shape(a)} instead of {_shape(b)}" for name, a, b in both if a.shape != b.shape),
         *(f"{name} is {a.dtype} instead of {b.dtype}" for name, a, b in both if not _converts(a, b)),
         *(f"{name} is missing" for name in missing),
-        *(f"{name} is not one of the network's" for name in given if name not in own),
+        *(f"{name} is not one of the network's" for name in file if name not in own),
     ]
 
 
-def _converts(given: Tensor, own: Tensor) -> bool:
-    return given.dtype == own.dtype or (given.is_floating_point() and own.is_floating_point())
+def _converts(tensor: Tensor, own: Tensor) -> bool:
+    return tensor.dtype == own.dtype or (tensor.is_floating_point() and own.is_floating_point())
 
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(str(size) for size in tensor.shape) or "one number"
 
 
-def _sentence(misfits: list[str], source: str) -> str:
+def _describe_misfits(misfits: list[str], source: str) -> str:
     more = f", and {len(misfits) - NUM_NAMED} more differ" if len(misfits) > NUM_NAMED else ""
     return (
         f"{source} does not hold this architecture's weights ({', '.join(misfits[:NUM_NAMED])}{more}); "
@@ -283,11 +285,13 @@ def _sentence(misfits: list[str], source: str) -> str:
     )
 
 
-def _replaced(own: Mapping[str, Tensor], given: Mapping[str, Tensor], weights: Weights, is_other: bool) -> str:
-    """What is wrong with the given head. How many classes it is for is sure only where it is a single layer."""
-    if not given:
+def _describe_replacement(
+    own: Mapping[str, Tensor], head: Mapping[str, Tensor], weights: Weights, is_other: bool
+) -> str:
+    """Why the file's head is replaced. Its number of classes is certain only where it is a single layer."""
+    if not head:
         return f"{weights.source} has no head for these layers; the network starts with a new one."
-    matrices = [tensor for tensor in given.values() if tensor.ndim == 2]
+    matrices = [tensor for tensor in head.values() if tensor.ndim == 2]
     num_classes = len(matrices[0]) if len(matrices) == 1 else None
     has_other_number = num_classes is not None and num_classes != len(list(own.values())[-1])
     what = "of other layers"
@@ -298,5 +302,5 @@ def _replaced(own: Mapping[str, Tensor], given: Mapping[str, Tensor], weights: W
 
 
 def _reason(error: Exception) -> str:
-    """The error in a few words; the system's own come without the path."""
+    """The error in a few words; a system error without its path."""
     return (isinstance(error, OSError) and error.strerror) or str(error).rstrip(".") or type(error).__name__

@@ -10,8 +10,7 @@ from helpers.runs import BASE
 from PIL import Image
 
 from cifar_tune.commands.predict import predict, read_image
-from cifar_tune.data.datasets import CLASS_NAMES
-from cifar_tune.data.images import NUM_CLASSES
+from cifar_tune.data.images import CLASS_NAMES, NUM_CLASSES
 from cifar_tune.data.shapes import CLASSES
 from cifar_tune.store import WEIGHTS
 from cifar_tune.training.checkpoint import save_weights

@@ -1,4 +1,4 @@
-"""torchvision's layout and the download, on small archives that the tests write and serve."""
+"""The layout of torchvision and the download, on small archives that the tests write and serve."""
 
 import hashlib
 import io
@@ -27,7 +27,7 @@ def pickled(images: Images, label_key: str = "labels") -> bytes:
 
 
 def write_batches(folder: Path, batches: dict[str, bytes], url: str = "http://127.0.0.1:9/") -> Archive:
-    """The batch files in `folder`, all but the last for training, packed beside it; the archive that describes them."""
+    """Write the batch files, all but the last for training, and pack them beside the folder; the archive of them."""
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in batches.items():
         (folder / file).write_bytes(content)
@@ -61,7 +61,7 @@ BATCHES = {
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
-    """A small archive, unpacked and packed in tmp_path/data; the tests take away what they want missing."""
+    """A small archive, unpacked and packed in tmp_path/data; tests delete what they want to be missing."""
     return write_batches(tmp_path / "data" / "tiny-batches", BATCHES)
 
 
@@ -125,7 +125,7 @@ def test_the_published_archives_are_torchvisions(name: DatasetName, label_key: s
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Files as they are, but below /short/ only their last 100 bytes, under headers that announce all."""
+    """Serves files, and below /short/ only their last 100 bytes under headers that announce the whole file."""
 
     def log_message(self, format: str, *args: object) -> None:
         del format, args

@@ -1,16 +1,16 @@
-"""Datasets: which source is read, the split and the cache, on files that the tests write."""
+"""Data sets by name: the table, which source is read, and the cache, on files that the tests write."""
 
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from helpers.image_files import Tripwire, assert_same, one_shard, random_images, write_shard
 
 from cifar_tune.data.datasets import find_source, load_images, load_training_data
-from cifar_tune.data.images import NUM_CLASSES, DatasetName, Images, Part
+from cifar_tune.data.images import DATASETS, NUM_CLASSES, NUM_IMAGES, DatasetName, Images, Part
 from cifar_tune.data.split import split_images
 from cifar_tune.errors import UserError
 
@@ -19,10 +19,16 @@ def load(data_dir: Path, name: DatasetName = "cifar10", part: Part = "train") ->
     return load_images(name, part, data_dir=data_dir, store=data_dir.parent / "store")[0]
 
 
-# The split
-
-
 # What is read, and what is not there
+
+
+def test_every_name_of_a_data_set_is_in_the_table() -> None:
+    assert tuple(DATASETS) == get_args(DatasetName)
+
+
+def test_the_built_in_data_set_has_the_images_that_the_table_says(tmp_path: Path) -> None:
+    images, _ = load_images("shapes", "train", data_dir=None, store=tmp_path)
+    assert len(images) == DATASETS["shapes"].num_images == NUM_IMAGES["shapes"]
 
 
 def test_the_training_part_never_needs_the_test_files(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The hub's parquet export, on shards that the tests write: what is found, decoded and refused."""
+"""The hub's Parquet export, on shards that the tests write: what is located, decoded and refused."""
 
 import io
 from pathlib import Path
@@ -21,7 +21,7 @@ def load(data_dir: Path, name: DatasetName = "cifar10") -> Images:
 
 
 @pytest.mark.parametrize("folder", ["", "plain_text", "cifar10/plain_text", "cifar10/snapshots/5a6b/plain_text"])
-def test_a_parquet_export_is_found_where_people_keep_it(tmp_path: Path, folder: str) -> None:
+def test_a_parquet_export_is_located_where_people_keep_it(tmp_path: Path, folder: str) -> None:
     written = random_images(20)
     write_shard(one_shard(tmp_path / "data" / folder), written)
     data_dir = tmp_path / "data" if folder.count("/") < 3 else tmp_path / "data" / "cifar10"

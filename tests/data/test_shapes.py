@@ -1,4 +1,4 @@
-"""The built-in dataset: the same bytes everywhere, balanced, mirror-symmetric classes, and no linear problem."""
+"""The built-in data set: the same bytes everywhere, balanced and mirror-symmetric classes, not linearly separable."""
 
 import hashlib
 from typing import Literal
@@ -74,7 +74,7 @@ def fit_linear(pixels: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -
 
 
 def test_a_linear_classifier_is_better_than_chance_and_stays_below_half(parts: Parts) -> None:
-    """Better than chance, because the colours' lean is what training starts on."""
+    """Better than chance, because training starts with the tints of the classes."""
     (images, labels), (test_images, test_labels) = parts["train"], parts["test"]
     weights = fit_linear(flattened(images), labels)
     predicted = (flattened(test_images) @ weights).argmax(axis=1)

@@ -1,4 +1,4 @@
-"""The validation split: what it holds, that it never changes, and that the data's digest tells one from another."""
+"""The validation split: what it holds, that it never changes, and that another split has another digest."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from cifar_tune.errors import UserError
 
 
 def stamped(num_images: int, num_classes: int = 10) -> Images:
-    """Images whose first two pixels spell their index, so that a split can be followed."""
+    """Images whose first two pixels are their index, so that a split can be followed."""
     images = np.zeros((num_images, 3, 32, 32), np.uint8)
     images[:, 0, 0, 0], images[:, 0, 0, 1] = np.divmod(np.arange(num_images), 256)
     return Images(images, np.arange(num_images) % num_classes)

@@ -1,4 +1,4 @@
-"""Parts of a data set, so small that a network trains on them in a moment."""
+"""Parts of a data set that are so small that a network trains on them in a moment."""
 
 from typing import TYPE_CHECKING
 

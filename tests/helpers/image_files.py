@@ -1,4 +1,4 @@
-"""Random images, and the files of them that the tests of datasets, archives and parquet exports read."""
+"""Random images, and files of them for the tests of data sets, archives and Parquet exports."""
 
 import io
 from pathlib import Path
@@ -51,7 +51,7 @@ def one_shard(folder: Path, part: Part = "train") -> Path:
 
 
 class Tripwire:
-    """Unpickling one of these leaves a file."""
+    """An object that leaves a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""What the tests of training share: a recipe for a small network, and runs told without their times."""
+"""What the tests of training share: a recipe of a small network, and runs whose metrics are compared without times."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -38,7 +38,7 @@ def with_settings(settings: dict[str, Value]) -> Recipe:
 
 
 def repeatable(metrics: EpochMetrics) -> dict[str, Any]:
-    """Everything but the times."""
+    """All metrics but the times."""
     return {name: value for name, value in asdict(metrics).items() if name not in NOT_REPEATABLE}
 
 
@@ -49,13 +49,13 @@ def train(
 
 
 def first_epochs(training: Training, num_epochs: int) -> Iterator[EpochMetrics]:
-    """So many, and the run is left as it is then."""
+    """Train this many epochs and leave the run as it is then."""
     for _, metrics in zip(range(num_epochs), training.fit(), strict=False):
         yield metrics
 
 
 def resumed(recipe: Recipe, data: DeviceData, folder: Path) -> Training:
-    """A new run that goes on from the folder's state; what torch's own generator was at before does not matter."""
+    """A new run that continues from the folder's state, whatever the state of torch's own generator is."""
     torch.manual_seed(123)
     training = Training(recipe, data)
     state = load_state(folder)
@@ -69,7 +69,7 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 
 def changed(before: dict[str, Tensor], module: nn.Module) -> set[str]:
-    """The tensors that are no longer what they were, to the bit."""
+    """The names of the tensors that are no longer the same bit for bit."""
     return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
 
 

@@ -86,14 +86,14 @@ def origin(
     result: Tensor, image: Tensor, padding: int, mode: Literal["reflect", "zero"], flip: bool
 ) -> tuple[int, int, bool]:
     """The crop's corner and whether it was flipped; fails unless there is exactly one."""
-    found = [
+    sources = [
         (y, x, flipped)
         for flipped in ((False, True) if flip else (False,))
         for (y, x), crop in crops(image, padding, mode).items()
         if torch.equal(result, crop.flip(2) if flipped else crop)
     ]
-    assert len(found) == 1
-    return found[0]
+    assert len(sources) == 1
+    return sources[0]
 
 
 def step_by_step(image: Tensor, draws: Draws, row: int) -> Tensor:

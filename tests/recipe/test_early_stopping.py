@@ -1,4 +1,4 @@
-"""Early stopping: which epoch ends a run and which counts, by table and by training."""
+"""Early stopping: which epoch ends a run and which one counts, as a table and in training."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import Training
 from cifar_tune.trials.trial import State, Trial
 
-# Best after epoch 4 of this one, and after epoch 6 three epochs are no better. The tests say so, too.
+# Best after epoch 4 of this one, and after epoch 6 three epochs are no better. The tests check that.
 UNEVEN = with_settings(
     {
         "epochs": 10,
@@ -62,7 +62,7 @@ def test_without_early_stopping_a_run_never_ends_early(accuracies: list[float]) 
     assert not NoEarlyStopping().stops(accuracies)
 
 
-def test_patience_is_document_4s() -> None:
+def test_the_default_patience_is_that_of_the_resnet50_cifar100_project() -> None:
     assert Patience().patience == 7
 
 
@@ -87,7 +87,7 @@ def test_patience_counts_in_the_last_phase_alone(accuracies: list[float], stops:
 
 
 def best_network(training: Training) -> Training:
-    """The same run, left after the epoch that counts."""
+    """The same run, trained up to the epoch that counts."""
     again = Training(training.recipe, training.data)
     assert len(list(first_epochs(again, training.counted.epoch))) == training.counted.epoch
     return again
@@ -95,10 +95,10 @@ def best_network(training: Training) -> Training:
 
 def test_a_run_out_of_patience_ends_with_its_best_epochs_network(smallest: DeviceData) -> None:
     training = Training(UNEVEN, smallest)
-    found = list(training.fit())
-    best = max(found, key=lambda metrics: metrics.val_accuracy)
+    epochs = list(training.fit())
+    best = max(epochs, key=lambda metrics: metrics.val_accuracy)
     assert 1 < best.epoch == training.counted.epoch
-    assert len(found) == best.epoch + 3 < UNEVEN.epochs
+    assert len(epochs) == best.epoch + 3 < UNEVEN.epochs
     assert training.is_over
     assert list(training.fit()) == []
     assert same_tensors(training.model, best_network(training).model)
@@ -113,7 +113,7 @@ def test_so_does_one_that_reaches_its_planned_end(smallest: DeviceData) -> None:
 
 
 def test_the_network_is_the_best_ones_when_the_last_metrics_are_given(smallest: DeviceData) -> None:
-    """Who trains saves it then; what follows the last report of a trial never runs."""
+    """The caller saves it then, because nothing runs after the last report of a trial."""
     training = Training(UNEVEN, smallest)
     for _ in training.fit():
         is_best = training.evaluate(smallest.val)[1] == training.counted.val_accuracy
@@ -122,8 +122,8 @@ def test_the_network_is_the_best_ones_when_the_last_metrics_are_given(smallest: 
 
 def test_until_a_run_is_over_training_goes_on_from_the_last_epoch(smallest: DeviceData) -> None:
     without = UNEVEN.replace({"early_stopping/name": "none"})
-    found = train(UNEVEN, smallest)
-    assert found == train(without, smallest)[: len(found)]
+    epochs = train(UNEVEN, smallest)
+    assert epochs == train(without, smallest)[: len(epochs)]
 
 
 def test_without_early_stopping_the_last_epochs_network_stays(smallest: DeviceData) -> None:

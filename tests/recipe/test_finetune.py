@@ -178,7 +178,7 @@ def test_one_phase_of_everything_moves_everything(finetune: str, handful: Device
 
 
 def test_the_head_alone_is_clipped_where_it_alone_is_trained(handful: DeviceData) -> None:
-    """The norm of all gradients together is that of the head's."""
+    """The norm that is clipped is that of the head's gradients."""
     recipe = FROZEN.replace({"grad_clip/name": "norm", "grad_clip/limit": 1e-3, "batch_size": 6, "epochs": 1})
     training = Training(recipe, handful)
     norms: list[float] = []
@@ -209,25 +209,37 @@ def test_the_second_phase_follows_the_schedule_at_its_own_rate(schedule: str, ha
     used: list[float] = []
     hook = register_optimizer_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
     with hook:
-        found = train(recipe, handful)
+        epochs = train(recipe, handful)
     assert used == planned(recipe, steps_per_epoch=2)
-    assert [metrics["lr"] for metrics in found] == used[1::2]
+    assert [metrics["lr"] for metrics in epochs] == used[1::2]
     assert max(used[:4]) <= 0.003
     assert max(used[4:]) <= 1e-3
 
 
+def test_the_heads_rate_has_its_scale_in_every_phase_and_the_metrics_have_the_schedules(handful: DeviceData) -> None:
+    recipe = TWO_PHASE.replace({"schedule/name": "cosine", "optimizer/head_lr_scale": 4.0})
+    used: list[list[float]] = []
+    with register_optimizer_step_pre_hook(
+        lambda optimizer, *_: used.append([group["lr"] for group in optimizer.param_groups])
+    ):
+        epochs = train(recipe, handful)
+    rates = planned(recipe, steps_per_epoch=2)
+    assert used == [[4 * rate] for rate in rates[:4]] + [[rate, 4 * rate] for rate in rates[4:]]
+    assert [metrics["lr"] for metrics in epochs] == rates[1::2]
+
+
 def test_step_counts_the_epochs_of_the_whole_run(handful: DeviceData) -> None:
     settings: dict[str, Value] = {"schedule/name": "step", "schedule/every": 3, "schedule/gamma": 0.5}
-    found = train(TWO_PHASE.replace(settings), handful)
-    assert [metrics["lr"] for metrics in found] == [0.003, 0.003, 1e-3, 0.5e-3]
+    epochs = train(TWO_PHASE.replace(settings), handful)
+    assert [metrics["lr"] for metrics in epochs] == [0.003, 0.003, 1e-3, 0.5e-3]
 
 
-def test_plateau_begins_anew_with_the_second_phase(handful: DeviceData) -> None:
+def test_plateau_starts_over_in_the_second_phase(handful: DeviceData) -> None:
     """At a rate of almost nothing the loss is flat."""
     settings: dict[str, Value] = {"schedule/name": "plateau", "schedule/patience": 0, "schedule/reduction": 0.5}
     rates: dict[str, Value] = {"optimizer/lr": 1e-12, "finetune/lr": 1e-13, "epochs": 6, **NO_AUGMENT}
-    found = train(TWO_PHASE.replace({**settings, **rates}), handful)
-    shares = [metrics["lr"] / rate for metrics, rate in zip(found, [1e-12] * 3 + [1e-13] * 3, strict=True)]
+    epochs = train(TWO_PHASE.replace({**settings, **rates}), handful)
+    shares = [metrics["lr"] / rate for metrics, rate in zip(epochs, [1e-12] * 3 + [1e-13] * 3, strict=True)]
     assert shares == pytest.approx([1, 1, 0.5, 1, 1, 0.5])
 
 
@@ -242,9 +254,10 @@ def test_plateau_begins_anew_with_the_second_phase(handful: DeviceData) -> None:
         TWO_PHASE,
         TWO_PHASE.replace({"finetune/batch_norm": "train", "optimizer/name": "sgd", "schedule/name": "plateau"}),
         TWO_PHASE.replace({"early_stopping/name": "patience", "early_stopping/patience": 1}),
+        TWO_PHASE.replace({"optimizer/name": "muon", "schedule/name": "cosine"}),
         with_settings({"early_stopping/name": "patience", "early_stopping/patience": 2, "epochs": 5, "batch_size": 3}),
     ],
-    ids=["frozen", "views", "two-phase", "two-phase-sgd-plateau", "two-phase-patience", "patience"],
+    ids=["frozen", "views", "two-phase", "two-phase-sgd-plateau", "two-phase-patience", "two-phase-muon", "patience"],
 )
 def test_a_run_resumed_after_any_epoch_is_the_uninterrupted_one(
     recipe: Recipe, handful: DeviceData, tmp_path: Path
@@ -266,7 +279,7 @@ def test_a_run_resumed_after_any_epoch_is_the_uninterrupted_one(
 
 @pytest.fixture(scope="module")
 def trained(handful: DeviceData, tmp_path_factory: pytest.TempPathFactory) -> Training:
-    """A network whose every tensor is another than a new one's."""
+    """A network in which every tensor differs from a new one's."""
     training = Training(with_settings({"seed": 5, "epochs": 2, "batch_size": 3}), handful)
     list(training.fit())
     return training

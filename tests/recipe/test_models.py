@@ -1,4 +1,4 @@
-"""Every architecture as a network, and the documents' two against what the documents list."""
+"""Every architecture as a network, and those of two projects against what the projects list."""
 
 from typing import get_args
 
@@ -26,7 +26,7 @@ def images(n: int = 2) -> Tensor:
 
 
 def output_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """(channels, height, width) that each child gives for a 32 px image."""
+    """The shape (channels, height, width) of each child's output for a 32 px image."""
     shapes: dict[str, tuple[int, ...]] = {}
     x = images()
     for name, child in network.named_children():
@@ -40,7 +40,7 @@ def num_parameters(network: nn.Module) -> int:
 
 
 def settle(block: nn.Module) -> nn.Module:
-    """Give the batch norms statistics and weights that are no identity, and leave them fixed."""
+    """Give the batch norms statistics and weights that are not the identity, and fix them."""
     for module in block.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.running_mean, module.bias):
@@ -128,7 +128,7 @@ def test_a_network_is_described_by_its_children(member: type[Model]) -> None:
     assert sum(num_parameters(child) for child in network.children()) == num_parameters(network)
 
 
-def test_resnet9_has_the_output_shapes_of_the_documents_table() -> None:
+def test_resnet9_has_the_output_shapes_of_the_projects_table() -> None:
     assert output_shapes(ResNet9().build(10)) == {
         "conv1": (64, 32, 32),
         "conv2": (128, 16, 16),
@@ -151,7 +151,7 @@ def test_resnet9_has_6_57_million_parameters() -> None:
 
 @pytest.mark.parametrize("member", [ResNet9, MiniResNet])
 def test_half_the_width_is_a_quarter_of_the_convolutions_parameters(member: type[ResNet9] | type[MiniResNet]) -> None:
-    """But for the first one, whose three input channels stay."""
+    """Except for the first one, which keeps its three input channels."""
     half, whole = (
         [p.numel() for p in member(width=width).build(10).parameters() if p.dim() == 4] for width in (0.5, 1)
     )
@@ -173,7 +173,7 @@ def test_resnet9s_dropout_is_an_option() -> None:
     assert ResNet9().dropout == 0.2
 
 
-def test_mini_resnet_has_the_stages_of_the_documents_list() -> None:
+def test_mini_resnet_has_the_stages_of_the_projects_list() -> None:
     assert list(output_shapes(MiniResNet().build(10)).items()) == [
         ("conv1", (16, 32, 32)),
         ("res1", (16, 32, 32)),
@@ -189,7 +189,7 @@ def test_mini_resnet_has_the_stages_of_the_documents_list() -> None:
     ]
 
 
-def test_mini_resnet_has_the_convolutions_of_the_documents_list() -> None:
+def test_mini_resnet_has_the_convolutions_of_the_projects_list() -> None:
     network = MiniResNet().build(10)
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     assert [(c.in_channels, c.out_channels, c.stride[0]) for c in convolutions] == [
@@ -212,7 +212,7 @@ def test_mini_resnet_averages_before_its_classifier() -> None:
 
 @pytest.fixture(scope="module")
 def theirs() -> nn.Module:
-    """torchvision's own, with statistics and weights that are no identity."""
+    """Torchvision's own network, with statistics and weights that are not the identity."""
     torch.manual_seed(0)
     return settle(resnet50(num_classes=10))
 
@@ -260,13 +260,13 @@ def test_images_are_resized_as_torch_does(size: int) -> None:
     ],
 )
 def test_resnet50s_head_is_an_option(head: str, dropout: float, layers: list[str]) -> None:
-    """A dropout comes before the last layer alone (document 4)."""
+    """Dropout comes before the last layer only, as in the ResNet50 CIFAR-100 project."""
     with torch.device("meta"):
         network = ResNet50(weights="none", head=head, dropout=dropout).build(10)
-    assert [told(leaf) for leaf in network[-1].modules() if not list(leaf.children())] == layers
+    assert [describe(leaf) for leaf in network[-1].modules() if not list(leaf.children())] == layers
 
 
-def told(leaf: nn.Module) -> str:
+def describe(leaf: nn.Module) -> str:
     if isinstance(leaf, nn.Linear):
         return f"Linear({leaf.in_features}, {leaf.out_features})"
     return f"Dropout({leaf.p})" if isinstance(leaf, nn.Dropout) else type(leaf).__name__

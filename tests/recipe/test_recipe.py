@@ -46,6 +46,8 @@ def test_a_recipe_flattens_to_one_name_per_field() -> None:
         "optimizer/name": "adam",
         "optimizer/lr": 0.01,
         "optimizer/weight_decay": 1e-4,
+        "optimizer/decay_norms_and_biases": True,
+        "optimizer/head_lr_scale": 1.0,
         "optimizer/beta1": 0.9,
         "optimizer/beta2": 0.999,
         "schedule/name": "step",
@@ -87,6 +89,8 @@ def test_an_option_may_be_sampled_under_its_own_name_or_its_variants() -> None:
         "model/resnet9/width": 1.0,
         "optimizer/adam/lr": 0.01,
         "optimizer/adam/weight_decay": 1e-4,
+        "optimizer/adam/decay_norms_and_biases": True,
+        "optimizer/adam/head_lr_scale": 1.0,
         "optimizer/adam/beta1": 0.9,
         "optimizer/adam/beta2": 0.999,
         "schedule/step/every": 5,
@@ -167,6 +171,8 @@ def test_a_changed_variant_keeps_the_options_that_both_have() -> None:
         "name": "sgd",
         "lr": 0.01,
         "weight_decay": 1e-4,
+        "decay_norms_and_biases": True,
+        "head_lr_scale": 1.0,
         "momentum": 0.9,
         "nesterov": False,
     }
@@ -189,7 +195,7 @@ def test_every_variant_can_be_switched_to(group: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"optimizer/lrr": 1}, r"^This recipe has no field 'optimizer/lrr'; the nearest is optimizer/lr "),
         ({"epoch": 1}, r"no field 'epoch'; the nearest is epochs"),
@@ -198,8 +204,8 @@ def test_every_variant_can_be_switched_to(group: str, name: str) -> None:
         ({"optimizer/momentum": 0.5}, r"no field 'optimizer/momentum'"),
         ({"qqq": 1}, r"no field 'qqq'; choose one of dataset, model/name, .*, seed\.$"),
         ({"optimizer/name": "adamm"}, r"^optimizer/name=adamm is not valid; the nearest is adam or adamw\.$"),
-        ({"optimizer/name": "qqq"}, r"^optimizer/name=qqq is not valid; choose one of adam, adamw, sgd\.$"),
-        ({"optimizer/name": 3}, r"^optimizer/name=3 is not valid; choose one of adam, adamw, sgd\.$"),
+        ({"optimizer/name": "qqq"}, r"^optimizer/name=qqq is not valid; choose one of adam, adamw, sgd, muon\.$"),
+        ({"optimizer/name": 3}, r"^optimizer/name=3 is not valid; choose one of adam, adamw, sgd, muon\.$"),
         ({"optimizer/lr": "fast"}, r"^optimizer/lr=fast is not valid: optimizer/lr: input should be a valid number"),
         ({"optimizer/lr": 0}, r"^optimizer/lr=0 is not valid: optimizer/lr: input should be greater than 0\.$"),
         ({"optimizer/lr": "nan"}, r"^optimizer/lr=nan is not valid: .*finite"),
@@ -213,8 +219,8 @@ def test_every_variant_can_be_switched_to(group: str, name: str) -> None:
     ],
     ids=str,
 )
-def test_a_wrong_name_or_value_is_refused_with_the_nearest(settings: dict[str, Value], said: str) -> None:
-    with pytest.raises(UserError, match=said) as error:
+def test_a_wrong_name_or_value_is_refused_with_the_nearest(settings: dict[str, Value], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
         ADAM.replace(settings)
     assert "\n" not in str(error.value)
 
@@ -263,7 +269,7 @@ def test_a_recipe_cannot_be_changed() -> None:
     ],
     ids=str,
 )
-def test_what_pydantic_refuses_is_said_by_full_name_without_the_variant(document: dict[str, Any], clause: str) -> None:
+def test_what_pydantic_refuses_is_named_in_full_without_the_variant(document: dict[str, Any], clause: str) -> None:
     with pytest.raises(ValidationError) as error:
         Recipe.model_validate(ADAM.model_dump() | document)
     assert explain(error.value) == clause
@@ -274,6 +280,13 @@ def test_a_recipe_comes_back_from_json(group: str, name: str) -> None:
     recipe = ADAM.replace({f"{group}/name": name, "train_images": 500})
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
     assert Recipe.model_validate(json.loads(json.dumps(recipe.model_dump(mode="json")))) == recipe
+
+
+def test_a_recipe_that_version_0_1_stored_is_todays_with_the_defaults() -> None:
+    document = ADAM.model_dump(mode="json")
+    for name in ("decay_norms_and_biases", "head_lr_scale"):
+        del document["optimizer"][name]
+    assert Recipe.model_validate(document) == ADAM
 
 
 def test_the_nearest_names_are_offered_or_all() -> None:
@@ -371,11 +384,11 @@ def test_a_document_whose_options_make_no_sense_together_is_refused(document: di
 def test_fields_that_only_fit_together_are_set_together_in_any_order(
     recipe: Recipe, settings: dict[str, Value]
 ) -> None:
-    found = [recipe.replace(dict(order)) for order in permutations(settings.items())]
-    assert all(each == found[0] for each in found)
-    assert found[0] != recipe
-    assert found[0].replace(settings) == found[0]
-    assert settings.keys() <= found[0].flatten().keys()
+    recipes = [recipe.replace(dict(order)) for order in permutations(settings.items())]
+    assert all(each == recipes[0] for each in recipes)
+    assert recipes[0] != recipe
+    assert recipes[0].replace(settings) == recipes[0]
+    assert settings.keys() <= recipes[0].flatten().keys()
 
 
 # The epochs of the head
@@ -395,7 +408,7 @@ def test_each_phase_keeps_at_least_one_epoch(head_epochs: int, epochs: int, kept
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_heads_epochs_are_what_is_said_of_them(order: int) -> None:
+def test_the_heads_epochs_are_those_that_are_set(order: int) -> None:
     settings: dict[str, Value] = {"epochs": 40, "finetune/head_epochs": 3}
     assert TWO_PHASE.replace(dict(list(settings.items())[::order])).flatten()["finetune/head_epochs"] == 3
 

@@ -122,7 +122,9 @@ def test_torchs_one_cycle_takes_torchs_divisors() -> None:
 
 
 @pytest.mark.parametrize("num_steps", [4, 6, 100, 904])
-def test_the_documents_one_cycle_is_linear_to_the_peak_at_half_and_exponential_from_there(num_steps: int) -> None:
+def test_the_resnet9_projects_one_cycle_is_linear_to_the_peak_at_half_and_exponential_from_there(
+    num_steps: int,
+) -> None:
     rates = learning_rates(OneCycle(), 0.01, epochs=1, steps_per_epoch=num_steps)
     peak = num_steps // 2 - 1
     assert rates[0] == pytest.approx(0.01 / 25)
@@ -135,7 +137,7 @@ def test_the_documents_one_cycle_is_linear_to_the_peak_at_half_and_exponential_f
 
 
 @pytest.mark.parametrize("num_steps", [3, 5, 101])
-def test_the_documents_one_cycle_of_an_odd_length_keeps_its_ends(num_steps: int) -> None:
+def test_the_resnet9_projects_one_cycle_of_an_odd_length_keeps_its_ends(num_steps: int) -> None:
     rates = learning_rates(OneCycle(), 0.01, epochs=1, steps_per_epoch=num_steps)
     assert (rates[0], rates[-1]) == pytest.approx((0.01 / 25, 0.01 / 25 / 1e4))
     highest = rates.index(max(rates))
@@ -143,7 +145,7 @@ def test_the_documents_one_cycle_of_an_odd_length_keeps_its_ends(num_steps: int)
     assert rates == sorted(rates[: highest + 1]) + sorted(rates[highest + 1 :], reverse=True)
 
 
-def test_the_documents_one_cycle_leaves_momentum_alone() -> None:
+def test_the_resnet9_projects_one_cycle_leaves_momentum_alone() -> None:
     assert {OneCycle().momentum(at) for at in positions(10)} == {None}
 
 
@@ -155,7 +157,7 @@ def test_step_is_torchs(every: int, gamma: float, steps_per_epoch: int) -> None:
     assert rates == pytest.approx(theirs, rel=1e-9)
 
 
-def test_step_halves_the_documents_rate_after_epoch_20() -> None:
+def test_step_halves_the_mini_resnet_projects_rate_after_epoch_20() -> None:
     rates = learning_rates(Step(), 0.001, epochs=25, steps_per_epoch=450)
     assert rates == [0.001] * 20 * 450 + [0.0005] * 5 * 450
 
@@ -169,7 +171,7 @@ def test_step_counts_from_the_start_of_the_run_in_every_phase(first_epoch: int, 
 
 @every_schedule
 @pytest.mark.parametrize("first_epoch", [1, 7])
-def test_every_other_schedule_begins_anew_in_each_phase(schedule: BaseSchedule, first_epoch: int) -> None:
+def test_every_other_schedule_starts_over_in_each_phase(schedule: BaseSchedule, first_epoch: int) -> None:
     first = learning_rates(schedule, 0.1, epochs=4, steps_per_epoch=3)
     later = learning_rates(schedule, 0.1, epochs=4, steps_per_epoch=3, first_epoch=first_epoch)
     assert later == first or isinstance(schedule, Step)
@@ -191,7 +193,7 @@ LOSSES: dict[str, list[float]] = {
 @pytest.mark.parametrize("losses", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize(("gamma", "patience"), [(0.1, 3), (0.5, 0), (0.5, 1), (0.9, 2), (0.3, 10)])
 def test_plateau_is_torchs_epoch_by_epoch(losses: Sequence[float], gamma: float, patience: int) -> None:
-    """Torch never lowers a rate by less than 1e-8; from a rate of a million that is below all that is reached."""
+    """Torch never lowers a rate by less than 1e-8, which is too small to matter at a rate of a million."""
     schedule = Plateau(reduction=gamma, patience=patience)
     optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e6)
     scheduler = ReduceLROnPlateau(optimizer, factor=gamma, patience=patience)

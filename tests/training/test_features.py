@@ -1,5 +1,6 @@
-"""The cache of features: computed once, checked, bounded; and training on them gives what training without gives."""
+"""The cache of features: computed once, checked and bounded, and training gives the same with it as without it."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 from cifar_tune import Recipe
 from cifar_tune.data.images import TrainingData
+from cifar_tune.recipe.layers import Residual, Resize
 from cifar_tune.recipe.models import MiniResNet, Model, ResNet9, ResNet50
 from cifar_tune.recipe.recipe import Value
 from cifar_tune.training.checkpoint import save_weights
-from cifar_tune.training.features import FeatureCache
+from cifar_tune.training.features import FeatureCache, describe_structure
 from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import Training
 from cifar_tune.training.weights import read_weights
@@ -43,16 +45,16 @@ class Source:
 
 
 def get(folder: Path, key: Mapping[str, Any] = KEY, source: Source | None = None, **options: Any) -> int:  # noqa: ANN401
-    """Ask a new cache, as a new process would; how often it had to compute."""
+    """Ask a new cache, as a new process would, and count how often it had to compute."""
     source = source or Source()
-    found = FeatureCache(folder, **options).get(key, CPU, source)
-    assert found.dtype == source.features.dtype
-    assert torch.equal(found, source.features)
+    features = FeatureCache(folder, **options).get(key, CPU, source)
+    assert features.dtype == source.features.dtype
+    assert torch.equal(features, source.features)
     return source.num_asked
 
 
 def files(folder: Path) -> list[Path]:
-    """The kept ones; nothing else is there but locks."""
+    """The files with features; only locks are there beside them."""
     assert {path.suffix for path in folder.iterdir()} <= {".safetensors", ".lock"}
     return sorted(folder.glob("*.safetensors"))
 
@@ -75,8 +77,8 @@ def test_one_cache_reads_a_file_once(tmp_path: Path) -> None:
 
 def test_a_cache_keeps_two_in_memory(tmp_path: Path) -> None:
     cache, sources = FeatureCache(tmp_path), [Source(seed) for seed in range(3)]
-    found = [cache.get({"n": n}, CPU, source) for n, source in enumerate(sources)]
-    assert [cache.get({"n": n}, CPU, source) is found[n] for n, source in reversed([*enumerate(sources)])] == [
+    kept = [cache.get({"n": n}, CPU, source) for n, source in enumerate(sources)]
+    assert [cache.get({"n": n}, CPU, source) is kept[n] for n, source in reversed([*enumerate(sources)])] == [
         True,
         True,
         False,
@@ -191,9 +193,9 @@ def test_four_at_once_compute_once(tmp_path: Path, num_caches: int) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(caches[n % num_caches].get, KEY, CPU, compute) for n in range(4)]
-        found = [each.result() for each in waiting]
+        results = [each.result() for each in waiting]
     assert source.num_asked == 1
-    assert all(torch.equal(each, source.features) for each in found)
+    assert all(torch.equal(each, source.features) for each in results)
     assert len(files(tmp_path)) == 1
 
 
@@ -206,7 +208,7 @@ TWO_PHASE: dict[str, Value] = {"finetune/name": "two-phase", "finetune/head_epoc
 
 
 def images_seen(training: Training) -> list[int]:
-    """Filled, while it runs, with the size of every batch that goes through the backbone."""
+    """The size of every batch that goes through the backbone, filled in while the run goes on."""
     seen: list[int] = []
     training.backbone.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     return seen
@@ -220,8 +222,8 @@ def images_seen(training: Training) -> list[int]:
 def test_metrics_are_those_of_a_run_without_a_cache(recipe: Recipe, smallest: DeviceData, tmp_path: Path) -> None:
     expected = train(recipe, smallest)
     for _ in range(2):  # computed, and read from the file
-        for found, plain in zip(train(recipe, smallest, cache=FeatureCache(tmp_path)), expected, strict=True):
-            assert found == pytest.approx(plain, rel=1e-4)
+        for metrics, plain in zip(train(recipe, smallest, cache=FeatureCache(tmp_path)), expected, strict=True):
+            assert metrics == pytest.approx(plain, rel=1e-4)
 
 
 def test_resuming_on_kept_features_is_bit_for_bit(smallest: DeviceData, tmp_path: Path) -> None:
@@ -262,7 +264,7 @@ def test_newly_augmented_images_go_through_the_backbone_each_time_and_validation
     assert "features" not in training.facts
 
 
-def test_without_a_cache_nothing_is_said_of_one(smallest: DeviceData) -> None:
+def test_without_a_cache_no_fact_mentions_one(smallest: DeviceData) -> None:
     assert Training(PLAIN, smallest).facts == {}
 
 
@@ -294,7 +296,7 @@ def test_views_are_the_same_whatever_the_seed(smallest: DeviceData) -> None:
 
 
 def test_training_images_may_be_evaluated_before_they_are_trained_on(smallest: DeviceData, tmp_path: Path) -> None:
-    """What is evaluated in inference mode could not be trained on."""
+    """Features that were computed in inference mode could not be trained on."""
     training = Training(PLAIN, smallest, cache=FeatureCache(tmp_path))
     training.evaluate(smallest.train)
     assert len(list(training.fit())) == 4
@@ -361,7 +363,7 @@ HEADS: list[tuple[Model, Model]] = [
 
 @pytest.mark.parametrize(("first", "second"), HEADS, ids=["resnet50", "resnet9"])
 def test_options_of_the_head_leave_the_backbone_as_it_is(first: Model, second: Model) -> None:
-    assert first.backbone_options() == second.backbone_options()
+    assert describe_structure(first.build(10)[:-1]) == describe_structure(second.build(10)[:-1])
     backbones: list[nn.Module] = []
     for model in (first, second):
         torch.manual_seed(3)
@@ -369,11 +371,51 @@ def test_options_of_the_head_leave_the_backbone_as_it_is(first: Model, second: M
     assert changed(snapshot(backbones[0]), backbones[1]) == set()
 
 
-def test_the_size_of_the_images_is_no_option_of_the_head() -> None:
-    assert ResNet50(image_size=224).backbone_options() != ResNet50(image_size=32).backbone_options()
+OTHER_STRUCTURES: dict[str, tuple[nn.Module, nn.Module]] = {
+    "image size": (ResNet50(image_size=224).build(10)[:-1], ResNet50(image_size=32).build(10)[:-1]),
+    "resize": (Resize(64), Resize(128)),
+    "architecture": (ResNet9().build(10)[:-1], MiniResNet().build(10)[:-1]),
+    "width": (MiniResNet().build(10)[:-1], MiniResNet(width=0.5).build(10)[:-1]),
+    "kernel": (nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 5)),
+    "stride": (nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, stride=2)),
+    "padding": (nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, padding_mode="reflect")),
+    "pooling": (nn.AdaptiveMaxPool2d(1), nn.AdaptiveAvgPool2d(1)),
+    "activation": (nn.Sequential(nn.Linear(3, 3), nn.ReLU()), nn.Sequential(nn.Linear(3, 3), nn.GELU())),
+    "order": (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3))),
+    "residual": (Residual(nn.Linear(3, 3), nn.ReLU()), nn.Sequential(nn.Linear(3, 3), nn.ReLU())),
+    "type": (nn.Linear(3, 3), nn.Linear(3, 3, dtype=torch.float64)),
+}
 
 
-def test_features_are_those_of_evaluation_mode_whoever_asks_first(smallest: DeviceData, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("first", "second"), OTHER_STRUCTURES.values(), ids=OTHER_STRUCTURES)
+def test_another_structure_has_another_description(first: nn.Module, second: nn.Module) -> None:
+    assert describe_structure(first) != describe_structure(second)
+
+
+@pytest.mark.parametrize("model", [ResNet9(), MiniResNet(), ResNet50(image_size=224)], ids=lambda model: model.name)
+def test_the_same_network_has_the_same_description(model: Model) -> None:
+    """Weights, mode and memory format make no difference, and JSON keeps the description as it is."""
+    torch.manual_seed(0)
+    first = model.build(10).eval()
+    torch.manual_seed(1)
+    second = model.build(10).requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert describe_structure(first) == describe_structure(second)
+    assert json.loads(json.dumps(describe_structure(first))) == describe_structure(first)
+
+
+@pytest.mark.parametrize("model", [ResNet9(), MiniResNet(), ResNet50(image_size=224)], ids=lambda model: model.name)
+def test_layers_of_our_own_show_their_options(model: Model) -> None:
+    """An option that only the layer itself holds is in its repr."""
+    for module in model.build(10).modules():
+        if type(module).__module__.startswith("cifar_tune."):
+            options = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+            for name, value in options.items() - {("training", True)}:
+                assert f"{name}={value}" in module.extra_repr()
+
+
+def test_features_are_those_of_evaluation_mode_even_if_training_asks_first(
+    smallest: DeviceData, tmp_path: Path
+) -> None:
     early = Training(PLAIN, smallest, cache=FeatureCache(tmp_path))
     early.features.train(torch.arange(4), 0)  # the network is new, and in training mode
     ours = list(Training(PLAIN, smallest, cache=FeatureCache(tmp_path)).fit())

@@ -1,4 +1,4 @@
-"""Starting weights: found or downloaded from a local server, read from files of every kind, fitted into networks."""
+"""Starting weights: located or downloaded from a local server, read from files of every kind, fitted into networks."""
 
 import hashlib
 import pickle
@@ -46,7 +46,7 @@ def network(num_classes: int = 10, seed: int = 0) -> nn.Sequential:
 
 
 def plain(model: nn.Module, dataset: str | None = None) -> Weights:
-    """The model's weights as a file would have given them."""
+    """The model's weights as they would be read from a file."""
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     return Weights(tensors, {"dataset": dataset} if dataset else None, digest="", source="given.pth")
 
@@ -65,11 +65,11 @@ def on_meta(build: Callable[[], M]) -> M:
 
 
 def sentence(refused: pytest.ExceptionInfo[UserError]) -> str:
-    """What the user reads, which is one line and ends as a sentence does."""
-    said = str(refused.value)
-    assert "\n" not in said
-    assert said.endswith(".")
-    return said
+    """The message that the user reads: one line that ends with a period."""
+    message = str(refused.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message
 
 
 # Finding a file
@@ -80,19 +80,19 @@ def test_none_is_no_file() -> None:
 
 
 @pytest.mark.parametrize("name", ["here.pth", "~/here.pth", "folder/../here.pth"])
-def test_a_path_is_found_from_here_and_from_home(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_is_relative_to_here_or_to_home(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "folder").mkdir()
     (tmp_path / "here.pth").touch()
-    found = find_weights(name)
-    assert found is not None
-    assert found.is_absolute()
-    assert found.samefile(tmp_path / "here.pth")
+    path = find_weights(name)
+    assert path is not None
+    assert path.is_absolute()
+    assert path.samefile(tmp_path / "here.pth")
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("imagnet", "No weights at .*imagnet, where nothing is; model/weights is none, imagenet or the path of a file"),
         ("", "where a folder is"),
@@ -100,8 +100,8 @@ def test_a_path_is_found_from_here_and_from_home(tmp_path: Path, name: str, monk
         ("x" * 300, "cannot be looked for .File name too long.; correct the path|where nothing is"),
     ],
 )
-def test_a_path_without_a_file_is_refused(name: str, said: str) -> None:
-    with pytest.raises(UserError, match=said) as refused:
+def test_a_path_without_a_file_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
         find_weights(name)
     sentence(refused)
 
@@ -121,7 +121,7 @@ NOWHERE = Published(f"http://127.0.0.1:9/{NAME}")
 
 
 class Server(ThreadingHTTPServer):
-    """Sends CONTENT to everybody, or its beginning under headers that announce all; slowly enough to be overtaken."""
+    """Sends CONTENT, or only its beginning under headers that announce all of it; slowly, so that requests overlap."""
 
     num_sent = len(CONTENT)
     num_requests = 0
@@ -147,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """On a free local port."""
+    """A server on a free local port."""
     with Server(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
@@ -156,13 +156,13 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where torch hub keeps what it downloads; not made yet."""
+    """The folder of torch hub's downloads, which does not exist yet."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
 def kept(hub: Path) -> list[str]:
-    """The files there, but the lock, which may stay."""
+    """The files in the folder, without the lock, which can stay."""
     return [path.name for path in hub.iterdir() if path.suffix != ".lock"]
 
 
@@ -212,19 +212,19 @@ def test_a_download_with_a_wrong_checksum_is_refused_and_leaves_nothing(server: 
 
 def test_two_that_need_the_file_at_once_download_it_once(server: Server, hub: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(find_published, [server.published] * 2))
-    assert found == [hub / NAME] * 2
+        paths = list(threads.map(find_published, [server.published] * 2))
+    assert paths == [hub / NAME] * 2
     assert server.num_requests == 1
 
 
 def test_without_a_network_the_user_learns_what_is_missing_and_the_ways_out(hub: Path) -> None:
     with pytest.raises(UserError) as refused:
         find_published(NOWHERE)
-    said = sentence(refused)
-    assert f"{hub / NAME} is missing" in said
-    assert f"put it into {hub}," in said
+    message = sentence(refused)
+    assert f"{hub / NAME} is missing" in message
+    assert f"put it into {hub}," in message
     for hint in (NOWHERE.url, "Connection refused", "--set model/weights=none", "the path of a checkpoint"):
-        assert hint in said
+        assert hint in message
 
 
 def test_without_a_network_a_wrong_file_is_called_damaged_and_stays(hub: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_cache_that_cannot_be_made_is_named(hub: Path) -> None:
 
 
 def test_imagenet_is_looked_for_in_torch_hubs_folder(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that nobody listens at stands for a machine without a network."""
+    """A proxy on a port where nothing listens stands for a machine without a network."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(UserError, match=f"{hub / 'resnet50-0676ba61.pth'} is missing"):
@@ -317,12 +317,13 @@ def test_a_pickle_that_torch_did_not_write_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "held", [[1, 2], torch.ones(3), {}, {"epoch": 3}, {1: torch.ones(3)}, {"state_dict": {"0.weight": torch.ones(3)}}]
+    "content",
+    [[1, 2], torch.ones(3), {}, {"epoch": 3}, {1: torch.ones(3)}, {"state_dict": {"0.weight": torch.ones(3)}}],
 )
-def test_what_is_no_dict_of_tensors_is_refused(tmp_path: Path, held: Any) -> None:  # noqa: ANN401 - anything
-    torch.save(held, tmp_path / "held.pth")
-    with pytest.raises(UserError, match=r"held.pth holds something other than a state_dict of tensors") as refused:
-        read_weights(tmp_path / "held.pth")
+def test_what_is_no_dict_of_tensors_is_refused(tmp_path: Path, content: Any) -> None:  # noqa: ANN401 - anything
+    torch.save(content, tmp_path / "content.pth")
+    with pytest.raises(UserError, match=r"content.pth holds something other than a state_dict of tensors") as refused:
+        read_weights(tmp_path / "content.pth")
     sentence(refused)
 
 
@@ -383,7 +384,7 @@ def test_the_network_keeps_its_own_memory_and_layout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_classes", "dataset", "said"),
+    ("num_classes", "dataset", "classes"),
     [
         (100, "cifar100", "for 100 classes of cifar100"),
         (10, "shapes", "for 10 classes of shapes"),
@@ -391,11 +392,11 @@ def test_the_network_keeps_its_own_memory_and_layout() -> None:
         (100, "cifar10", "for 100 classes of cifar10"),
     ],
 )
-def test_the_head_of_other_classes_is_replaced(num_classes: int, dataset: str | None, said: str) -> None:
-    """Of as many classes too, if they are known to be another data set's."""
+def test_the_head_of_other_classes_is_replaced(num_classes: int, dataset: str | None, classes: str) -> None:
+    """A head for the same number of classes is replaced too, if the file says that they are another data set's."""
     fresh, model = network(seed=1), network(seed=1)
     note = load_weights(model, plain(network(num_classes), dataset), "cifar10")
-    assert note == f"The head of given.pth is {said} and is replaced by a new one."
+    assert note == f"The head of given.pth is {classes} and is replaced by a new one."
     assert same(model[:-1], network(num_classes)[:-1])
     assert same(model[-1], fresh[-1])
 
@@ -407,7 +408,7 @@ def with_hidden_layer(num_classes: int = 10, *more: nn.Module) -> nn.Sequential:
 
 
 @pytest.mark.parametrize(
-    ("given", "own", "dataset", "said"),
+    ("file", "own", "dataset", "classes"),
     [
         (network(10), with_hidden_layer(), "cifar10", "of other layers"),
         (network(1000), with_hidden_layer(), None, "for 1000 classes"),
@@ -418,11 +419,11 @@ def with_hidden_layer(num_classes: int = 10, *more: nn.Module) -> nn.Sequential:
     ],
 )
 def test_a_head_of_other_layers_is_replaced(
-    given: nn.Sequential, own: nn.Sequential, dataset: str | None, said: str
+    file: nn.Sequential, own: nn.Sequential, dataset: str | None, classes: str
 ) -> None:
-    tensors, note = fitting(own, plain(given, dataset), "cifar10")
-    assert note == f"The head of given.pth is {said} and is replaced by a new one."
-    assert tensors.keys() == given[:-1].state_dict().keys()
+    tensors, note = fitting(own, plain(file, dataset), "cifar10")
+    assert note == f"The head of given.pth is {classes} and is replaced by a new one."
+    assert tensors.keys() == file[:-1].state_dict().keys()
 
 
 def test_a_backbone_alone_is_enough() -> None:
@@ -434,22 +435,22 @@ def test_a_backbone_alone_is_enough() -> None:
 
 
 def test_batch_norms_that_do_not_count_their_batches_are_taken() -> None:
-    given = without(plain(network()), "num_batches_tracked")
-    assert load_weights(started := network(seed=1), given, "cifar10") is None
+    file = without(plain(network()), "num_batches_tracked")
+    assert load_weights(started := network(seed=1), file, "cifar10") is None
     assert same(started, network())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_floats_are_converted(dtype: torch.dtype) -> None:
-    given = plain(network().to(dtype))
-    load_weights(model := network(seed=1), given, "cifar10")
+    file = plain(network().to(dtype))
+    load_weights(model := network(seed=1), file, "cifar10")
     weight = model.get_parameter("0.weight").detach()
-    assert torch.equal(weight, given.tensors["0.weight"].to(torch.float32))
+    assert torch.equal(weight, file.tensors["0.weight"].to(torch.float32))
     assert weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "misfit"),
     [
         ("0.weight", torch.ones(8, 3, 5, 5), "0.weight is 8x3x5x5 instead of 8x3x3x3"),
         ("0.weight", torch.ones(8, 3, 3, 3, dtype=torch.int64), r"0.weight is torch.int64 instead of torch.float32"),
@@ -458,11 +459,11 @@ def test_floats_are_converted(dtype: torch.dtype) -> None:
         ("module.0.weight", torch.ones(8), "module.0.weight is not one of the network's"),
     ],
 )
-def test_a_backbone_that_does_not_fit_is_refused_by_name(name: str, value: torch.Tensor, said: str) -> None:
+def test_a_backbone_that_does_not_fit_is_refused_by_name(name: str, value: torch.Tensor, misfit: str) -> None:
     weights = plain(network())
     weights.tensors[name] = value
     fresh, model = network(seed=1), network(seed=1)
-    with pytest.raises(UserError, match=rf"given.pth does not hold this architecture's weights \({said}\); choose"):
+    with pytest.raises(UserError, match=rf"given.pth does not hold this architecture's weights \({misfit}\); choose"):
         load_weights(model, weights, "cifar10")
     assert same(model, fresh)
 
@@ -474,20 +475,20 @@ def test_a_missing_tensor_is_named() -> None:
 
 
 def test_another_architecture_is_refused_with_the_first_differences() -> None:
-    given = plain(on_meta(lambda: ResNet9().build(10)))
+    file = plain(on_meta(lambda: ResNet9().build(10)))
     with pytest.raises(UserError, match=r"conv1.0.weight is 64x3x3x3 instead of 16x3x3x3, .*, and \d+ more") as refused:
-        fitting(on_meta(lambda: MiniResNet().build(10)), given, "cifar10")
+        fitting(on_meta(lambda: MiniResNet().build(10)), file, "cifar10")
     assert len(sentence(refused)) < 400
 
 
 def test_a_network_without_memory_is_enough_to_know_what_fits() -> None:
     model = on_meta(network)
     assert model.get_parameter("0.weight").is_meta
-    given = plain(network())
-    tensors, note = fitting(model, given, "cifar10")
-    assert (tensors, note) == (given.tensors, None)
+    file = plain(network())
+    tensors, note = fitting(model, file, "cifar10")
+    assert (tensors, note) == (file.tensors, None)
     with pytest.raises(UserError, match="does not hold this architecture's weights"):
-        fitting(model, without(given, "0.bias"), "cifar10")
+        fitting(model, without(file, "0.bias"), "cifar10")
 
 
 @pytest.mark.parametrize("model", [ResNet50(), ResNet50(head="128-64", image_size=224)])
@@ -528,7 +529,7 @@ def test_recipes_without_weights_need_no_file() -> None:
     assert check_weights([starting("none"), starting("none", "resnet50")]) == ({}, [])
 
 
-def test_every_file_that_recipes_start_from_is_told_by_its_digest(of_shapes: str, tmp_path: Path) -> None:
+def test_every_file_that_recipes_start_from_has_its_digest(of_shapes: str, tmp_path: Path) -> None:
     other = str(tmp_path / "other.pth")
     torch.save(ResNet9().build(10).state_dict(), other)
     recipes = [starting(of_shapes), starting(of_shapes, lr=0.2), starting(other, "resnet9"), starting("none")]
@@ -537,7 +538,7 @@ def test_every_file_that_recipes_start_from_is_told_by_its_digest(of_shapes: str
     assert notes == []
 
 
-def test_a_head_that_is_replaced_is_told_once(of_shapes: str) -> None:
+def test_a_head_that_is_replaced_is_noted_once(of_shapes: str) -> None:
     recipes = [starting(of_shapes, lr=lr, dataset=name) for lr in (0.1, 0.2) for name in ("shapes", "cifar100")]
     assert check_weights(recipes)[1] == [
         "The head of weights.safetensors is for 10 classes of shapes and is replaced by a new one."
@@ -551,3 +552,9 @@ def test_what_one_recipe_of_many_cannot_start_from_is_refused(of_shapes: str, tm
     with pytest.raises(UserError) as refused:
         check_weights([starting("none"), starting(of_shapes), bad])
     sentence(refused)
+
+
+def test_a_network_of_another_width_is_refused_among_recipes_of_the_files_own(of_shapes: str) -> None:
+    fits = starting(of_shapes)
+    with pytest.raises(UserError, match="does not hold this architecture's weights"):
+        check_weights([fits.replace({"model/width": 0.5}), fits])
