@@ -26,8 +26,24 @@ from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import DivergenceError, EpochMetrics, Training, is_out_of_memory, peak_memory
 from cifar_tune.training.network_size import count_macs
 from cifar_tune.training.weights import Weights, open_weights
-from cifar_tune.trials.facts import CHECKPOINT, DATA, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER, timed
-from cifar_tune.trials.trial import REPLAYS
+from cifar_tune.trials.facts import (
+    CHECKPOINT,
+    DATA,
+    DEVICE,
+    DIVERGED_AT,
+    ENDED_AT,
+    FIRST_EPOCH,
+    NUM_MACS,
+    NUM_PARAMETERS,
+    NUM_THREADS,
+    PEAK_MEMORY,
+    QUEUED,
+    REPLAYS,
+    STARTUP,
+    TAKEN_AT,
+    WORKER,
+    timed,
+)
 
 SECONDS_BETWEEN_STATES = 10.0  # what an interruption may cost, besides the epoch that runs
 
@@ -57,8 +73,8 @@ def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None
     torch.set_num_threads(config["num_threads"])
     device = torch.device("cuda" if config["use_gpu"] else "cpu")
     facts: dict[str, Any] = {
-        "num_threads": config["num_threads"],
-        "device": device.type,
+        NUM_THREADS: config["num_threads"],
+        DEVICE: device.type,
         WORKER: f"{socket.gethostname()}:{os.getpid()}",
         TAKEN_AT: taken_at,
         QUEUED: max(0.0, taken_at - config["handed_at"]),
@@ -66,7 +82,7 @@ def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None
         FIRST_EPOCH: config["num_epochs_recorded"],
     }
     try:
-        facts["device"] = prepare(device)
+        facts[DEVICE] = prepare(device)
         recipe = Recipe.model_validate(config["recipe"])
         with timed(facts, DATA):
             placed = _place(data, device)
@@ -74,21 +90,21 @@ def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None
             cache = _feature_cache(Path(config["features"]))
             weights = _weights(config["weights"], config["weights_digest"])
             training = Training(recipe, placed, weights, cache, config["watched"])
-            facts |= {"num_parameters": training.num_parameters, "num_macs": count_macs(training.model)}
+            facts |= {NUM_PARAMETERS: training.num_parameters, NUM_MACS: count_macs(training.model)}
         facts |= training.facts
         if config["watched"]:
             facts[REPLAYS] = "the validation losses and accuracies of the trial that it trains again"
         for metrics in _epochs(training, config, facts):
             tune.report({"metrics": asdict(metrics), "facts": facts})
     except DivergenceError as error:
-        facts |= {ENDED_AT: time.time(), "diverged_at_step": error.step}
+        facts |= {ENDED_AT: time.time(), DIVERGED_AT: error.step}
         tune.report({"state": "diverged", "facts": facts})
     except Exception as error:  # reported, so that what Ray sees fail is a worker that died, which is tried again
         if "CUDA error" in str(error):
             raise  # the process cannot use its GPU any more: a new worker tries again
         facts[ENDED_AT] = time.time()
         if is_out_of_memory(error):
-            tune.report({"state": "out of memory", "facts": {**facts, "peak_memory_bytes": peak_memory(device)}})
+            tune.report({"state": "out of memory", "facts": {**facts, PEAK_MEMORY: peak_memory(device)}})
         else:
             tune.report({"state": "failed", "facts": facts, "error": traceback.format_exc()})
 

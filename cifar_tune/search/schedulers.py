@@ -19,12 +19,10 @@ from pydantic import Field
 from cifar_tune.recipe.options import Count, Options, Share, part_of
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.forecast import LEVELS, Forecast, level_epochs
+from cifar_tune.trials.facts import LET_THROUGH, RUNGS, STOPPED_AT
 
 if TYPE_CHECKING:
     from cifar_tune.trials.trial import Trial
-
-# Facts of a trial. Its rungs are those that it went on from, by their epoch: `{"2": 0.25}`.
-RUNGS, LET_THROUGH, STOPPED_AT = "rungs", "let_through_at_epoch", "stopped_at_rung"
 
 NUM_MEDIAN_TRIALS = 3  # a median of fewer says little; Ray's rule waits for as many
 GOLDEN = (math.sqrt(5) - 1) / 2

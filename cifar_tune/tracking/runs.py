@@ -26,9 +26,8 @@ from mlflow.tracking import MlflowClient
 
 from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import UserError
-from cifar_tune.search.schedulers import RUNGS
 from cifar_tune.store import Store
-from cifar_tune.trials import facts as times
+from cifar_tune.trials.facts import PREFIX, RUNGS
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import State, Trial
 
@@ -40,7 +39,7 @@ SEARCH_ID_TAG = "cifar_tune.search_id"
 MAX_NAME = 60  # characters of what is told of a trial's values in its run's name
 MAX_METRICS_PER_BATCH = 1000  # MLflow's own limit
 MAX_RUNS_PER_COMMAND = 500  # an argument has at most 128 KiB
-UNTOLD = (times.PREFIX, RUNGS)  # facts that are no tags: the report adds them up
+UNTOLD = (PREFIX, RUNGS)  # facts that are no tags: the report adds them up
 KIND_TAG = "mlflow.experimentKind"  # for which the UI shows runs and charts first, and not traces
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 ABOUT = "\n\n<!-- about -->\n\n"  # in a description, between what came of a search and what it is

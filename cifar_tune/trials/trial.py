@@ -13,12 +13,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tune.data.images import NUM_CLASSES
 from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.trials.facts import REPLAYS
 from cifar_tune.trials.goal import ACCURACY_ALONE, CostName, Goal
 
 State = Literal["running", "completed", "stopped early", "pruned", "diverged", "out of memory", "failed", "interrupted"]
 
 RERUN_OF, SEED = "trial", "seed"  # what a rerun samples: whose recipe, and with which seed
-REPLAYS = "replays"  # a fact of a run that has no validation of its own
 
 COMPLETE_STATES: tuple[State, ...] = ("completed", "stopped early")
 

@@ -13,9 +13,6 @@ from pydantic import TypeAdapter
 from cifar_tune.recipe.recipe import Recipe, Value
 from cifar_tune.recipe.schedules import BaseSchedule, Schedule
 from cifar_tune.search.schedulers import (
-    LET_THROUGH,
-    RUNGS,
-    STOPPED_AT,
     Asha,
     Hyperband,
     Judge,
@@ -25,6 +22,7 @@ from cifar_tune.search.schedulers import (
     group_of,
     rung_epochs,
 )
+from cifar_tune.trials.facts import LET_THROUGH, RUNGS, STOPPED_AT
 from cifar_tune.trials.trial import Trial
 
 SCHEDULERS: list[Scheduler] = [member() for member in get_args(get_args(Scheduler)[0])]
