@@ -65,7 +65,7 @@ def main() -> None:
     configure_ray(local=True)
     from cifar_tune.search.ray_tune import ray_cluster, run_trials
     from cifar_tune.search.resources import Resources
-    from cifar_tune.tracking.runs import Tracker
+    from cifar_tune.tracking.tracker import Tracker
 
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(Path(folder))

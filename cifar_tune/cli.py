@@ -303,7 +303,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 5000,
 ) -> None:
     """Serve the MLflow UI on the store."""
-    from cifar_tune.tracking.runs import serve_ui
+    from cifar_tune.tracking.ui import serve_ui
 
     serve_ui(_store(store), host, port)
 

@@ -33,7 +33,7 @@ from cifar_tune.data.images import Images, TrainingData
 from cifar_tune.trials.reading import read_record
 from cifar_tune.trials.storage import open_storage
 from cifar_tune.store import open_store
-from cifar_tune.tracking.runs import Tracker
+from cifar_tune.tracking.tracker import Tracker
 
 store, name = open_store(Path(sys.argv[1])), sys.argv[2]
 images = Images(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int64))

@@ -30,7 +30,7 @@ from cifar_tune.trials.reading import delete_record, read_attributes
 from cifar_tune.trials.trial import State, Trial
 
 if TYPE_CHECKING:
-    from cifar_tune.tracking.runs import Tracker
+    from cifar_tune.tracking.tracker import Tracker
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -231,7 +231,7 @@ def _run_trials(
 
 
 def _open_tracker(record: Record, store: Store, data: TrainingData) -> "Tracker":
-    from cifar_tune.tracking.runs import Tracker
+    from cifar_tune.tracking.tracker import Tracker
 
     tags = {**package_versions(), **hardware()}
     commit = git_commit(record.space.path)

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect
 
 from cifar_tune.data.images import TrainingData
 from cifar_tune.store import Store, open_store
-from cifar_tune.tracking.runs import Tracker
+from cifar_tune.tracking.tracker import Tracker
 
 MILLISECONDS = 1000 * PATIENCE  # as playwright counts
 

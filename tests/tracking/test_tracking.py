@@ -14,7 +14,8 @@ from mlflow.tracking import MlflowClient
 from cifar_tune.data.images import TrainingData
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.store import Store, open_store
-from cifar_tune.tracking.runs import STATUSES, Tracker, delete_runs, find_runs, tell_outcome, tracking_url
+from cifar_tune.tracking.runs import delete_runs, find_runs, tell_outcome, tracking_url
+from cifar_tune.tracking.tracker import STATUSES, Tracker
 from cifar_tune.trials.trial import State, Trial
 
 RECIPE = Recipe(
