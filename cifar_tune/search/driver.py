@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from cifar_tune.search.judge import Judge
 from cifar_tune.search.record import Record
 from cifar_tune.trials.trial import State, Trial
 
@@ -28,7 +29,7 @@ class Driver:
         self.record = record
         self.num_left = record.num_left(num_trials)  # trials still to be started or resumed
         self._observers = observers
-        self._judge = record.space.search.scheduler.start(record.seed, record.forecast)
+        self._judge = Judge(record.space.search.scheduler, record.seed, record.forecast)
         for trial in [*record.prior_trials(), *record.trials()]:
             for num_epochs in range(1, trial.epochs + 1):
                 self._judge.note(replace(trial, state="running", curve=trial.curve[:num_epochs]))

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.encoding import Array, Encoding
+from cifar_tune.search.rungs import epochs_at
 from cifar_tune.trials.trial import COMPLETE_STATES
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Forecast:
             if trial.number not in self._given:
                 recipe = Recipe.model_validate(trial.user_attrs["recipe"])
                 point = self.encoding.encode([trial.params])[0]
-                self._given[trial.number] = _Given(trial.params, point, level_epochs(recipe, self._fractions))
+                self._given[trial.number] = _Given(trial.params, point, epochs_at(recipe, self._fractions))
                 self._known.add(point.tobytes())
         scores = np.array([self._scores(trial) for trial in trials]).reshape(-1, len(self._fractions) + 1)
         is_running = np.array([trial.state == TrialState.RUNNING for trial in trials], dtype=bool)
@@ -161,11 +162,6 @@ def _end(trial: FrozenTrial) -> float:
         assert trial.value is not None
         return trial.value
     return fmean(scores[-math.ceil(TAIL * len(scores)) :])
-
-
-def level_epochs(recipe: Recipe, fractions: Sequence[float] = LEVELS) -> list[int]:
-    """The epochs after which a trial is at each level but the last; none before it may be compared with others."""
-    return [min(max(recipe.epoch_at(fraction), recipe.first_rung), recipe.epochs) for fraction in fractions]
 
 
 def floored(scores: Array) -> Array:

@@ -10,9 +10,10 @@ from helpers.searches import NUMBERS, opened, score, search, written
 from scipy.stats import spearmanr
 
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.forecast import MAX_TRIALS, Forecast, floored, level_epochs
+from cifar_tune.search.forecast import LEVELS, MAX_TRIALS, Forecast, floored
 from cifar_tune.search.gaussian_process import Normal
 from cifar_tune.search.record import Record
+from cifar_tune.search.rungs import epochs_at
 from cifar_tune.trials.trial import Trial
 
 
@@ -139,7 +140,7 @@ def test_a_level_is_after_the_epoch_that_reaches_its_fraction(
     tmp_path: Path, settings: dict[str, int | str], expected: list[int]
 ) -> None:
     recipe = written(tmp_path, NUMBERS, "random").baselines[0]
-    assert level_epochs(recipe.replace(settings)) == expected
+    assert epochs_at(recipe.replace(settings), LEVELS) == expected
 
 
 def test_a_breakdown_is_cut_off_at_twice_as_far_below_the_median_as_the_best_is_above() -> None:

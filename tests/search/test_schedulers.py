@@ -12,16 +12,9 @@ from pydantic import TypeAdapter
 
 from cifar_tune.recipe.recipe import Recipe, Value
 from cifar_tune.recipe.schedules import BaseSchedule, Schedule
-from cifar_tune.search.schedulers import (
-    Asha,
-    Hyperband,
-    Judge,
-    Median,
-    NoStopping,
-    Scheduler,
-    group_of,
-    rung_epochs,
-)
+from cifar_tune.search.judge import Judge
+from cifar_tune.search.rungs import group_of, rung_epochs
+from cifar_tune.search.schedulers import Asha, Hyperband, Median, NoStopping, Scheduler
 from cifar_tune.trials.facts import LET_THROUGH, RUNGS, STOPPED_AT
 from cifar_tune.trials.trial import Trial
 
@@ -72,7 +65,7 @@ def judged(judge: Judge, accuracies: Sequence[float], epoch: int = 2) -> list[bo
 
 
 def asha(rungs: tuple[float, ...] = (0.25,), keep: float = 0.5) -> Judge:
-    return Asha(rungs=rungs, keep=keep, let_through=0).start(0)
+    return Judge(Asha(rungs=rungs, keep=keep, let_through=0), 0)
 
 
 def run(judge: Judge, whole: Trial) -> Trial:
@@ -89,7 +82,7 @@ def run(judge: Judge, whole: Trial) -> Trial:
 
 def rebuilt(scheduler: Scheduler, trials: Sequence[Trial], seed: int = 0) -> Judge:
     """A judge that was fed what a record holds."""
-    judge = scheduler.start(seed)
+    judge = Judge(scheduler, seed)
     for each in trials:
         for num_epochs in range(1, each.epochs + 1):
             judge.judge(replace(each, state="running", curve=each.curve[:num_epochs]))
@@ -171,9 +164,9 @@ def test_a_schedule_says_where_its_runs_are_judged_unless_the_search_does() -> N
     assert first["constant"] == first["step"] < first["cosine"] < first["one-cycle"]
     one_cycle = recipe(20, schedule="one-cycle")
     scores = [0.9, 0.1]
-    for judge, epoch in ((Asha(let_through=0).start(0), 10), (asha(), 5)):
+    for judge, epoch in ((Judge(Asha(let_through=0), 0), 10), (asha(), 5)):
         assert [goes_on(judge, number, score, epoch, one_cycle) for number, score in enumerate(scores)] == [True, False]
-    assert all(goes_on(Asha(let_through=0).start(0), number, 0.1, 5, one_cycle) for number in range(9))
+    assert all(goes_on(Judge(Asha(let_through=0), 0), number, 0.1, 5, one_cycle) for number in range(9))
 
 
 @pytest.mark.parametrize("schedule", get_args(get_args(Schedule)[0]), ids=lambda schedule: schedule.__name__)
@@ -287,7 +280,7 @@ def test_a_baseline_is_compared_with_and_never_stopped() -> None:
 
 @pytest.mark.parametrize("scheduler", [NoStopping(), Asha(rungs=())], ids=lambda scheduler: scheduler.name)
 def test_a_search_without_rungs_stops_nobody(scheduler: Scheduler) -> None:
-    judge = scheduler.start(0)
+    judge = Judge(scheduler, 0)
     assert all(judged(judge, [0.9, 0.1, 0.05], epoch) == [True] * 3 for epoch in range(1, 9))
 
 
@@ -317,7 +310,7 @@ def test_each_bracket_of_hyperband_gets_about_the_same_number_of_epochs() -> Non
 
 
 def test_trials_of_one_bracket_are_compared() -> None:
-    judge = BRACKETS.start(0)
+    judge = Judge(BRACKETS, 0)
     numbers = [[number for number in range(30) if bracket(number) == place] for place in range(3)]
     assert [goes_on(judge, number, 0.9, 4) for number in numbers[0][:2]] == [True, True]
     assert [goes_on(judge, number, 0.5, 4) for number in numbers[1][:2]] == [True, True]
@@ -328,7 +321,7 @@ def test_trials_of_one_bracket_are_compared() -> None:
 
 def median_of(curves: Sequence[Sequence[float]], grace: float = 0.25) -> list[bool]:
     """Whether each went on after its last epoch."""
-    judge = Median(rungs=(0.25, 0.5), grace=grace, let_through=0).start(0)
+    judge = Judge(Median(rungs=(0.25, 0.5), grace=grace, let_through=0), 0)
     return [judge.judge(trial(number, curve)).goes_on for number, curve in enumerate(curves)]
 
 
@@ -390,7 +383,7 @@ def test_who_is_let_through_depends_on_the_seed_and_the_number_alone() -> None:
 
 def test_a_trial_that_is_let_through_goes_on_to_its_end_and_its_facts_say_since_when() -> None:
     number = next(n for n in range(1, 1000) if Asha().is_let_through(n, 0))
-    judge = Asha(rungs=(0.25, 0.5), keep=0.01).start(0)
+    judge = Judge(Asha(rungs=(0.25, 0.5), keep=0.01), 0)
     assert run(judge, rising(0, 0.9)).state == "completed"
     (weak,) = [run(judge, rising(number, 0.1))]
     assert (weak.state, weak.epochs) == ("completed", 8)
@@ -401,7 +394,7 @@ def test_others_are_compared_with_a_trial_that_was_let_through_only_where_it_wou
     """So they are judged as if nobody ever were."""
     draw = random.Random(2)
     trials = [rising(number, draw.random()) for number in range(200)]
-    with_none, with_some = (Asha(let_through=share).start(0) for share in (0, 0.2))
+    with_none, with_some = (Judge(Asha(let_through=share), 0) for share in (0, 0.2))
     for each in trials:
         strict, lenient = run(with_none, each), run(with_some, each)
         if LET_THROUGH in lenient.facts:
@@ -425,7 +418,7 @@ def test_a_judge_that_is_rebuilt_decides_as_one_that_never_stopped(scheduler: Sc
     """Trials of three schedules, one after another; the judge is made anew before each of them."""
     draw = random.Random(1)
     plans = [recipe(epochs, schedule=name) for epochs in (8, 20) for name in ("constant", "step", "cosine")]
-    whole, trials = scheduler.start(7), list[Trial]()
+    whole, trials = Judge(scheduler, 7), list[Trial]()
     for number in range(80):
         planned = draw.choice(plans)
         curve = [draw.random() for _ in range(planned.epochs)]
@@ -440,7 +433,7 @@ def test_a_judge_that_is_rebuilt_decides_as_one_that_never_stopped(scheduler: Sc
 @by_scores
 def test_the_order_in_which_a_judge_is_fed_makes_no_difference(scheduler: Scheduler) -> None:
     draw = random.Random(4)
-    before = scheduler.start(0)
+    before = Judge(scheduler, 0)
     trials = [run(before, rising(number, draw.random())) for number in range(40)]
     for number, quality in enumerate((0.1, 0.3, 0.5, 0.7, 0.9), start=100):
         judges = [rebuilt(scheduler, order) for order in (trials, trials[::-1])]
@@ -459,7 +452,7 @@ def test_a_rung_that_was_passed_is_passed_however_good_the_others_are_by_now() -
 
 def test_since_when_a_trial_was_let_through_does_not_change() -> None:
     scheduler = Asha(rungs=(0.25, 0.5), let_through=0.99)
-    judge = scheduler.start(0)
+    judge = Judge(scheduler, 0)
     assert judged(judge, [0.9, 0.9])
     weak = run(judge, rising(5, 0.1))
     assert weak.facts[LET_THROUGH] == 2
@@ -493,7 +486,7 @@ def test_the_epochs_that_an_average_trial_takes(scheduler: Scheduler, expected: 
 @pytest.mark.parametrize("scheduler", [Asha(), Asha(keep=0.25), Hyperband(let_through=0.2)], ids=str)
 def test_many_random_trials_take_the_epochs_that_are_expected(scheduler: Scheduler) -> None:
     draw = random.Random(5)
-    judge = scheduler.start(0)
+    judge = Judge(scheduler, 0)
     trials = [run(judge, rising(number, draw.random(), recipe(20))) for number in range(3000)]
     assert sum(each.epochs for each in trials) / 3000 == pytest.approx(scheduler.expected_epochs(recipe(20)), rel=0.04)
 
