@@ -26,7 +26,7 @@ import pandas as pd
 from simulation import COMPARATORS, MethodName, make_method, simulate, with_baseline
 from surrogates import SPACES, Array, Family, Surrogate, open_space, random_params
 
-from cifar_tune.search.space import Search
+from cifar_tune.search.search import Search
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.parquet"  # a row for each time that a case, with a seed, had a new best trial

@@ -21,7 +21,8 @@ from surrogates import Surrogate
 
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.record import Record, open_record_in
-from cifar_tune.search.space import Search, Space
+from cifar_tune.search.search import Search
+from cifar_tune.search.space import Space
 
 SECONDS_BETWEEN_TRIALS = 0.25  # what analysis/overhead.py measures
 

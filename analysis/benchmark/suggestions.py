@@ -21,7 +21,8 @@ from surrogates import SPACES, Surrogate, open_space
 from cifar_tune.errors import UserError
 from cifar_tune.search.record import Record, open_record
 from cifar_tune.search.samplers import build_sampler
-from cifar_tune.search.space import SamplerName, Search, Space
+from cifar_tune.search.search import SamplerName, Search
+from cifar_tune.search.space import Space
 from cifar_tune.store import open_store
 
 NUM_WORKERS = 4

@@ -19,13 +19,13 @@ from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.cost import Costs, Kind, kind_of, wall_seconds
-from cifar_tune.search.ends import ends, told
+from cifar_tune.search.ends import ends
 from cifar_tune.search.resources import Resources
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Draw, Space
 from cifar_tune.training.features import MAX_BYTES
 from cifar_tune.training.loop import is_out_of_memory
 from cifar_tune.training.probe import NUM_IMAGES_ON_A_CPU, Price, Probe, memory_of
-from cifar_tune.wording import format_bytes, format_hours
+from cifar_tune.wording import format_bytes, format_hours, format_setting
 
 NUM_SHOWN_DRAWS = 3
 NUM_TIMED_KINDS = 40  # the commonest; of a space with more, the others are taken to cost what their likes do
@@ -201,7 +201,7 @@ def render(plan: Plan, space: Space, data: TrainingData, time_budget: float | No
     """The plan for people; `time_budget` in seconds."""
     return [
         Text(_headline(plan, space, data), style="bold"),
-        *(Text(f"Such as {', '.join(told(*pair) for pair in each.params.items())}") for each in plan.draws),
+        *(Text(f"Such as {', '.join(format_setting(*pair) for pair in each.params.items())}") for each in plan.draws),
         _table(plan.rows),
         *(Text(line) for line in [*_told_times(plan, time_budget), _told_disk(plan), *plan.notes]),
     ]

@@ -17,7 +17,8 @@ import optuna
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.record import Record, open_record
 from cifar_tune.search.schedulers import NoStopping
-from cifar_tune.search.space import Draw, Search, Space
+from cifar_tune.search.search import Search
+from cifar_tune.search.space import Draw, Space
 from cifar_tune.store import Store
 from cifar_tune.trials.reading import derived_names, read_attributes, read_trials_of
 from cifar_tune.trials.trial import RERUN_OF, SEED, Trial

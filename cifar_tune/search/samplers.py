@@ -18,7 +18,8 @@ from scipy.stats import norm
 from cifar_tune.search.encoding import Array
 from cifar_tune.search.forecast import MIN_TRIALS, Forecast
 from cifar_tune.search.limits import draw_within, is_within
-from cifar_tune.search.space import SamplerName, Space
+from cifar_tune.search.search import SamplerName
+from cifar_tune.search.space import Space
 from cifar_tune.search.stand_ins import NeighbourTrial, RandomTrial, StandIn
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from cifar_tune.report.sentences import headline
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import check_extends, extend
 from cifar_tune.search.record import Record, open_record
-from cifar_tune.search.space import SamplerName
+from cifar_tune.search.search import SamplerName
 from cifar_tune.store import Store
 from cifar_tune.trials.reading import PRIOR, Extension, delete_record, read_record
 from cifar_tune.trials.trial import Trial

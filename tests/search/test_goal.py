@@ -27,7 +27,7 @@ from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import extend
 from cifar_tune.search.limits import check_limits, excess
 from cifar_tune.search.record import REFUSED, open_record_in
-from cifar_tune.search.space import ONE_OBJECTIVE, SamplerName
+from cifar_tune.search.search import ONE_OBJECTIVE, SamplerName
 from cifar_tune.store import STATE, WEIGHTS, Store, open_store
 from cifar_tune.training.network_size import count_layers, count_macs, count_parameters
 from cifar_tune.trials.goal import Goal
@@ -100,13 +100,13 @@ def test_a_goal_is_hashable_and_refuses_what_is_no_cost(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampler", ONE_OBJECTIVE)
 def test_a_sampler_of_one_objective_refuses_a_second(tmp_path: Path, sampler: str) -> None:
-    with pytest.raises(UserError, match=f"{sampler} goes by accuracy alone, and SEARCH minimizes seconds too"):
+    with pytest.raises(UserError, match=f"{sampler} uses accuracy only, but SEARCH minimizes seconds too"):
         written(tmp_path, text('minimize="seconds"', sampler))
 
 
 def test_the_scheduler_that_forecasts_refuses_a_second_objective(tmp_path: Path) -> None:
     by_forecast = text('minimize="seconds"').replace('"asha", "rungs": (0.5,)', '"forecast"')
-    with pytest.raises(UserError, match="the scheduler forecast goes by accuracy alone"):
+    with pytest.raises(UserError, match="the scheduler forecast uses accuracy only"):
         written(tmp_path, by_forecast)
 
 

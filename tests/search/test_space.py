@@ -11,7 +11,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Value, field_of
 from cifar_tune.recipe.schedules import Schedule
-from cifar_tune.search.space import Search, Space, contains, format_range, load_space
+from cifar_tune.search.ranges import contains, format_range
+from cifar_tune.search.search import Search
+from cifar_tune.search.space import Space, load_space
 
 SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.py"))
 every_shipped_space = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -244,7 +246,7 @@ BAD_FILES = {
     ),
     "baseline cannot come out": (
         changed('{"optimizer/lr": lr}', '{"optimizer/lr": lr, "epochs": 3}'),
-        r"cannot give the baseline: epochs comes out as 3 where BASELINE has 2",
+        r"cannot give the baseline: epochs comes out as 3, but BASELINE has 2",
     ),
     "sampled name is no field": (
         changed('suggest_float("optimizer/lr"', 'suggest_float("optimizer/rate"'),
