@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, create_trial
 
-from cifar_tune.search.record import open_record
+from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import Draw, load_space
 from cifar_tune.store import open_store
 from cifar_tune.trials.facts import CHECKPOINT, DATA, QUEUED, RUNGS, STARTUP, STOPPED_AT, TAKEN_AT, WORKER

@@ -18,8 +18,8 @@ from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import Images, TrainingData
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.driver import Driver
+from cifar_tune.search.identity import open_record
 from cifar_tune.search.ray_settings import configure_ray
-from cifar_tune.search.record import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import open_store
 from cifar_tune.trials.trial import Trial

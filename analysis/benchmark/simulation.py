@@ -20,7 +20,8 @@ from ray.tune.utils.util import flatten_dict
 from surrogates import Surrogate
 
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import Record, open_record_in
+from cifar_tune.search.identity import open_record_in
+from cifar_tune.search.record import Record
 from cifar_tune.search.search import Search
 from cifar_tune.search.space import Space
 

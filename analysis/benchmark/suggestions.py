@@ -19,7 +19,8 @@ from simulation import Ours, simulate
 from surrogates import SPACES, Surrogate, open_space
 
 from cifar_tune.errors import UserError
-from cifar_tune.search.record import Record, open_record
+from cifar_tune.search.identity import open_record
+from cifar_tune.search.record import Record
 from cifar_tune.search.samplers import build_sampler
 from cifar_tune.search.search import SamplerName, Search
 from cifar_tune.search.space import Space

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 import optuna
 
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.search.record import Record, open_record
+from cifar_tune.search.identity import open_record
+from cifar_tune.search.record import Record
 from cifar_tune.search.schedulers import NoStopping
 from cifar_tune.search.search import Search
 from cifar_tune.search.space import Draw, Space

@@ -226,7 +226,7 @@ Scheduler = Annotated[Asha | NoStopping | Hyperband | Median | ByForecast, Field
 
 
 def _mean_length(stops: Sequence[float], end: float, keep: float, let_through: float) -> float:
-    """The mean length of runs to `end`: the share `keep` passes each stop, of the others `let_through` run to the end."""
+    """The mean length of runs to `end`: the share `keep` passes each stop, of the others `let_through` run on to it."""
     length, left = 0.0, 1.0
     for stop in stops:
         length += left * (1 - keep) * (let_through * end + (1 - let_through) * stop)

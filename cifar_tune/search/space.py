@@ -134,7 +134,7 @@ class Space:
         return "\n\n".join(part for part in parts if part)
 
     def ranges(self) -> dict[str, BaseDistribution]:
-        """Every sampled name with its distribution, the baselines' names first; names of a rare branch may be missing."""
+        """Every sampled name with its distribution, the baselines' names first; rare names may be missing."""
         baselines = [self.baseline_trial(baseline).distributions for baseline in self.baselines]
         ranges: dict[str, BaseDistribution] = {}
         for distributions in (*baselines, *(draw.distributions for draw in self.draw(NUM_RANGE_DRAWS))):

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import optuna
 
-from cifar_tune.search.record import Record, open_record_in
+from cifar_tune.search.identity import open_record_in
+from cifar_tune.search.record import Record
 from cifar_tune.search.space import Space, load_space
 
 NUMBERS = """

@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 
 from cifar_tune.errors import UserError
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import Record, open_record
+from cifar_tune.search.identity import open_record
+from cifar_tune.search.record import Record
 from cifar_tune.store import Store, open_store
 from cifar_tune.trials.reading import delete_record, read_record
 from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial
@@ -550,5 +551,5 @@ def test_baselines_that_a_setting_makes_equal_are_one(reopen: Open) -> None:
 def test_other_images_under_the_same_name_are_refused(reopen: Open) -> None:
     reopen().check_unchanged("data", "a")
     reopen().check_unchanged("data", "a")
-    with pytest.raises(UserError, match=r"was begun with other data.*--name"):
+    with pytest.raises(UserError, match=r"was started with other data.*--name"):
         reopen().check_unchanged("data", "b")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from make_store import make_store
 
-from cifar_tune.search.record import open_record
+from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import Store
 from cifar_tune.trials import cache as finished
