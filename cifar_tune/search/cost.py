@@ -86,7 +86,7 @@ class Costs:
         return recipe.epochs * self.seconds_per_epoch(recipe)
 
     def seconds_left(self, trial: "Trial") -> float:
-        """The seconds that a running trial has left; baselines and trials past their expected end run to their last epoch."""
+        """The seconds left of a running trial; baselines, and trials past their expected end, run to the last epoch."""
         expected = trial.recipe.epochs if trial.is_baseline else self.epochs(trial.recipe)
         if trial.epochs >= expected:
             expected = trial.recipe.epochs

@@ -90,8 +90,8 @@ def run_trials(
         tune.with_parameters(_train, data=data),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
-    # With fewer pending trials than workers, Ray would give a trial whose worker is still starting the first free worker
-    # and discard the half-started one: all short trials would run on one worker.
+    # With fewer pending trials than workers, Ray would give a trial whose worker is still starting the first free one,
+    # and discard the half-started worker: all short trials would run on one worker.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.max_concurrent)
     folder = store.search(driver.record.name) / "ray"
     pulse = _Pulse(driver, time_budget)

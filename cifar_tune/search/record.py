@@ -156,7 +156,7 @@ class Record:
         return recipe
 
     def _is_accepted(self, optuna_trial: optuna.Trial, recipe: Recipe) -> bool:
-        """Whether the draw is trained; one above a limit is closed, and the sampler learns by how much it exceeds it."""
+        """Whether the draw is trained; one above a limit is closed, with its excess as a constraint for the sampler."""
         if self._is_baseline(optuna_trial) or "recipe" in optuna_trial.user_attrs:
             return True
         shares = excess(recipe, self.goal.limits)

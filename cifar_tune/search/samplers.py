@@ -97,7 +97,7 @@ class ForecastSampler(BaseSampler):
         return candidate.trial
 
     def _most_promising(self) -> list[Candidate]:
-        """The best candidates of the pool, after neighbours of the best trials and of its best candidates were added."""
+        """Add neighbours of the best trials and of the best candidates to the pool; its best candidates then."""
         forecast = self._forecast
         ends = forecast.predict_trials()
         incumbent = max((ends[number] for number in forecast.completed), default=max(ends.values()))
