@@ -1,4 +1,4 @@
-"""MLflow's room: the runs of a search, and the registry of models."""
+"""MLflow: the runs that show searches, the registry of models, and the UI. Nothing else imports MLflow."""
 
 import os
 

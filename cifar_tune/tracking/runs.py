@@ -1,4 +1,4 @@
-"""The runs of searches in MLflow: how they are found, described and deleted; tracker.py writes them."""
+"""The runs of searches in MLflow: finding, describing and deleting them. tracker.py writes them during a search."""
 
 import logging
 import os
@@ -17,85 +17,84 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)  # it would print each ste
 
 SEARCH_TAG, TRIAL_TAG, STATE_TAG = "cifar_tune.search", "cifar_tune.trial", "cifar_tune.state"
 SEARCH_ID_TAG = "cifar_tune.search_id"
-KIND_TAG = "mlflow.experimentKind"  # for which the UI shows runs and charts first, and not traces
+KIND_TAG = "mlflow.experimentKind"  # makes the UI show runs and charts first, and not traces
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
-ABOUT = "\n\n<!-- about -->\n\n"  # in a description, between what came of a search and what it is
-MAX_TAG, CUT = 8000, "\n# ...\n```"  # characters of a tag, MLflow's own limit; what ends code that is longer
-MAX_RUNS_PER_COMMAND = 500  # an argument has at most 128 KiB
+ABOUT = "\n\n<!-- about -->\n\n"  # in a description, between the outcome of a search and the text about it
+MAX_TAG, CUT = 8000, "\n# ...\n```"  # MLflow's limit on the characters of a tag; the end of code that is longer
+MAX_RUNS_PER_COMMAND = 500  # because a command-line argument has at most 128 KiB
 
 
 def tracking_url(store: Store) -> str:
-    """The user's own server where MLFLOW_TRACKING_URI names one, else the database in the store."""
+    """The server that MLFLOW_TRACKING_URI names, or else the database in the store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or store.mlflow_url
 
 
 def open_client(store: Store) -> MlflowClient:
-    """A client at the tracking address; the store's own database is made if it is not there."""
+    """A client of the server or of the store's database, which is made if there is none."""
     url = tracking_url(store)
     if url != store.mlflow_url:
         return MlflowClient(url)
     with store.opening_databases():
-        return MlflowClient(url)  # which makes the tables
+        return MlflowClient(url)  # makes the tables
 
 
 def find_runs(client: MlflowClient, search_id: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
-    """The parent run of a search and the runs of its trials, in every experiment."""
+    """The parent run of a search and the runs of its trials, in all experiments."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found: list[Run] = []
+    runs: list[Run] = []
     token: str | None = None
     while True:
         query = f"tags.`{SEARCH_ID_TAG}` = '{search_id}'"
         page = client.search_runs(experiments, query, view, max_results=1000, page_token=token)
-        found.extend(page)
+        runs.extend(page)
         token = page.token
         if not token:
-            return found
+            return runs
 
 
 def find_parent(client: MlflowClient, search_id: str) -> Run:
-    """The run of a search as a whole, which there is once a trial has started."""
+    """The parent run of a search, which exists once a trial has started."""
     (parent,) = parents_of(find_runs(client, search_id))
     return parent
 
 
 def find_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
-    """The networks that a run logged."""
+    """The models that a run logged."""
     return list(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"))
 
 
 def model_name(search: str) -> str:
-    """What the registry calls the winners of a search; a server may have models of others."""
+    """The name of a search's winners in the registry, which may be shared with other programs."""
     return f"cifar-tune-{search}"
 
 
 def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
-    """Files and figures of a search as a whole, on its parent run; nowhere if this server was never told of it."""
+    """Log a folder's files and metrics to a search's parent run; nothing happens if the server has no such run."""
     client = open_client(store)
     now = int(time.time() * 1000)
     for run in parents_of(find_runs(client, search_id)):
         client.log_artifacts(run.info.run_id, str(folder))
-        figures = [Metric(name, value, now, 0) for name, value in metrics.items()]
-        client.log_batch(run.info.run_id, metrics=figures)
+        client.log_batch(run.info.run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
 
 
-def tell_outcome(store: Store, search_id: str, said: str) -> None:
-    """Put what came of a search above what its run says it is, in Markdown, in place of what was said before."""
+def tell_outcome(store: Store, search_id: str, outcome: str) -> None:
+    """Put the outcome of a search, in Markdown, above the description of its run; it replaces an older outcome."""
     client = open_client(store)
     for run in parents_of(find_runs(client, search_id)):
         note = run.data.tags.get(NOTE_TAG, "")
         about = note.partition(ABOUT)[2] if ABOUT in note else note
-        room = MAX_TAG - len(said) - len(ABOUT) - len(CUT)
+        room = MAX_TAG - len(outcome) - len(ABOUT) - len(CUT)
         about = about if len(about) <= room else about[: max(0, room)] + CUT
-        client.set_tag(run.info.run_id, NOTE_TAG, f"{said}{ABOUT}{about}")
+        client.set_tag(run.info.run_id, NOTE_TAG, f"{outcome}{ABOUT}{about}")
 
 
 def parents_of(runs: Sequence[Run]) -> list[Run]:
-    """Those of searches as wholes."""
+    """The parent runs among the runs."""
     return [run for run in runs if PARENT_TAG not in run.data.tags]
 
 
 def delete_runs(store: Store, search_id: str) -> int:
-    """Remove a search's runs for good, with the models that they logged; how many runs there were."""
+    """Delete a search's runs for good, with the models that they logged; the number of runs."""
     url = tracking_url(store)
     client = open_client(store)
     runs = find_runs(client, search_id)
@@ -105,15 +104,15 @@ def delete_runs(store: Store, search_id: str) -> int:
         client.delete_run(run.info.run_id)
     run_ids = [run.info.run_id for run in find_runs(client, search_id, ViewType.ALL)]
     for start in range(0, len(run_ids) if url == store.mlflow_url else 0, MAX_RUNS_PER_COMMAND):
-        # What is deleted is only hidden; `mlflow gc` is the public way to free what it holds, the models too.
-        chosen = ",".join(run_ids[start : start + MAX_RUNS_PER_COMMAND])
-        command = ["gc", "--backend-store-uri", url, "--tracking-uri", url, "--run-ids", chosen]
+        # Deleted runs are only hidden; `mlflow gc` is the public way to free their files, models included.
+        listed = ",".join(run_ids[start : start + MAX_RUNS_PER_COMMAND])
+        command = ["gc", "--backend-store-uri", url, "--tracking-uri", url, "--run-ids", listed]
         subprocess.run([sys.executable, "-m", "mlflow", *command], check=True, capture_output=True)
     return len(run_ids)
 
 
 def _delete_models(client: MlflowClient, run: Run) -> None:
-    """What a run logged, and its versions of the search's model; whatever others made or registered stays."""
+    """Delete the models that a run logged, and their versions of the search's model, but nothing of other programs."""
     name = model_name(run.data.tags[SEARCH_TAG].partition("/")[0])
     for version in client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'"):
         if len(client.search_model_versions(f"name = '{version.name}'")) == 1:

@@ -1,7 +1,8 @@
-"""MLflow: a projection of the record, one parent run per search and one child run per trial.
+"""What a search writes to MLflow while it runs: a parent run for the search and a child run for each trial.
 
-The record (search/record.py) is what counts; a run here is keyed by search and trial number, so that projecting the
-same trial twice changes nothing. One experiment per data set, because scores on different ones do not compare.
+The record (search/record.py) is what counts, and MLflow only shows it. Runs are keyed by search and trial number, so
+writing the same trial twice changes nothing. Each data set has its own experiment, because scores on different ones
+cannot be compared.
 """
 
 import time
@@ -35,11 +36,12 @@ from cifar_tune.tracking.runs import (
 from cifar_tune.trials.facts import PREFIX, RUNGS
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import State, Trial
+from cifar_tune.wording import format_setting
 
-SECONDS_BETWEEN_WRITES = 5.0  # of one running trial; the end of a trial is written at once
-MAX_NAME = 60  # characters of what is told of a trial's values in its run's name
-MAX_METRICS_PER_BATCH = 1000  # MLflow's own limit
-UNTOLD = (PREFIX, RUNGS)  # facts that are no tags: the report adds them up
+SECONDS_BETWEEN_WRITES = 5.0  # of a running trial; the end of a trial is written at once
+MAX_NAME = 60  # characters of the sampled values in a run's name
+MAX_METRICS_PER_BATCH = 1000  # MLflow's limit
+NOT_TAGS = (PREFIX, RUNGS)  # prefixes of the facts that are not written, because only their sums are of interest
 
 STATUSES: dict[State, str] = {
     "running": "RUNNING",
@@ -54,30 +56,30 @@ STATUSES: dict[State, str] = {
 
 
 class RunIds(Protocol):
-    """The record, as far as it concerns MLflow.
+    """The part of a search's record that the tracker uses.
 
-    `id` tells a search from others of the same name on a server that several stores share.
+    `id` distinguishes searches of the same name on a server that several stores share.
     """
 
     id: str
 
     def set_mlflow_run(self, number: int, run_id: str) -> None:
-        """The run that shows the trial."""
+        """Store the run that shows the trial."""
 
 
 @dataclass
 class _Shown:
-    """What MLflow has of a trial."""
+    """The part of a trial that MLflow has."""
 
     run_id: str
     status: str
-    scores: list[float]  # validation accuracy by epoch, by which an epoch that was trained again is known
+    scores: list[float]  # validation accuracy by epoch; an epoch that was trained again may have another one
     has_params: bool = True
     written_at: float = 0.0
 
 
 class Tracker:
-    """Shows one search in MLflow while it runs. An Observer of the search."""
+    """Writes one search to MLflow while it runs. An Observer of the search."""
 
     def __init__(
         self, store: Store, search: str, data: TrainingData, description: str, tags: Mapping[str, str], run_ids: RunIds
@@ -91,19 +93,19 @@ class Tracker:
         self._dataset = DatasetInput(
             DatasetEntity(data.dataset, data.digest[:36], "cifar-tune", f"{len(data.train)} + {len(data.val)} images")
         )
-        known = find_runs(self._client, run_ids.id)
-        parents = parents_of(known)
+        runs = find_runs(self._client, run_ids.id)
+        parents = parents_of(runs)
         self._parent_id: str | None = parents[0].info.run_id if parents else None
         self._description = description
         self._trials: dict[int, Trial] = {}
-        self._told: dict[str, float] = parents[0].data.metrics if parents else {}  # of the search as a whole
+        self._metrics: dict[str, float] = parents[0].data.metrics if parents else {}  # of the parent run
         if self._parent_id is not None:
             self._client.update_run(self._parent_id, status="RUNNING")
         self._shown = {
             int(run.data.tags[TRIAL_TAG]): _Shown(
                 run.info.run_id, run.info.status, self._scores(run), bool(run.data.params)
             )
-            for run in known
+            for run in runs
             if TRIAL_TAG in run.data.tags
         }
 
@@ -115,13 +117,13 @@ class Tracker:
 
     def _scores(self, run: Run) -> list[float]:
         if run.info.status == "FINISHED":
-            return []  # nothing more is written of it
+            return []  # nothing more is written to it
         history = self._client.get_metric_history(run.info.run_id, "val_accuracy")
         last = {metric.step: metric.value for metric in sorted(history, key=lambda metric: metric.timestamp)}
         return [last[step] for step in sorted(last)]
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
-        """Bring MLflow to what the record says, after a process that died between the two."""
+        """Write what the record has and MLflow lacks, because a process died between writing the two."""
         self._trials = {trial.number: trial for trial in trials}
         for trial in trials:
             shown = self._shown.get(trial.number)
@@ -130,7 +132,7 @@ class Tracker:
         self._write_best()
 
     def update(self, trial: Trial) -> None:
-        """Show a trial as it is now; of one that goes on training, no more often than every few seconds."""
+        """Write a trial's present state; a running trial is written no more often than every few seconds."""
         self._show(trial)
         self._trials[trial.number] = trial
         if trial.is_complete:
@@ -146,31 +148,31 @@ class Tracker:
             self._write(trial, shown)
 
     def tick(self) -> None:
-        """Nothing between two updates."""
+        """Do nothing between two updates."""
 
     def finish(self, state: State) -> None:
-        """Close the parent run; a search in which no trial started has none."""
+        """Close the parent run; there is none if no trial has started."""
         if self._parent_id is None:
             return
         self._client.set_tag(self._parent_id, STATE_TAG, state)
         self._client.set_terminated(self._parent_id, STATUSES[state])
 
     def _write_best(self) -> None:
-        """On the parent run, for tables of searches: the best score, and its gain in points, where they changed."""
+        """Write the best score and its gain in points to the parent run if they changed; tables of searches show them."""
         trials = self._trials.values()
         best = best_trial(trials)
         if self._parent_id is None or best is None or best.is_rerun:
             return
         gain = gain_in_points(best, baseline_accuracy(trials))
-        found = {
+        metrics = {
             "best_val_accuracy": best.val_accuracy,
             "gain": None if gain is None else round(gain, 6),  # 16.8, and not 16.799999999999997
         }
-        known = {name: value for name, value in found.items() if value is not None and self._told.get(name) != value}
-        if known:
+        new = {name: value for name, value in metrics.items() if value is not None and self._metrics.get(name) != value}
+        if new:
             now, step = int(time.time() * 1000), sum(trial.is_over for trial in trials)
-            self._client.log_batch(self._parent_id, [Metric(name, value, now, step) for name, value in known.items()])
-            self._told |= known
+            self._client.log_batch(self._parent_id, [Metric(name, value, now, step) for name, value in new.items()])
+            self._metrics |= new
 
     def _start_run(self, trial: Trial) -> _Shown:
         if self._parent_id is None:
@@ -181,7 +183,7 @@ class Tracker:
             PARENT_TAG: self._parent_id,
             "cifar_tune.baseline": str(trial.is_baseline).lower(),
         }
-        name = f"{self._search} {trial.label.removeprefix('trial ')}{_what_differs(trial)}"
+        name = f"{self._search} {trial.label.removeprefix('trial ')}{_describe_values(trial)}"
         run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
         self._shown[trial.number] = _Shown(run.info.run_id, "RUNNING", [], has_params=False)
         return self._shown[trial.number]
@@ -189,17 +191,17 @@ class Tracker:
     def _write_params(self, trial: Trial, shown: _Shown) -> None:
         self._client.log_inputs(shown.run_id, [self._dataset])
         params = [Param(name, _as_param(value)) for name, value in trial.recipe.flatten().items()]
-        self._client.log_batch(shown.run_id, params=params)  # last: where they are, the dataset is too
+        self._client.log_batch(shown.run_id, params=params)  # last, so that a run with parameters has its dataset
         shown.has_params = True
 
     def _write(self, trial: Trial, shown: _Shown) -> None:
-        """One batch for everything that MLflow does not have yet, and the status where it changed."""
+        """Write everything that MLflow lacks in few batches, and the status if it changed."""
         now = int(time.time() * 1000)
         scores = [epoch["val_accuracy"] for epoch in trial.curve]
         metrics = [
             Metric(name, float(value), now, int(epoch["epoch"]))
-            for epoch, score, had in zip_longest(trial.curve, scores, shown.scores[: len(scores)])
-            if score != had
+            for epoch, score, written in zip_longest(trial.curve, scores, shown.scores[: len(scores)])
+            if score != written
             for name, value in epoch.items()
             if name not in ("epoch", "progress")
         ]
@@ -208,9 +210,9 @@ class Tracker:
         score = trial.val_accuracy
         is_new = shown.status != STATUSES[trial.state]
         if trial.is_over and is_new and score is not None and scores[-1:] != [score]:
-            # Of a network that broke down, or was set back to its best epoch; last, so that it is the run's value.
+            # Chance for a run that broke down, or the best epoch's score; written last, so that it is the run's value.
             self._client.log_batch(shown.run_id, metrics=[Metric("val_accuracy", score, now + 1, trial.epochs)])
-        facts = {name: str(value) for name, value in trial.facts.items() if not name.startswith(UNTOLD)}
+        facts = {name: str(value) for name, value in trial.facts.items() if not name.startswith(NOT_TAGS)}
         tags = {STATE_TAG: trial.state, **facts}
         if trial.over_limits:
             tags["over_limits"] = ", ".join(trial.over_limits)
@@ -228,27 +230,29 @@ class Tracker:
 
 
 def _as_param(value: object) -> str:
-    """A text that the UI, which sorts texts, sorts as the number that it is: 0.00001 and not 1e-05."""
+    """The value as text; floats like 0.00001 and not 1e-05, because the UI sorts them as texts."""
     return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)
 
 
-def _what_differs(trial: Trial) -> str:
-    """The first sampled values, as many as a column of the UI shows; baselines and reruns have names of their own."""
+def _describe_values(trial: Trial) -> str:
+    """`: sgd, lr=0.123`: the first sampled values, as many as a column of the UI shows; none of baselines and reruns."""
     if trial.is_baseline or trial.is_rerun:
         return ""
-    values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.params.values()]
-    told = [f"{name.rpartition('/')[2]}={value}" for name, value in zip(trial.params, values, strict=True)]
-    told = [text.removeprefix("name=") for text in told]
-    kept = [text for i, text in enumerate(told) if len(", ".join(told[: i + 1])) <= MAX_NAME]
-    return f": {', '.join(kept)}" if kept else ""
+    settings = [format_setting(name.rpartition("/")[2], value) for name, value in trial.params.items()]
+    settings = [setting.removeprefix("name=") for setting in settings]
+    shown = [setting for i, setting in enumerate(settings) if len(", ".join(settings[: i + 1])) <= MAX_NAME]
+    return f": {', '.join(shown)}" if shown else ""
 
 
 def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
+    """The id of the data set's experiment, which is made if there is none."""
     name = f"cifar-tune {dataset}"
     try:
         experiment = client.get_experiment_by_name(name)
     except MlflowException:
-        raise UserError("The server that MLFLOW_TRACKING_URI names does not answer; start it, or unset it.") from None
+        raise UserError(
+            "The server that MLFLOW_TRACKING_URI names does not answer; start it, or unset the variable."
+        ) from None
     if experiment is not None:
         return str(experiment.experiment_id)
     try:
@@ -256,11 +260,12 @@ def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
-        return _experiment(client, store, dataset)  # another search has just made it
+        return _experiment(client, store, dataset)  # another search has made it meanwhile
 
 
 def _create_experiment(client: MlflowClient, store: Store, name: str, dataset: str) -> str:
-    own = client.tracking_uri == store.mlflow_url
-    location = (store.artifacts / dataset).as_uri() if own else None
-    tags = {KIND_TAG: "custom_model_development", NOTE_TAG: f"Searches on {dataset}, a parent run each, by cifar-tune."}
+    is_in_store = client.tracking_uri == store.mlflow_url
+    location = (store.artifacts / dataset).as_uri() if is_in_store else None
+    note = f"Searches of cifar-tune on {dataset}: each parent run is a search, and its child runs are the trials."
+    tags = {KIND_TAG: "custom_model_development", NOTE_TAG: note}
     return str(client.create_experiment(name, artifact_location=location, tags=tags))
