@@ -21,9 +21,7 @@ from cifar_tune.store import Store
 from cifar_tune.tracking.runs import find_models, find_parent, open_client
 from cifar_tune.training.classifier import Classifier
 
-logging.getLogger("mlflow.utils.environment").setLevel(
-    logging.ERROR
-)  # it warns that pip is missing, which uv does not use
+logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it warns of a missing pip
 
 CHAMPION = "champion"
 PIXELS = (3, IMAGE_SIZE, IMAGE_SIZE)
@@ -56,7 +54,7 @@ def register_winner(
 def _log_model(client: MlflowClient, run: Run, classifier: Classifier, classes: list[str]) -> LoggedModel:
     """Log the network as a model of the run.
 
-    `mlflow.pytorch.log_model` would change the tracking address of the whole process and of its children.
+    `mlflow.pytorch.log_model` would need a tracking address set for the whole process and its children.
     """
     model = client.create_logged_model(run.info.experiment_id, name="winner", source_run_id=run.info.run_id)
     signature = ModelSignature(

@@ -158,7 +158,7 @@ class Tracker:
         self._client.set_terminated(self._parent_id, STATUSES[state])
 
     def _write_best(self) -> None:
-        """Write the best score and its gain in points to the parent run if they changed; tables of searches show them."""
+        """Write the best score and its gain in points to the parent run, if they changed."""
         trials = self._trials.values()
         best = best_trial(trials)
         if self._parent_id is None or best is None or best.is_rerun:
@@ -235,7 +235,7 @@ def _as_param(value: object) -> str:
 
 
 def _describe_values(trial: Trial) -> str:
-    """`: sgd, lr=0.123`: the first sampled values, as many as a column of the UI shows; none of baselines and reruns."""
+    """`: sgd, lr=0.123`, as many values as a column of the UI shows; nothing for baselines and reruns."""
     if trial.is_baseline or trial.is_rerun:
         return ""
     settings = [format_setting(name.rpartition("/")[2], value) for name, value in trial.params.items()]

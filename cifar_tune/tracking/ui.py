@@ -10,7 +10,7 @@ from cifar_tune.tracking.runs import KIND_TAG, open_client, tracking_url
 
 
 def serve_ui(store: Store, host: str, port: int) -> NoReturn:
-    """Print the UI's addresses and become the MLflow server on the store; a UserError if another server has the runs."""
+    """Print the UI's addresses, then become the MLflow server on the store; a UserError if a server has the runs."""
     if tracking_url(store).startswith("http"):
         raise UserError(
             "MLFLOW_TRACKING_URI names a server with its own UI; open that address in a browser, or unset the variable."
