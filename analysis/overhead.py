@@ -1,9 +1,9 @@
-"""What a trial costs besides its training, on warm workers, with everything that a real search does around it.
+"""Measures the overhead of a trial: its time besides training, on warm workers, with everything that a search does.
 
     uv run python analysis/overhead.py
 
-Runs 40 trials of about 0.2 s after a warm-up trial per worker, through Ray, Optuna, MLflow and the display, on two
-workers, and prints wall time x workers / trials, less the mean time that the trainable itself took.
+Runs 40 trials of about 0.2 s, after a warm-up trial per worker, through Ray, Optuna, MLflow and the display on two
+workers. Prints wall-clock time x workers / trials, less the mean time of training.
 """
 
 import tempfile
@@ -46,22 +46,22 @@ SEARCH = Search(scheduler={"name": "none"})
 
 
 class Stopwatch:
-    """Notes when each trial ended. An Observer of the search."""
+    """Notes when each trial ends. An Observer of the search."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def update(self, trial: Trial) -> None:
-        """The moment, if the trial is over."""
+        """Note the time if the trial is over."""
         if trial.is_over:
             self.ends.append(time.perf_counter())
 
     def tick(self) -> None:
-        """Nothing."""
+        """Do nothing between two updates."""
 
 
 def main() -> None:
-    """Run the benchmark and print its one figure with what it is made of."""
+    """Run the benchmark and print the overhead and its parts."""
     configure_ray(local=True)
     from cifar_tune.search.ray_tune import ray_cluster, run_trials
     from cifar_tune.search.resources import Resources
@@ -86,7 +86,7 @@ def main() -> None:
         wall = stopwatch.ends[-1] - stopwatch.ends[NUM_WORKERS - 1]
     own = sum(seconds) / NUM_TRIALS
     slot = wall * NUM_WORKERS / NUM_TRIALS
-    print(f"{NUM_TRIALS} trials on {NUM_WORKERS} warm workers: {wall:.1f} s of wall time, {slot:.3f} s a trial,")
+    print(f"{NUM_TRIALS} trials on {NUM_WORKERS} warm workers: {wall:.1f} s of wall-clock time, {slot:.3f} s a trial,")
     print(f"of which training {own:.3f} s; overhead {slot - own:.3f} s a trial")
 
 
