@@ -24,7 +24,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Setting:
-    """A search and its confirmation; `luck` and `run_luck` are standard deviations of logits, `gain` a shift of them."""
+    """A search and its confirmation; `luck` and `run_luck` are standard deviations of logits, `gain` shifts them."""
 
     num_recipes: int = 100
     num_finalists: int = 3
