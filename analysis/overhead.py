@@ -87,7 +87,7 @@ def main() -> None:
     own = sum(seconds) / NUM_TRIALS
     slot = wall * NUM_WORKERS / NUM_TRIALS
     print(f"{NUM_TRIALS} trials on {NUM_WORKERS} warm workers: {wall:.1f} s of wall-clock time, {slot:.3f} s a trial,")
-    print(f"of which training {own:.3f} s; overhead {slot - own:.3f} s a trial")
+    print(f"{own:.3f} s of it training; the overhead is {slot - own:.3f} s a trial")
 
 
 def _whole(recipe: Recipe) -> float:

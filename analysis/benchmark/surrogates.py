@@ -204,8 +204,9 @@ def main() -> None:
     for name in SPACES:
         table = read_table(name)
         noise = table.noise()[0][:, -1]
-        print(f"{name}: {len(table.params)} trainings, of which the final accuracies spread by")
-        print(f"  {100 * table.accuracies[:, -1].std():.2f} points (sd); one seed by {100 * noise.std():.2f}")
+        spread = 100 * table.accuracies[:, -1].std()
+        print(f"{name}: {len(table.params)} trainings; standard deviations of the final accuracy in points:")
+        print(f"  {spread:.2f} of all trainings, {100 * noise.std():.2f} of a recipe's seeds")
         for family in get_args(Family):
             truth, predicted = table.accuracies[:, -1], cross_validate(table, family)
             rmse, rank = 100 * np.sqrt(np.mean((truth - predicted) ** 2)), spearmanr(truth, predicted).statistic
