@@ -162,9 +162,7 @@ class GaussianProcess:
         *logarithms, ratios = torch.split(theta, self._sizes)
         lengths, variances, noise = (part.exp() for part in logarithms)
         steps = torch.cat([theta.new_zeros(1), ratios.cumsum(0)])
-        share = (
-            (steps[:, None] - steps).exp().tril()
-        )  # (levels, differences): the share of each difference in each level
+        share = (steps[:, None] - steps).exp().tril()  # (levels, levels): of each level's difference, in each level
         return Parameters(lengths, share * variances @ share.T, share * self._offsets @ share.T, noise)
 
 
