@@ -15,11 +15,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, create_trial
 
-from cifar_tune.search.record import open_record
-from cifar_tune.search.schedulers import RUNGS, STOPPED_AT
+from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import Draw, load_space
 from cifar_tune.store import open_store
-from cifar_tune.trials.facts import CHECKPOINT, DATA, QUEUED, STARTUP, TAKEN_AT, WORKER
+from cifar_tune.trials.facts import CHECKPOINT, DATA, QUEUED, RUNGS, STARTUP, STOPPED_AT, TAKEN_AT, WORKER
 from cifar_tune.trials.trial import OPTUNA_STATES, State
 
 SPACE = Path(__file__).parents[1] / "search_spaces" / "mini_resnet.py"

@@ -1,9 +1,9 @@
-"""What a trial costs besides its training, on warm workers, with everything that a real search does around it.
+"""Measures the overhead of a trial: its time besides training, on warm workers, with everything that a search does.
 
     uv run python analysis/overhead.py
 
-Runs 40 trials of about 0.2 s after a warm-up trial per worker, through Ray, Optuna, MLflow and the display, on two
-workers, and prints wall time x workers / trials, less the mean time that the trainable itself took.
+Runs 40 trials of about 0.2 s, after a warm-up trial per worker, through Ray, Optuna, MLflow and the display on two
+workers. Prints wall-clock time x workers / trials, less the mean time of training.
 """
 
 import tempfile
@@ -18,8 +18,8 @@ from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import Images, TrainingData
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.driver import Driver
+from cifar_tune.search.identity import open_record
 from cifar_tune.search.ray_settings import configure_ray
-from cifar_tune.search.record import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import open_store
 from cifar_tune.trials.trial import Trial
@@ -46,26 +46,26 @@ SEARCH = Search(scheduler={"name": "none"})
 
 
 class Stopwatch:
-    """Notes when each trial ended. An Observer of the search."""
+    """Notes when each trial ends. An Observer of the search."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def update(self, trial: Trial) -> None:
-        """The moment, if the trial is over."""
+        """Note the time if the trial is over."""
         if trial.is_over:
             self.ends.append(time.perf_counter())
 
     def tick(self) -> None:
-        """Nothing."""
+        """Do nothing between two updates."""
 
 
 def main() -> None:
-    """Run the benchmark and print its one figure with what it is made of."""
+    """Run the benchmark and print the overhead and its parts."""
     configure_ray(local=True)
     from cifar_tune.search.ray_tune import ray_cluster, run_trials
     from cifar_tune.search.resources import Resources
-    from cifar_tune.tracking.runs import Tracker
+    from cifar_tune.tracking.tracker import Tracker
 
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(Path(folder))
@@ -86,8 +86,8 @@ def main() -> None:
         wall = stopwatch.ends[-1] - stopwatch.ends[NUM_WORKERS - 1]
     own = sum(seconds) / NUM_TRIALS
     slot = wall * NUM_WORKERS / NUM_TRIALS
-    print(f"{NUM_TRIALS} trials on {NUM_WORKERS} warm workers: {wall:.1f} s of wall time, {slot:.3f} s a trial,")
-    print(f"of which training {own:.3f} s; overhead {slot - own:.3f} s a trial")
+    print(f"{NUM_TRIALS} trials on {NUM_WORKERS} warm workers: {wall:.1f} s of wall-clock time, {slot:.3f} s a trial,")
+    print(f"{own:.3f} s of it training; the overhead is {slot - own:.3f} s a trial")
 
 
 def _whole(recipe: Recipe) -> float:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cifar_tune.recipe.augment import Augment
     from cifar_tune.recipe.recipe import Recipe
     from cifar_tune.report.frames import load_trials
-    from cifar_tune.search.space import Search
+    from cifar_tune.search.search import Search
 
 __all__ = ["Augment", "Recipe", "Search", "Trial", "load_trials"]
 
@@ -22,7 +22,7 @@ STORE_VARIABLE = "CIFAR_TUNE_STORE"
 _HOMES = {
     "Augment": "cifar_tune.recipe.augment",
     "Recipe": "cifar_tune.recipe.recipe",
-    "Search": "cifar_tune.search.space",
+    "Search": "cifar_tune.search.search",
     "Trial": "optuna",
     "load_trials": "cifar_tune.report.frames",
 }

@@ -223,7 +223,7 @@ def ui(
 ) -> None:
     """Serve the MLflow UI for the store."""
     from cifar_tune.store import open_store
-    from cifar_tune.tracking.runs import serve_ui
+    from cifar_tune.tracking.ui import serve_ui
 
     serve_ui(open_store(store), host, port)
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: package versions, the machine, the commit of the space file, the command."""
+"""The provenance of a result: package versions, the machine, the commit of the space file, the command."""
 
 import os
 import platform
@@ -11,18 +11,18 @@ PACKAGES = ("cifar-tune", "torch", "torchvision", "ray", "optuna", "mlflow", "nu
 
 
 def package_versions() -> dict[str, str]:
-    """Installed versions by package name, and Python's."""
-    found = {"python": platform.python_version()}
+    """The installed versions by package name, and Python's."""
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def hardware() -> dict[str, str]:
-    """This machine: its processor, the cores this process may use, its memory in GiB."""
+    """The machine: its processor, the cores that this process may use, its memory in GiB."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "platform": platform.platform(),
@@ -33,13 +33,13 @@ def hardware() -> dict[str, str]:
 
 
 def as_typed(*arguments: str) -> str:
-    """A cifar-tune command as the user types it here: under `uv run` where this process was started so."""
+    """A cifar-tune command as the user types it: with `uv run` if this process was started with it."""
     prefix = ["uv", "run"] if "UV_RUN_RECURSION_DEPTH" in os.environ else []
     return shlex.join([*prefix, "cifar-tune", *arguments])
 
 
 def git_commit(path: Path) -> str | None:
-    """The commit of the file's repository, with `-dirty` where something is uncommitted; None outside one."""
+    """The commit of the file's repository, with `-dirty` if something is uncommitted; None outside a repository."""
     folder = path.absolute().parent
     try:
         commit = _git(folder, "rev-parse", "HEAD")

@@ -1,12 +1,12 @@
-"""The folder that holds everything: which file lies where, and who may write.
+"""The store, a folder with everything that searches leave: where each file lies, and which process may write.
 
-optuna.db            the record of every search (search/record.py); while it is open its last changes lie in the
+optuna.db            the record of every search (search/record.py); while it is open, its last changes are in the files
                      -wal and -shm beside it
-mlflow.db, artifacts what the MLflow UI shows (tracking.py)
-cache, downloads     data sets (datasets.py, archive.py)
-features             what frozen backbones make of them (features.py)
-locks                a file for each search, held while it runs, and one for making the databases
-searches/NAME        the space file as it was used, a folder for every trial; for its reruns folders like it
+mlflow.db, artifacts what the MLflow UI shows (tracking/)
+cache, downloads     data sets (data/datasets.py, data/archive.py)
+features             the features of frozen backbones (training/features.py)
+locks                a file for each search, locked while it runs, and one for making the databases
+searches/NAME        a copy of the space file, a folder for every trial, and such folders for reruns
 """
 
 import os
@@ -22,26 +22,26 @@ from filelock import FileLock, Timeout
 
 from cifar_tune.errors import UserError
 
-STATE = "state.pt"  # in a trial's folder: from which an interrupted run goes on
-WEIGHTS = "weights.safetensors"  # in a trial's folder: of the network as it was trained to the end
-HITS = "val_hits.npy"  # in a rerun's folder: which validation images that network was right about
+STATE = "state.pt"  # in a trial's folder: the checkpoint from which an interrupted run resumes
+WEIGHTS = "weights.safetensors"  # in a trial's folder: the weights of the trained network
+HITS = "val_hits.npy"  # in a rerun's folder: which validation images its network classifies correctly
 
 CHAMPION = "champion"  # in MLflow's model registry: the alias of a search's winner
 
-Keepsake = Literal["weights", "hits"]  # what a trial leaves when it is trained to its end
+Keepsake = Literal["weights", "hits"]  # the file that a trial leaves when it is trained to its end
 
-LOCK_SECONDS = 2.0  # a report that looks whether a search runs holds its lock for a moment
+LOCK_SECONDS = 2.0  # to wait: a report that checks whether a search runs holds its lock for a moment
 
 
 @dataclass(frozen=True)
 class Store:
-    """A store at an absolute path; `open_store` makes one."""
+    """A store at an absolute path; `open_store` opens or makes one."""
 
     root: Path
 
     @property
     def optuna_url(self) -> str:
-        """Optuna's and optuna-dashboard's address of the record."""
+        """The address of the record for Optuna and optuna-dashboard."""
         return f"sqlite:///{self.root / 'optuna.db'}"
 
     @property
@@ -51,12 +51,12 @@ class Store:
 
     @property
     def artifacts(self) -> Path:
-        """MLflow's artifacts."""
+        """The folder of MLflow's artifacts."""
         return self.root / "artifacts"
 
     @property
     def features(self) -> Path:
-        """The features of frozen backbones."""
+        """The folder of cached features of frozen backbones."""
         return self.root / "features"
 
     def search(self, name: str) -> Path:
@@ -64,7 +64,7 @@ class Store:
         return self.root / "searches" / name
 
     def trial(self, name: str, number: int) -> Path:
-        """The folder of a trial: its state while it trains, its weights if they are kept."""
+        """The folder of a trial: its checkpoint while it trains, its weights if they are kept."""
         return self.search(name) / "trials" / f"{number:05d}"
 
     def space(self, name: str) -> Path:
@@ -72,12 +72,12 @@ class Store:
         return self.search(name) / "space.py"
 
     def save_space(self, name: str, source: str) -> None:
-        """Keep the space file, so that what a search used can always be read."""
+        """Store a copy of the space file that a search uses."""
         self.search(name).mkdir(parents=True, exist_ok=True)
         self.space(name).write_text(source, encoding="utf-8")
 
     def is_running(self, name: str) -> bool:
-        """Whether a process is working on the search now."""
+        """Whether a process works on the search now."""
         lock = self._lock(name)
         if not Path(lock.lock_file).exists():
             return False
@@ -89,31 +89,31 @@ class Store:
 
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
-        """Hold the search for this process; the operating system lets go of it when the process dies."""
+        """Lock the search for this process; the operating system releases the lock if the process dies."""
         lock = self._lock(name)
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         try:
-            held = lock.acquire(timeout=LOCK_SECONDS)
+            acquired = lock.acquire(timeout=LOCK_SECONDS)
         except Timeout:
             raise UserError(
-                f"The search {name} is running in another process; wait for it, or give a new search another --name."
+                f"The search {name} is running in another process; wait for it, or start a new search with --name."
             ) from None
-        with held:
+        with acquired:
             yield
 
     @contextmanager
     def opening_databases(self) -> Iterator[None]:
-        """Hold the making and upgrading of the databases, which no library does for several processes at once.
+        """Lock the making and upgrading of the databases, because no library lets several processes do it at once.
 
-        Whoever opens one holds it, readers too: what they find is then whole.
+        Readers take the lock too, so that they never see a database that is half made.
         """
-        lock = self._lock(".databases")  # no search's: their names begin with a letter or a digit
+        lock = self._lock(".databases")  # not the name of a search: those begin with a letter or a digit
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         with lock:
             yield
 
     def delete_search(self, name: str) -> int:
-        """Remove the search's folder; the bytes that it held."""
+        """Delete the search's folder, and return its size in bytes."""
         folder = self.search(name)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         shutil.rmtree(folder, ignore_errors=True)
@@ -124,14 +124,14 @@ class Store:
 
 
 def absolute(path: Path) -> Path:
-    """A store's path as the databases take it; a UserError where they would read it as something else."""
+    """A store's path made absolute; a UserError for one that the databases' addresses cannot contain."""
     if "?" in str(path):
-        raise UserError(f"The store {path} has a '?' in its path, which its databases cannot; choose another --store.")
+        raise UserError(f"The store {path} has a '?' in its path, which its databases forbid; choose another --store.")
     return path.expanduser().absolute()
 
 
 def open_store(path: Path) -> Store:
-    """The store at `path`, made if it is not there; a UserError where it cannot be written."""
+    """The store at `path`, made if there is none; a UserError if it cannot be written."""
     root = absolute(path)
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def model_name(search: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """A search's name, which is also a folder's; a UserError where it cannot be one."""
+    """The name itself if it can name a search and its folder; otherwise a UserError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UserError(f"{name!r} cannot name a search; use letters, digits, '.', '_' and '-' in --name.")
     return name

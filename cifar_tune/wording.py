@@ -1,4 +1,4 @@
-"""How numbers are written for people, everywhere alike: shares, points, durations, sizes, costs, settings."""
+"""The formats of numbers in everything people read: shares, points, durations, sizes, costs, settings."""
 
 
 def format_percent(share: float, digits: int = 2) -> str:
@@ -27,7 +27,7 @@ def format_points_range(low: float, high: float) -> str:
 
 
 def format_hours(seconds: float) -> str:
-    """`90 seconds`, `45 minutes` or `3.2 hours`: in the unit that a person would take."""
+    """`90 seconds`, `45 minutes` or `3.2 hours`: in the unit that suits the duration."""
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
@@ -46,7 +46,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_bytes(num_bytes: float) -> str:
-    """`3.4 MiB`, from a GiB on `1.2 GiB`."""
+    """`3.4 MiB`, or `1.2 GiB` from one GiB on."""
     mib = num_bytes / 2**20
     return f"{mib / 1024:,.1f} GiB" if mib >= 1024 else f"{mib:,.1f} MiB"
 
@@ -64,12 +64,12 @@ def format_millions(number: float) -> str:
 
 
 def format_number(value: object) -> str:
-    """A float to three digits, `0.00156`; anything else as it is."""
+    """A float to three significant digits, `0.00156`; anything else as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def format_setting(name: str, value: object) -> str:
-    """`optimizer/lr=0.00156`, to three digits."""
+    """`optimizer/lr=0.00156`, to three significant digits."""
     return f"{name}={format_number(value)}"
 
 

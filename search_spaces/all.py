@@ -1,14 +1,15 @@
-"""Everything in the five documents that makes sense together, as one conditional space, on CIFAR-10 at 32 px.
+"""All five published projects as one conditional space, on CIFAR-10 at 32 px.
 
-Source: all five documents. Their recipes, moved to CIFAR-10 and 32 px where they were made for something else, run
-first, and gains are over the best of them. After that every architecture meets every schedule, optimizer, policy of
-fine-tuning and augmentation that it can.
+Source: the projects of the other spaces here. Their five recipes, changed to CIFAR-10 and 32 px where they were made
+for something else, are the baselines and run first; gains are counted from the best of them. Then every architecture is
+combined with every schedule, optimizer, fine-tuning policy and augmentation that suits it.
 
     cifar-tune run search_spaces/all.py
     cifar-tune run search_spaces/all.py --set model/weights=none     # without ImageNet's weights
 
-Cost: 150 trials of at most 8 to 50 epochs, from seconds (a head on kept features) to hours on two CPU cores; for a GPU.
-Expected: 90 to 91 % is published for ResNet9; accuracy beside seconds shows who wins at which cost.
+Cost: 150 trials of at most 8 to 50 epochs, on two CPU cores from seconds (a head on cached features) to hours each; use
+a GPU.
+Expected: 90 to 91 % is published for ResNet9; accuracy against seconds shows which recipe is best at which cost.
 """
 
 from typing import Any
@@ -86,7 +87,7 @@ BASELINES = [
 
 
 def space(trial: Trial) -> Recipe:
-    """One choice after another; what only one variant has is asked only there."""
+    """The model first; options that only one variant has are sampled only with it."""
     model = trial.suggest_categorical("model/name", ["resnet9", "mini_resnet", "resnet50"])
     epochs = trial.suggest_categorical("epochs", [8, 10, 20, 25, 50])
     augment = _augment(trial)
@@ -120,7 +121,7 @@ def _model(trial: Trial, name: str) -> dict[str, Any]:
 
 
 def _finetune(trial: Trial, epochs: int, augment: Augment) -> dict[str, Any]:
-    """The head gets half of the epochs of two phases; a frozen backbone sees fixed views, or new ones every epoch."""
+    """In two phases the head gets half of the epochs. A frozen backbone sees 4 fixed views, or new ones every epoch."""
     name = trial.suggest_categorical("finetune/name", ["frozen", "two-phase", "full"])
     if name == "full":
         return {"name": name}
@@ -137,7 +138,7 @@ def _finetune(trial: Trial, epochs: int, augment: Augment) -> dict[str, Any]:
 
 
 def _optimizer(trial: Trial) -> dict[str, Any]:
-    """AdamW's weight decay is decoupled from the gradient and of another size."""
+    """AdamW's weight decay is decoupled from the gradient and needs larger values."""
     name = trial.suggest_categorical("optimizer/name", ["adam", "adamw", "sgd"])
     if name == "sgd":
         return {
@@ -184,7 +185,7 @@ def _early_stopping(trial: Trial) -> dict[str, Any]:
 
 
 def _augment(trial: Trial) -> Augment:
-    """In a few strengths, off among them, what the documents do to their images."""
+    """The projects' augmentations, each in a few strengths or off."""
     return Augment(
         flip=trial.suggest_categorical("augment/flip", [False, True]),
         crop_padding=trial.suggest_int("augment/crop_padding", 0, 4, step=2),

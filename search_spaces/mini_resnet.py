@@ -1,12 +1,12 @@
 """Mini-ResNet with step decay on CIFAR-10.
 
-Source: document 5, "ResNet for CIFAR-10 Classification": batches of 100, 25 epochs, a rate of 0.001 halved every 20
-epochs, random flips and crops. Left open there and chosen here: Adam.
+Source: the Mini-ResNet repository, "ResNet for CIFAR-10 Classification": batches of 100, 25 epochs, a learning rate of
+0.001 halved every 20 epochs, random flips and crops. It leaves open, and we chose: Adam.
 
     cifar-tune run search_spaces/mini_resnet.py
 
-Cost: 40 trials of at most 25 epochs; on two CPU cores a whole trial is about half an hour on one core.
-Expected: no figure is published for these values; a kindred network after 80 epochs reached 88.2 %.
+Cost: 40 trials of at most 25 epochs; a whole trial takes about half an hour on one CPU core.
+Expected: no accuracy is published for these values; a similar network reached 88.2 % after 80 epochs.
 """
 
 from cifar_tune import Recipe, Search, Trial
@@ -24,7 +24,7 @@ BASELINE = Recipe(
 
 
 def space(trial: Trial) -> Recipe:
-    """Rate, schedule, optimizer and regularisation around the document's values."""
+    """Learning rate, schedule, optimizer and regularisation around the repository's values."""
     optimizer = trial.suggest_categorical("optimizer/name", ["adam", "adamw", "sgd"])
     schedule = trial.suggest_categorical("schedule/name", ["step", "cosine", "one-cycle", "constant"])
     low, high = (0.01, 1.0) if optimizer == "sgd" else (3e-4, 3e-2)
@@ -50,7 +50,7 @@ def space(trial: Trial) -> Recipe:
 
 
 def _weight_decay(trial: Trial, optimizer: str) -> float:
-    """AdamW's is decoupled from the gradient and of another size; the document's Adam has none."""
+    """AdamW's weight decay is decoupled from the gradient and needs larger values; the baseline has none."""
     if optimizer == "adamw":
         return trial.suggest_float("optimizer/adamw/weight_decay", 1e-3, 0.3, log=True)
     return trial.suggest_float(f"optimizer/{optimizer}/weight_decay", 0.0, 1e-3)

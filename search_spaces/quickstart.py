@@ -1,12 +1,12 @@
 """A whole search in a few minutes: Mini-ResNet on the built-in data set, with nothing to download.
 
-Source: document 5's recipe, cut to 5 epochs on 2,000 images of the procedural `shapes` data set.
+Source: the recipe of mini_resnet.py, shortened to 5 epochs on 2,000 images of the procedural `shapes` data set.
 
     cifar-tune run search_spaces/quickstart.py
 
 Cost: about two and a half minutes on two CPU cores, a fifth of it start-up.
-Expected: so short a run leaves the document's values near chance (20.0 %); the search finds 15 to 35 points above,
-by which of two trials happens to end first.
+Expected: in so short a run the recipe's values stay near chance (20.0 %). The search finds 15 to 35 points more; how
+much depends on which of two simultaneous trials happens to end first.
 """
 
 from cifar_tune import Recipe, Search, Trial

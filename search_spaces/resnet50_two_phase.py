@@ -1,13 +1,14 @@
-"""A small head on an ImageNet ResNet-50, and then all of it at a low rate, on CIFAR-10.
+"""A small head on an ImageNet ResNet-50, then the whole network at a low learning rate, on CIFAR-10.
 
-Source: document 2, "CIFAR-10 Image Classification: A Transfer Learning Approach with ResNet50": images stay at 32 px,
-global average pooling, hidden layers of 128 and 64; 10 epochs with the base frozen, 10 with everything at a low rate.
-Left open there and chosen here: Adam at 0.001, then at 0.00001, batches of 128, pixels in [-1, 1]. The document's ideas
-for more (flips and rotation, a falling rate, more epochs) are choices of the space.
+Source: the two-phase project, "CIFAR-10 Image Classification: A Transfer Learning Approach with ResNet50": images stay
+at 32 px, global average pooling, hidden layers of 128 and 64; 10 epochs with the base frozen, then 10 epochs of
+everything at a low learning rate. It leaves open, and we chose: Adam at 0.001, then at 0.00001, batches of 128, pixels
+in [-1, 1]. Its ideas for improvement (flips and rotation, a falling learning rate, more epochs) are ranges here.
 
     cifar-tune run search_spaces/resnet50_two_phase.py
 
-Cost: 28 trials of at most 20 to 40 epochs; an epoch of the second phase is minutes on two CPU cores, seconds on a GPU.
+Cost: 28 trials of at most 20 to 40 epochs; an epoch of the second phase takes minutes on two CPU cores, seconds on a
+GPU.
 Expected: about 69.5 % is published for the two phases at 32 px.
 """
 
@@ -27,7 +28,7 @@ BASELINE = Recipe(
 
 
 def space(trial: Trial) -> Recipe:
-    """The document's values and its future improvements; the head keeps half of the epochs."""
+    """Ranges around the project's values, with its ideas for improvement; the head keeps half of the epochs."""
     return BASELINE.replace(
         {
             "epochs": trial.suggest_int("epochs", 20, 40, step=10),

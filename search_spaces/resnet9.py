@@ -1,14 +1,14 @@
-"""ResNet9 with one-cycle on CIFAR-10.
+"""ResNet9 with a one-cycle schedule on CIFAR-10.
 
-Source: document 3, "CIFAR-10 Classification with ResNet9": Adam at 0.01, weight decay 1e-4, gradients clipped by value
-at 0.1, 8 epochs, the rate up in a line over the first half and down exponentially over the second. Left open there and
-chosen here: batches of 400, the cycle from max/25 to max/250,000.
+Source: the ResNet9 one-cycle notebook, "CIFAR-10 Classification with ResNet9": 8 epochs of Adam with weight decay 1e-4
+and gradients clipped by value at 0.1; the learning rate rises linearly to 0.01 over the first half, and falls
+exponentially over the second. It leaves open, and we chose: batches of 400, a cycle from max/25 to max/250,000.
 
     cifar-tune run search_spaces/resnet9.py
 
-Cost: 60 trials of at most 8 epochs; on two CPU cores one whole trial takes about an hour.
-Expected: the published single run of the same values with torch's one-cycle reached 90.55 %, validated on the test
-images; the 10 % that validation holds out here cost about 0.3 to 0.5 points of that.
+Cost: 60 trials of at most 8 epochs; a whole trial takes about an hour on two CPU cores.
+Expected: a published single run of these values with torch's OneCycleLR reached 90.55 %, validated on the test images.
+Here 10 % of the training images are held out for validation, which costs about 0.3 to 0.5 points.
 """
 
 from cifar_tune import Recipe, Search, Trial
@@ -27,7 +27,7 @@ BASELINE = Recipe(
 
 
 def space(trial: Trial) -> Recipe:
-    """The document's choices, each with what surrounds it."""
+    """Ranges around the notebook's values."""
     return Recipe(
         dataset="cifar10",
         model={"name": "resnet9", "dropout": trial.suggest_float("model/dropout", 0.0, 0.5)},

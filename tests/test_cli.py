@@ -25,7 +25,7 @@ from cifar_tune.cli import app
 from cifar_tune.data.images import TrainingData
 from cifar_tune.provenance import as_typed
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import open_record
+from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import Store, open_store
 

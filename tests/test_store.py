@@ -1,4 +1,4 @@
-"""The store: what may be a name, one process at a time for a search, and a folder that can be written."""
+"""The store: names of searches, one process at a time for a search, and a folder that can be written."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ with open_store(Path(sys.argv[1])).running(sys.argv[2]):
     sys.stdin.read()
 """
 
-# Waits for a line, so that several processes go on at one moment.
+# Waits for a line, so that several processes continue at the same moment.
 OPEN = """
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ from cifar_tune.data.images import Images, TrainingData
 from cifar_tune.trials.reading import read_record
 from cifar_tune.trials.storage import open_storage
 from cifar_tune.store import open_store
-from cifar_tune.tracking.runs import Tracker
+from cifar_tune.tracking.tracker import Tracker
 
 store, name = open_store(Path(sys.argv[1])), sys.argv[2]
 images = Images(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int64))
@@ -81,13 +81,13 @@ def test_a_search_is_named_with_letters_digits_dots_underscores_and_dashes(name:
 @pytest.mark.parametrize(
     "name", ["", " ", "a b", "a/b", "..", ".hidden", "-v", "_a", "a\n", "a'b", "größe", "a\\b", "A" * 101]
 )
-def test_what_cannot_name_a_folder_names_no_search(name: str) -> None:
+def test_a_name_that_no_folder_can_have_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="--name") as refused:
         check_name(name)
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_a_store_is_made_where_there_is_none(tmp_path: Path) -> None:
+def test_a_store_is_made_if_there_is_none(tmp_path: Path) -> None:
     store = open_store(tmp_path / "a" / "b")
     assert store.root == tmp_path / "a" / "b"
     assert list(store.root.iterdir()) == []
@@ -98,7 +98,7 @@ def test_a_store_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert open_store(Path("here")).root == tmp_path / "here"
 
 
-def test_opening_a_store_leaves_what_it_holds(store: Store) -> None:
+def test_opening_a_store_keeps_its_files(store: Store) -> None:
     (store.root / "optuna.db").write_text("kept")
     assert open_store(store.root) == store
     assert [path.name for path in store.root.iterdir()] == ["optuna.db"]
@@ -119,7 +119,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path, path: str) ->
 
 
 @pytest.mark.parametrize("name", ["a store", "100%", "größe#1"])
-def test_the_databases_lie_in_the_store_whatever_its_name(tmp_path: Path, name: str) -> None:
+def test_the_databases_are_in_a_store_of_any_name(tmp_path: Path, name: str) -> None:
     store = open_store(tmp_path / name)
     optuna.storages.RDBStorage(store.optuna_url).remove_session()
     assert [path.name for path in store.root.iterdir()] == ["optuna.db"]
@@ -134,7 +134,7 @@ def test_one_process_at_a_time_works_on_a_search(store: Store, holder: subproces
         pass
 
 
-def test_a_killed_process_lets_go_of_its_search(store: Store, holder: subprocess.Popen[str]) -> None:
+def test_a_killed_process_releases_its_search(store: Store, holder: subprocess.Popen[str]) -> None:
     holder.kill()
     holder.wait()
     assert not store.is_running("taken")
@@ -142,7 +142,7 @@ def test_a_killed_process_lets_go_of_its_search(store: Store, holder: subprocess
         assert store.is_running("taken")
 
 
-def test_a_search_is_let_go_of_however_the_block_ends(store: Store) -> None:
+def test_a_search_is_released_when_the_block_raises(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt), store.running("taken"):
         raise KeyboardInterrupt
     with store.running("taken"):
@@ -154,7 +154,7 @@ def test_a_search_that_was_never_started_is_not_running(store: Store) -> None:
     assert list(store.root.iterdir()) == []
 
 
-def test_deleting_a_search_frees_its_folder_and_no_other(store: Store) -> None:
+def test_deleting_a_search_deletes_its_folder_only(store: Store) -> None:
     for name in ("gone", "kept"):
         folder = store.trial(name, 3)
         folder.mkdir(parents=True)
@@ -164,12 +164,12 @@ def test_deleting_a_search_frees_its_folder_and_no_other(store: Store) -> None:
     assert [path.name for path in store.trial("kept", 3).iterdir()] == ["weights.safetensors"]
 
 
-def test_deleting_a_search_that_is_not_there_frees_nothing(store: Store) -> None:
+def test_deleting_an_unknown_search_deletes_nothing(store: Store) -> None:
     assert store.delete_search("never") == 0
 
 
-def test_a_new_store_is_opened_by_many_processes_at_one_moment(store: Store) -> None:
-    """Neither Optuna nor MLflow makes its tables for several of them: all but one would die."""
+def test_a_new_store_can_be_opened_by_several_processes_at_once(store: Store) -> None:
+    """Optuna and MLflow cannot make their tables in several processes at once: all but one would fail."""
     command = [sys.executable, "-c", OPEN, str(store.root)]
     opened = [
         subprocess.Popen(

@@ -1,12 +1,12 @@
-"""Our searcher and scheduler against random search and stock Ray Tune, on the surrogates of the recorded tables.
+"""Compares our sampler and scheduler with random search and stock Ray Tune, on surrogates of recorded curves.
 
-    uv run python analysis/benchmark/compare.py                 # every case that results.parquet lacks, then the tables
-    uv run python analysis/benchmark/compare.py --seeds 0       # the tables of what is there
+    uv run python analysis/benchmark/compare.py                 # run the cases that results.parquet lacks, then report
+    uv run python analysis/benchmark/compare.py --seeds 0       # report the cases in results.parquet
 
-A case is a space, a family of surrogates, a baseline (the document's, or the median of the space), a number of workers
-and a method. It is searched with 30 seeds until the best trial lies in the top 1 % of the space, and at least
-MIN_TRAININGS long. What is told: the epochs until the best completed trial lies in the top 5 % and the top 1 %, as
-interquartile means over the seeds with 95 % bootstrap intervals, and the regret along the way.
+A case is a space, a family of surrogates, a baseline (the published recipe, or the median of the space), a number of
+workers and a method. It is searched with 30 seeds, each until the best trial is in the top 1 % of the space and for at
+least MIN_TRAININGS whole trainings. The report has the epochs until the best completed trial is in the top 5 % and the
+top 1 %, as interquartile means over the seeds with 95 % bootstrap intervals, and the regret along the way.
 """
 
 import argparse
@@ -26,17 +26,17 @@ import pandas as pd
 from simulation import COMPARATORS, MethodName, make_method, simulate, with_baseline
 from surrogates import SPACES, Array, Family, Surrogate, open_space, random_params
 
-from cifar_tune.search.space import Search
+from cifar_tune.search.search import Search
 
 FOLDER = Path(__file__).parent
-RESULTS = FOLDER / "results.parquet"  # a row for each time that a case, with a seed, had a new best trial
+RESULTS = FOLDER / "results.parquet"  # a row for each new best trial of each case and seed
 REGRET = FOLDER / "regret.png"
 METHODS: tuple[MethodName, ...] = ("ours", *COMPARATORS)
 WORKERS = (4, 1, 16)
-MIN_TRAININGS, MAX_TRAININGS = 30, 150  # of whole trainings' epochs
+MIN_TRAININGS, MAX_TRAININGS = 30, 150  # budgets, in whole trainings
 NUM_BOOTSTRAPS = 2_000
 
-Baseline = Literal["document", "median"]
+Baseline = Literal["published", "median"]
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """All with 4 workers; with 1 and 16 those with the document's baseline."""
+    """All baselines with 4 workers; the published one with 1 and 16 workers."""
     for workers, space, method in product(WORKERS, SPACES, METHODS):
-        yield Case(space, "gp", "document", workers, method)
-        yield Case(space, "trees", "document", workers, method)
+        yield Case(space, "gp", "published", workers, method)
+        yield Case(space, "trees", "published", workers, method)
         if workers == WORKERS[0]:
             yield Case(space, "gp", "median", workers, method)
             yield Case(space, "trees", "median", workers, method)
@@ -67,13 +67,13 @@ CASE = [field.name for field in fields(Case)]
 
 
 def run(case: Case, num_seeds: int) -> pd.DataFrame:
-    """The rows of a case, which is searched with every seed."""
+    """Search a case with every seed; its rows of the results."""
     surrogate = surrogate_of(case.space, case.family)
     space = with_baseline(open_space(case.space), baseline_params(surrogate, case.baseline), Search())
     rows = []
     for seed in range(num_seeds):
         method = make_method(case.method, space, seed)
-        found = simulate(
+        new_bests = simulate(
             method,
             surrogate,
             case.num_workers,
@@ -82,33 +82,33 @@ def run(case: Case, num_seeds: int) -> pd.DataFrame:
             until=surrogate.threshold(0.01),
             at_least=MIN_TRAININGS * surrogate.epochs,
         )
-        rows += [{**asdict(case), "seed": seed, **asdict(best)} for best in found]
+        rows += [{**asdict(case), "seed": seed, **asdict(best)} for best in new_bests]
     return pd.DataFrame(rows)
 
 
 @cache
 def surrogate_of(space: str, family: Family) -> Surrogate:
-    """Fitted once in a process."""
+    """The surrogate, fitted once per process."""
     return Surrogate(space, family)
 
 
 def baseline_params(surrogate: Surrogate, baseline: Baseline) -> dict[str, Any]:
-    """The document's values, or those of a random recipe that half of the space is better than."""
-    if baseline == "document":
+    """The values of the published recipe, or of a random recipe that half of the space surpasses."""
+    if baseline == "published":
         return dict(surrogate.table.params[0])
     candidates = random_params(surrogate.table.space.path.stem)[:2_000]
     values = surrogate.value(candidates)
     return candidates[int(np.argmin(np.abs(values - np.median(surrogate.values))))]
 
 
-def epochs_until(found: pd.DataFrame, value: float) -> Array:
-    """For each seed the epochs until the best trial was worth `value`; infinite where that did not come to be."""
-    reached = found[found["value"] >= value].groupby("seed")["num_epochs"].min()
-    return reached.reindex(sorted(found["seed"].unique())).fillna(np.inf).to_numpy(float)
+def epochs_until(rows: pd.DataFrame, value: float) -> Array:
+    """For each seed, the epochs until the best trial reached `value`; infinite where none did."""
+    reached = rows[rows["value"] >= value].groupby("seed")["num_epochs"].min()
+    return reached.reindex(sorted(rows["seed"].unique())).fillna(np.inf).to_numpy(float)
 
 
 def interquartile_mean(values: Array) -> float:
-    """Of the middle half."""
+    """The mean of the middle half of the values."""
     ranked, cut = np.sort(values), len(values) // 4
     return float(ranked[cut : len(ranked) - cut].mean())
 
@@ -117,36 +117,36 @@ def interval(values: Array) -> tuple[float, float]:
     """A 95 % bootstrap interval of the interquartile mean."""
     rng = np.random.default_rng(0)
     means = [interquartile_mean(rng.choice(values, len(values))) for _ in range(NUM_BOOTSTRAPS)]
-    low, high = np.percentile(means, [2.5, 97.5], method="nearest")  # between two values one may be infinite
+    low, high = np.percentile(means, [2.5, 97.5], method="nearest")  # values may be infinite
     return float(low), float(high)
 
 
-def summarise(case: Case, found: pd.DataFrame) -> dict[str, Any]:
+def summarise(case: Case, rows: pd.DataFrame) -> dict[str, Any]:
     """One row of the printed table, from the rows of the case."""
     surrogate = surrogate_of(case.space, case.family)
-    row: dict[str, Any] = {**asdict(case), "seeds": found["seed"].nunique()}
+    row: dict[str, Any] = {**asdict(case), "seeds": rows["seed"].nunique()}
     for share in (0.05, 0.01):
-        epochs = epochs_until(found, surrogate.threshold(share))
+        epochs = epochs_until(rows, surrogate.threshold(share))
         low, high = interval(epochs)
         row[f"top {100 * share:.0f} %"] = interquartile_mean(epochs)
         row[f"from {100 * share:.0f} %"], row[f"to {100 * share:.0f} %"] = low, high
     row["reached"] = float(np.isfinite(epochs).mean())
     best = surrogate.values[-1]
     for trainings in (10, 20, 30):
-        so_far = found[found["num_epochs"] <= trainings * surrogate.epochs].groupby("seed")["value"].last()
+        so_far = rows[rows["num_epochs"] <= trainings * surrogate.epochs].groupby("seed")["value"].last()
         row[f"regret after {trainings}"] = 100 * float((best - so_far).mean())
     return row
 
 
 def main() -> None:
-    """Run what is missing, print the tables, draw the figure."""
+    """Run the missing cases, then report all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--num-workers", type=int, default=2, help="processes of this script")
     options = parser.parse_args()
     results = pd.read_parquet(RESULTS) if RESULTS.exists() else pd.DataFrame(columns=CASE)
-    there = set(results[CASE].itertuples(index=False, name=None))
-    missing = [case for case in cases() if astuple(case) not in there] if options.seeds else []
+    done = set(results[CASE].itertuples(index=False, name=None))
+    missing = [case for case in cases() if astuple(case) not in done] if options.seeds else []
     with ProcessPoolExecutor(options.num_workers, get_context("spawn")) as pool:
         for case, rows in zip(missing, pool.map(run, missing, [options.seeds] * len(missing)), strict=True):
             results = pd.concat([results, rows])  # written after every case, so that an interruption loses little
@@ -157,14 +157,14 @@ def main() -> None:
 
 def report(results: Mapping[Case, pd.DataFrame]) -> None:
     """Print how good the baselines are and the table of all cases; draw the regret."""
-    there = [case for case in cases() if case in results]
-    for space, family, baseline in sorted({(case.space, case.family, case.baseline) for case in there}):
+    done = [case for case in cases() if case in results]
+    for space, family, baseline in sorted({(case.space, case.family, case.baseline) for case in done}):
         surrogate = surrogate_of(space, family)
         (value,) = surrogate.value([baseline_params(surrogate, baseline)])
         print(
             f"{space}, {family}: the {baseline} baseline is better than {100 * (1 - surrogate.quantile(value)):.1f} %"
         )
-    table = pd.DataFrame([summarise(case, results[case]) for case in there])
+    table = pd.DataFrame([summarise(case, results[case]) for case in done])
     print(table.to_string(index=False, float_format=lambda number: f"{number:.1f}"))
     draw(results, REGRET)
 
@@ -189,13 +189,16 @@ def draw(results: Mapping[Case, pd.DataFrame], path: Path) -> None:
 
 
 def regret(rows: pd.DataFrame, surrogate: Surrogate, grid: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
-    """At numbers of epochs: the mean over the seeds, and its 95 % bootstrap interval; NaN before a trial completes."""
-    found = rows.pivot_table(index="num_epochs", columns="seed", values="value")
-    values = found.ffill().reindex(grid, method="ffill").to_numpy()
+    """The mean regret in points over the seeds with its 95 % bootstrap interval, at each number of epochs in `grid`.
+
+    NaN before a trial has completed.
+    """
+    bests = rows.pivot_table(index="num_epochs", columns="seed", values="value")
+    values = bests.ffill().reindex(grid, method="ffill").to_numpy()
     points = 100 * (surrogate.values[-1] - values)
     rng = np.random.default_rng(0)
-    drawn = [points[:, rng.integers(points.shape[1], size=points.shape[1])].mean(axis=1) for _ in range(200)]
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    means = [points[:, rng.integers(points.shape[1], size=points.shape[1])].mean(axis=1) for _ in range(200)]
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
     return points.mean(axis=1), low, high
 
 

@@ -1,14 +1,14 @@
-"""Records learning curves of random recipes on CIFAR-10: the tables that searchers are compared on.
+"""Records learning curves of random recipes on CIFAR-10: the tables on which search methods are compared.
 
     uv run python analysis/benchmark/record_curves.py --data-dir DIR
 
-For each space in spaces/ it trains configurations 0, 1, 2, ... to their planned end, without any pruning, and appends
-them to curves/SPACE/part-NN.parquet, which may be committed as they grow: a run that was stopped goes on where it was.
-Configuration 0 is the baseline, each other one a function of its number; every fifth is trained with a second seed.
+For each space in spaces/ it trains configurations 0, 1, 2, ... to their last epoch, without pruning, and appends them
+to curves/SPACE/part-NN.parquet. Run it again to continue after an interruption. Configuration 0 is the baseline, and
+each other one is determined by its number; every fifth is trained with a second seed.
 
-One row is one training: `config`, `seed`, a column for each sampled value (null where the recipe has none), and two
-lists over the epochs: `val_accuracy` (a fraction of 2,000 images; shorter than planned where the training diverged) and
-`seconds`, of processor time on one core, which a busy machine does not change.
+A row is one training: `config`, `seed`, a column for each sampled value (null where the recipe has none), and two lists
+over the epochs: `val_accuracy` (a share of 2,000 images; shorter where the training diverged), and `seconds` of
+processor time on one core, which other load on the machine does not change.
 """
 
 import argparse
@@ -45,7 +45,7 @@ SECOND_SEED_EVERY = 5
 
 @dataclass(frozen=True)
 class Part:
-    """Configurations `number * PART` and on of a space, in a file of their own that one process writes."""
+    """The configurations of a space from `number * PART` on, in a file that one process writes."""
 
     space: str
     number: int
@@ -62,11 +62,11 @@ class Part:
 
 
 def main() -> None:
-    """Record the parts of all spaces in turn, two at a time on two cores."""
+    """Record the parts of all spaces in turn, several at a time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--store", type=Path, default=Path("cifar_tune_store"), help="whose cache is used")
-    parser.add_argument("--num-configs", type=int, default=240, help="of each space")
+    parser.add_argument("--store", type=Path, default=Path("cifar_tune_store"), help="store with cached images")
+    parser.add_argument("--num-configs", type=int, default=240, help="configurations of each space")
     parser.add_argument("--num-workers", type=int, default=2)
     options = parser.parse_args()
     parts = [Part(space, number) for number in range(-(-options.num_configs // PART)) for space in NUM_TRAIN]
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def record_part(part: Part, data_dir: Path | None, store: Path) -> int:
-    """Train what the file lacks; how many trainings it has."""
+    """Train the runs that the part's file lacks; the number of trainings in the file."""
     torch.set_num_threads(1)
     rows = pd.read_parquet(part.path).to_dict("records") if part.path.exists() else []
     done = {(row["config"], row["seed"]) for row in rows}
@@ -89,7 +89,7 @@ def record_part(part: Part, data_dir: Path | None, store: Path) -> int:
 
 
 def train(name: str, config: int, seed: int, data_dir: Path | None, store: Path) -> dict[str, Any]:
-    """One row of the table."""
+    """Train a configuration of the space `name`; its row of the table."""
     params, recipe = draw(open_space(name), config)
     training = Training(recipe.model_copy(update={"seed": seed}), small_data(NUM_TRAIN[name], data_dir, store))
     accuracies, seconds = [], []
@@ -100,12 +100,12 @@ def train(name: str, config: int, seed: int, data_dir: Path | None, store: Path)
             seconds.append(time.process_time() - start)
             start = time.process_time()
     except DivergenceError:
-        pass  # the short curve says so
+        pass  # a diverged training is known by its short curve
     return {"config": config, "seed": seed, **params, "val_accuracy": accuracies, "seconds": seconds}
 
 
 def draw(space: Space, config: int) -> tuple[dict[str, Any], Recipe]:
-    """A configuration of the space, its sampled values and its recipe: the baseline, or random ones by its number."""
+    """The sampled values and the recipe of a configuration: the baseline, or random values determined by its number."""
     if config == 0:
         return space.baseline_trial(space.baselines[0]).params, space.baselines[0]
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=config)).ask()
@@ -115,7 +115,7 @@ def draw(space: Space, config: int) -> tuple[dict[str, Any], Recipe]:
 
 @cache
 def open_space(name: str) -> Space:
-    """Of the folder beside this file."""
+    """A space of the folder beside this file."""
     return load_space(HERE / "spaces" / f"{name}.py")
 
 
@@ -128,7 +128,7 @@ def small_data(num_train: int, data_dir: Path | None, store: Path) -> DeviceData
 
 
 def first(images: Images, num_images: int) -> Images:
-    """Each pixel the mean of four."""
+    """The first images at half their size: each pixel is the mean of four."""
     return Images(halve(images.images[:num_images]), images.labels[:num_images])
 
 
@@ -140,7 +140,7 @@ def halve(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:
-    """Whole or not at all."""
+    """Write a whole file, or nothing if the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     pd.DataFrame(rows).to_parquet(unfinished, index=False)

@@ -1,7 +1,7 @@
-"""A search in simulated time: the real searcher and scheduler objects, workers that train on a surrogate.
+"""Simulates searches: the real samplers and schedulers, with workers that get learning curves from a surrogate.
 
-The product's side is its own Driver and Record, with the study in memory. The comparators are Ray's own objects, told
-what Ray Tune's controller tells them and in its order.
+For cifar-tune these are its own Driver and Record, with the study in memory. For Ray Tune they are Ray's own objects,
+called in the order in which Ray Tune's controller calls them.
 """
 
 import heapq
@@ -20,27 +20,29 @@ from ray.tune.utils.util import flatten_dict
 from surrogates import Surrogate
 
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import Record, open_record_in
-from cifar_tune.search.space import Search, Space
+from cifar_tune.search.identity import open_record_in
+from cifar_tune.search.record import Record
+from cifar_tune.search.search import Search
+from cifar_tune.search.space import Space
 
-SECONDS_BETWEEN_TRIALS = 0.25  # what analysis/overhead.py measures
+SECONDS_BETWEEN_TRIALS = 0.25  # measured by analysis/overhead.py
 
 MethodName = Literal["ours", "random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA"]
 COMPARATORS: tuple[MethodName, ...] = ("random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA")
 
 
 class Method(Protocol):
-    """A searcher with its scheduler."""
+    """A sampler with its scheduler."""
 
     def start(self) -> tuple[int, Mapping[str, Any]] | None:
-        """The next trial: its number and sampled values; None where there are no more."""
+        """The number and the sampled values of the next trial; None if there are no more."""
 
     def report(self, number: int, epoch: int, accuracy: float, seconds: float) -> bool:
-        """Whether the trial goes on after this epoch; it does not after its last."""
+        """Whether the trial goes on after this epoch; never after its last one."""
 
 
 class Ours:
-    """What the product ships."""
+    """The sampler and the scheduler of cifar-tune."""
 
     def __init__(self, record: Record, num_trials: int = 10**9) -> None:
         self._driver = Driver(record, num_trials, [])
@@ -56,7 +58,7 @@ class Ours:
 
 
 class RayTune:
-    """Ray's Optuna searcher, by default as it comes, with one of Ray's schedulers."""
+    """Ray's OptunaSearch, with its default sampler unless one is given, and a scheduler of Ray's."""
 
     def __init__(self, space: Space, sampler: optuna.samplers.BaseSampler | None, seed: int, *, asha: bool) -> None:
         logging.getLogger("ray.tune.search.optuna").setLevel(logging.ERROR)
@@ -73,7 +75,7 @@ class RayTune:
         self._scheduler = ASHAScheduler(max_t=self._epochs) if asha else FIFOScheduler()
         self._scheduler.set_search_properties("val_accuracy", "max")
         self._trials: dict[int, SimpleNamespace] = {}
-        np.random.seed(seed)  # Ray's ASHA draws its bracket from here
+        np.random.seed(seed)  # ASHAScheduler draws brackets from this generator
 
     def start(self) -> tuple[int, Mapping[str, Any]]:
         number = len(self._trials)
@@ -83,7 +85,7 @@ class RayTune:
         return number, params
 
     def report(self, number: int, epoch: int, accuracy: float, seconds: float) -> bool:
-        """As `TuneController` does; a trainable's last report is followed by its end."""
+        """Call searcher and scheduler as `TuneController` does; the last epoch ends the trial."""
         trial, result = self._trials[number], {"training_iteration": epoch, "val_accuracy": accuracy}
         stops = self._scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP
         if not stops:
@@ -96,7 +98,7 @@ class RayTune:
 
 
 def make_method(name: MethodName, space: Space, seed: int) -> Method:
-    """A fresh one."""
+    """A new search with the method of this name."""
     if name == "ours":
         return Ours(open_record_in(optuna.storages.InMemoryStorage(), "simulation", space, seed))
     sampler = optuna.samplers.RandomSampler(seed=seed) if name.startswith("random") else None
@@ -105,7 +107,7 @@ def make_method(name: MethodName, space: Space, seed: int) -> Method:
 
 @dataclass(frozen=True)
 class Best:
-    """A trial has completed as the best so far: what the search had spent by then, and its worth without noise."""
+    """A new best trial: the epochs and seconds that the search had spent, and its final accuracy without noise."""
 
     num_epochs: int
     seconds: float
@@ -121,13 +123,14 @@ def simulate(
     until: float = np.inf,
     at_least: int = 0,
 ) -> list[Best]:
-    """Every best trial of a search until `num_epochs` are spent, or it is worth `until` and `at_least` so many are.
+    """The successive best trials of a search that ends when it has spent `num_epochs`.
 
-    The best trial is the completed one with the highest score, as a report would have it; its worth is the surrogate's.
+    It ends earlier once the best trial's `value` has reached `until` and `at_least` epochs are spent. The best trial is
+    the completed one with the highest score; its `value` is the surrogate's, without noise.
     """
     rng = np.random.default_rng(seed)
     order = itertools.count()
-    events: list[tuple[float, int, int, int]] = []  # when, tie-break, trial, epoch
+    events: list[tuple[float, int, int, int]] = []  # time, tie-break, trial, epoch
     curves = {}
 
     def start(now: float) -> None:
@@ -140,7 +143,7 @@ def simulate(
 
     for _ in range(num_workers):
         start(0.0)
-    best, found = -np.inf, list[Best]()
+    best_score, bests = -np.inf, list[Best]()
     for spent in itertools.takewhile(lambda _: events, range(1, num_epochs + 1)):
         now, _, number, epoch = heapq.heappop(events)
         curve = curves[number]
@@ -148,17 +151,17 @@ def simulate(
         if method.report(number, epoch, accuracy, curve.seconds):
             heapq.heappush(events, (now + curve.seconds, next(order), number, epoch + 1))
             continue
-        if epoch == surrogate.epochs and accuracy > best:
-            best = accuracy
-            found.append(Best(spent, now, curve.value))
-        if found and found[-1].value >= until and spent >= at_least:
+        if epoch == surrogate.epochs and accuracy > best_score:
+            best_score = accuracy
+            bests.append(Best(spent, now, curve.value))
+        if bests and bests[-1].value >= until and spent >= at_least:
             break
         del curves[number]
         start(now)
-    return found
+    return bests
 
 
 def with_baseline(space: Space, params: Mapping[str, Any], search: Search) -> Space:
-    """The space with another recipe as its baseline."""
+    """The space with another baseline and another SEARCH."""
     recipe = space.sample(optuna.trial.FixedTrial(dict(params)))
     return replace(space, baselines=(recipe,), search=search)

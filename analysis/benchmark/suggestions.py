@@ -1,9 +1,9 @@
-"""What a suggestion costs when a search has a thousand finished trials, with each sampler that serves the space.
+"""Measures the time of a suggestion after a thousand finished trials, for each sampler that can search the space.
 
     uv run python analysis/benchmark/suggestions.py
 
-The trials come from a surrogate and lie in a real store. The share of the workers' time is for the recorded epochs and
-four workers, who wait for one driver.
+The trials come from a surrogate and are stored in a real store. The printed share is that of the time of four workers,
+which wait for one driver, with the recorded times of epochs.
 """
 
 import argparse
@@ -19,9 +19,11 @@ from simulation import Ours, simulate
 from surrogates import SPACES, Surrogate, open_space
 
 from cifar_tune.errors import UserError
-from cifar_tune.search.record import Record, open_record
+from cifar_tune.search.identity import open_record
+from cifar_tune.search.record import Record
 from cifar_tune.search.samplers import build_sampler
-from cifar_tune.search.space import SamplerName, Search, Space
+from cifar_tune.search.search import SamplerName, Search
+from cifar_tune.search.space import Space
 from cifar_tune.store import open_store
 
 NUM_WORKERS = 4
@@ -43,16 +45,16 @@ def main() -> None:
                 search = record.space.search.model_copy(update={"sampler": sampler})
                 try:
                     space = replace(record.space, search=search)
-                    found = time_suggestions(record, space, surrogate, options.num_suggestions)
+                    duration = time_suggestions(record, space, surrogate, options.num_suggestions)
                 except UserError as error:
                     print(f"  {sampler:8} {str(error).split(': ', 1)[1]}")
                     continue
-                share = found * NUM_WORKERS / (mean(seconds) + found)
-                print(f"  {sampler:8} {found:.3f} s each, {100 * share:.1f} % of the workers' time")
+                share = duration * NUM_WORKERS / (mean(seconds) + duration)
+                print(f"  {sampler:8} {duration:.3f} s each, {100 * share:.1f} % of the workers' time")
 
 
 def fill(name: str, surrogate: Surrogate, folder: Path, num_trials: int) -> Record:
-    """Random trials under the scheduler that is the default, as the surrogate has them."""
+    """A record of random trials with curves of the surrogate, under the default scheduler."""
     space = replace(open_space(name), search=Search(sampler="random"))
     record = open_record(open_store(folder), name, space, seed=0)
     simulate(Ours(record, num_trials), surrogate, NUM_WORKERS, 10**9, seed=0)
@@ -60,20 +62,23 @@ def fill(name: str, surrogate: Surrogate, folder: Path, num_trials: int) -> Reco
 
 
 def time_suggestions(record: Record, space: Space, surrogate: Surrogate, num_suggestions: int) -> float:
-    """The mean seconds, after one that is not counted; every trial is over before the next, so each brings news."""
+    """The mean seconds of a suggestion, without the first.
+
+    Each trial ends before the next suggestion, so every suggestion has new results to learn from.
+    """
     space.check()
     record.study.sampler = build_sampler(space, record.forecast, seed=0)
-    searcher, rng = Ours(record), np.random.default_rng(0)
+    method, rng = Ours(record), np.random.default_rng(0)
     seconds = []
     for _ in range(1 + num_suggestions):
         start = time.perf_counter()
-        suggested = searcher.start()
+        trial = method.start()
         seconds.append(time.perf_counter() - start)
-        assert suggested is not None
-        number, params = suggested
+        assert trial is not None
+        number, params = trial
         curve = surrogate.train(params, rng)
         for epoch, accuracy in enumerate(curve.accuracies, start=1):
-            if not searcher.report(number, epoch, accuracy, curve.seconds):
+            if not method.report(number, epoch, accuracy, curve.seconds):
                 break
     return float(np.mean(seconds[1:]))
 

@@ -1,9 +1,9 @@
-"""What a recipe of a recorded space would have given: learning curves for any point of it, from its table.
+"""Surrogates: models of the recorded tables that give the learning curve of any recipe of a space.
 
-Two families of models, so that no searcher is favoured by the kind of model it is judged by: Gaussian processes and
-extremely randomised trees, both of scikit-learn. A curve is its mean over the table plus the first principal
-components, whose weights the models predict. The noise that is added is the difference between two seeds of a recipe
-that ends about as well, because a good one scatters less: by 1.0 points on mini_resnet, where the worst do by 4.6.
+There are two families of scikit-learn models, Gaussian processes and extremely randomised trees, so that no search
+method profits from being compared on its own kind of model. A curve is the table's mean curve plus the first principal
+components, whose weights the models predict. The added noise is a recorded difference between two seeds of a recipe
+with a similar final accuracy, because good recipes scatter less: by 1.0 points on mini_resnet, the worst by 4.6.
 
     uv run python analysis/benchmark/surrogates.py      # their cross-validated errors
 """
@@ -36,18 +36,18 @@ HERE = Path(__file__).parent
 CURVES = HERE / "curves"
 SPACES = ("resnet9", "mini_resnet")
 NUM_COMPONENTS = 6
-NUM_SAMPLED = 20_000  # random recipes that say what is good in a space
-NUM_ALIKE = 10  # recipes with two seeds that end about as well, of which the noise is drawn
+NUM_SAMPLED = 20_000  # random recipes from which quantiles of a space are estimated
+NUM_ALIKE = 10  # recorded recipes with two seeds and similar final accuracies, from which noise is drawn
 CHANCE = 0.1
 
 Family = Literal["gp", "trees"]
 
-warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound: a value that does not matter
+warnings.simplefilter("ignore", ConvergenceWarning)  # a kernel length at its bound means that a value does not matter
 
 
 @dataclass(frozen=True)
 class Table:
-    """The recorded trainings of a space: `params` of each, accuracies (n, epochs), seconds per epoch (n,)."""
+    """The recorded trainings of a space: values, accuracies (n, epochs), seconds per epoch (n,), configs (n,)."""
 
     space: Space
     params: Sequence[Mapping[str, Any]]
@@ -60,11 +60,11 @@ class Table:
         return self.accuracies.shape[1]
 
     def points(self) -> Array:
-        """The sampled values, encoded."""
+        """The encoded sampled values (n, columns)."""
         return encoding(self.space.path.stem).encode(self.params)
 
     def noise(self) -> tuple[Array, Array]:
-        """What a second seed changed, as the deviation of one seed, (pairs, epochs); the pairs' mean ends, (pairs,)."""
+        """The differences between two seeds, scaled to one seed (pairs, epochs), and mean final accuracies (pairs,)."""
         pairs = [rows for rows in pd.Series(self.configs).groupby(self.configs).indices.values() if len(rows) == 2]
         curves = self.accuracies[np.array(pairs)]
         return (curves[:, 0] - curves[:, 1]) / np.sqrt(2), curves[:, :, -1].mean(axis=1)
@@ -72,7 +72,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Curve:
-    """What one training gives, and what its recipe is worth: the final accuracy without the noise of a seed."""
+    """A simulated training; `value` is the final accuracy of its recipe without the noise of a seed."""
 
     accuracies: Array
     seconds: float  # per epoch
@@ -80,7 +80,7 @@ class Curve:
 
 
 class Surrogate:
-    """Curves for any recipe of a space."""
+    """Learning curves for any recipe of a space."""
 
     def __init__(self, name: str, family: Family) -> None:
         self.table = read_table(name)
@@ -88,7 +88,7 @@ class Surrogate:
         points = self.table.points()
         self._curves = CurveModel(family).fit(points, self.table.accuracies)
         self._seconds = make_model("trees", points.shape[1]).fit(points, np.log(self.table.seconds))
-        self._noise, self._worths = self.table.noise()
+        self._noise, self._ends = self.table.noise()
         self.values = np.sort(self.value(random_params(name)))
 
     @property
@@ -96,29 +96,29 @@ class Surrogate:
         return self.table.epochs
 
     def value(self, params: Sequence[Mapping[str, Any]]) -> Array:
-        """The final accuracies of recipes, without noise."""
+        """The final accuracies of recipes without noise (n,)."""
         return self._curves.predict(self.encoding.encode(params))[:, -1]
 
     def train(self, params: Mapping[str, Any], rng: np.random.Generator) -> Curve:
-        """One training with a seed of its own."""
+        """A simulated training with its own noise."""
         point = self.encoding.encode([params])
         curve = self._curves.predict(point)[0]
-        alike = np.argsort(np.abs(self._worths - curve[-1]))[:NUM_ALIKE]
+        alike = np.argsort(np.abs(self._ends - curve[-1]))[:NUM_ALIKE]
         noise = self._noise[rng.choice(alike)] * rng.choice((-1, 1))
         seconds = float(np.exp(self._seconds.predict(point))[0])
         return Curve(np.clip(curve + noise, 0.01, 0.99), seconds, float(curve[-1]))
 
     def quantile(self, value: float) -> float:
-        """The share of the space that is better."""
+        """The share of the space with a higher value."""
         return 1 - float(np.searchsorted(self.values, value, side="right")) / len(self.values)
 
     def threshold(self, share: float) -> float:
-        """The value above which the best `share` of the space lies."""
+        """The value that the best `share` of the space exceeds."""
         return float(np.quantile(self.values, 1 - share))
 
 
 class CurveModel:
-    """Points to curves, by the principal components of the curves."""
+    """Predicts curves from encoded points, by the principal components of the curves."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
@@ -134,23 +134,23 @@ class CurveModel:
         return self
 
     def predict(self, points: Array) -> Array:
-        """(n, epochs)."""
+        """The curves (n, epochs) at points (n, columns)."""
         weights = np.column_stack([model.predict(points) for model in self._models])
         return np.clip(self._mean + weights @ self._components, 0.01, 0.99)
 
 
 class Trees(ExtraTreesRegressor):  # type: ignore[misc]
-    """Whose answer for one point takes a millisecond: scikit-learn's own starts threads for it."""
+    """Extra trees that predict one point in a millisecond; scikit-learn's own method starts threads each time."""
 
     def predict(self, x: Array) -> Array:
-        """The mean of the trees'."""
+        """The mean prediction of the trees."""
         points = x.astype(np.float32)
-        found = np.mean([tree.tree_.predict(points) for tree in self.estimators_], axis=0)
-        return np.asarray(found.reshape(len(x), -1) if self.n_outputs_ > 1 else found.ravel())
+        means = np.mean([tree.tree_.predict(points) for tree in self.estimators_], axis=0)
+        return np.asarray(means.reshape(len(x), -1) if self.n_outputs_ > 1 else means.ravel())
 
 
 def make_model(family: Family, num_columns: int) -> Any:  # noqa: ANN401 - scikit-learn has no types
-    """A model that is not fitted yet."""
+    """An unfitted model."""
     if family == "trees":
         return Trees(100, min_samples_leaf=2, max_features=0.7, random_state=0)
     kernel = ConstantKernel() * Matern(np.ones(num_columns), (0.1, 20), nu=2.5) + WhiteKernel(0.1, (1e-3, 2))
@@ -159,19 +159,19 @@ def make_model(family: Family, num_columns: int) -> Any:  # noqa: ANN401 - sciki
 
 @cache
 def open_space(name: str) -> Space:
-    """Of the folder beside this file."""
+    """A space of the folder beside this file."""
     return load_space(HERE / "spaces" / f"{name}.py")
 
 
 @cache
 def encoding(name: str) -> Encoding:
-    """Of all values that the space samples."""
+    """The encoding of the space's values."""
     return Encoding(open_space(name).ranges())
 
 
 @cache
 def random_params(name: str) -> list[dict[str, Any]]:
-    """Of NUM_SAMPLED random recipes, always the same."""
+    """The sampled values of NUM_SAMPLED random recipes, always the same ones."""
     rng = random.Random(0)
     trials = [RandomTrial(rng) for _ in range(NUM_SAMPLED)]
     for trial in trials:
@@ -181,10 +181,10 @@ def random_params(name: str) -> list[dict[str, Any]]:
 
 @cache
 def read_table(name: str) -> Table:
-    """All parts of the recorded table; a diverged training has chance accuracy from there on."""
+    """The recorded table of a space; a diverged training has chance accuracy after its last epoch."""
     frame = pd.concat([pd.read_parquet(path) for path in sorted((CURVES / name).glob("*.parquet"))], ignore_index=True)
     epochs = open_space(name).baselines[0].epochs
-    accuracies = [np.pad(found, (0, epochs - len(found)), constant_values=CHANCE) for found in frame["val_accuracy"]]
+    accuracies = [np.pad(curve, (0, epochs - len(curve)), constant_values=CHANCE) for curve in frame["val_accuracy"]]
     seconds = frame["seconds"].map(np.mean).to_numpy()
     values = frame.drop(columns=["config", "seed", "val_accuracy", "seconds"]).to_dict("records")
     ranges = open_space(name).ranges()
@@ -193,32 +193,33 @@ def read_table(name: str) -> Table:
 
 
 def typed(distribution: BaseDistribution, value: Any) -> Any:  # noqa: ANN401 - a choice may be of any type
-    """A column with gaps holds whole numbers as floats."""
+    """A value of a column in its own type: pandas stores integers as floats in a column with gaps."""
     if isinstance(distribution, CategoricalDistribution):
         return next(choice for choice in distribution.choices if choice == value)
     return int(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
 def main() -> None:
-    """Ten-fold cross-validation of the final accuracy, whole configurations held out."""
+    """Print the errors of ten-fold cross-validation of the final accuracy, with whole configurations held out."""
     for name in SPACES:
         table = read_table(name)
         noise = table.noise()[0][:, -1]
-        print(f"{name}: {len(table.params)} trainings, of which the final accuracies spread by")
-        print(f"  {100 * table.accuracies[:, -1].std():.2f} points (sd); one seed by {100 * noise.std():.2f}")
+        spread = 100 * table.accuracies[:, -1].std()
+        print(f"{name}: {len(table.params)} trainings; standard deviations of the final accuracy in points:")
+        print(f"  {spread:.2f} of all trainings, {100 * noise.std():.2f} of a recipe's seeds")
         for family in get_args(Family):
-            truth, found = table.accuracies[:, -1], cross_validate(table, family)
-            rmse, rank = 100 * np.sqrt(np.mean((truth - found) ** 2)), spearmanr(truth, found).statistic
+            truth, predicted = table.accuracies[:, -1], cross_validate(table, family)
+            rmse, rank = 100 * np.sqrt(np.mean((truth - predicted) ** 2)), spearmanr(truth, predicted).statistic
             print(f"  {family}: root mean square error {rmse:.2f} points, rank correlation {rank:.2f}")
 
 
 def cross_validate(table: Table, family: Family) -> Array:
-    """The final accuracy of every training as a model says that has seen the nine tenths without its configuration."""
-    points, found = table.points(), np.empty(len(table.params))
-    for seen, held_out in GroupKFold(10, shuffle=True, random_state=0).split(points, groups=table.configs):
-        model = CurveModel(family).fit(points[seen], table.accuracies[seen])
-        found[held_out] = model.predict(points[held_out])[:, -1]
-    return found
+    """The final accuracy of every training, predicted by a model that was fitted without its configuration (n,)."""
+    points, predicted = table.points(), np.empty(len(table.params))
+    for fitted, held_out in GroupKFold(10, shuffle=True, random_state=0).split(points, groups=table.configs):
+        model = CurveModel(family).fit(points[fitted], table.accuracies[fitted])
+        predicted[held_out] = model.predict(points[held_out])[:, -1]
+    return predicted
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from torch import nn
 from cifar_tune.data.images import NUM_CLASSES
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.recipe.schedules import learning_rates
-from cifar_tune.search.space import Space, format_range
+from cifar_tune.search.ranges import format_range
+from cifar_tune.search.space import Space
 from cifar_tune.training.network_size import count_layers, count_parameters
 from cifar_tune.wording import format_millions, format_number
 

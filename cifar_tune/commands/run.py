@@ -28,8 +28,9 @@ from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import told_whole
 from cifar_tune.report.text import as_table, output_console
 from cifar_tune.search.extend import check_extends, extend
+from cifar_tune.search.identity import open_record
 from cifar_tune.search.limits import check_limits
-from cifar_tune.search.record import Record, open_record
+from cifar_tune.search.record import Record
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
 from cifar_tune.store import WEIGHTS, Store, check_name, open_store
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, best_trials

@@ -35,7 +35,7 @@ from cifar_tune.trials.reading import delete_record, read_attributes
 from cifar_tune.trials.trial import State, Trial
 
 if TYPE_CHECKING:
-    from cifar_tune.tracking.runs import Tracker
+    from cifar_tune.tracking.tracker import Tracker
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -103,7 +103,7 @@ class Session:
         return "complete"
 
     def _open_tracker(self) -> "Tracker":
-        from cifar_tune.tracking.runs import Tracker
+        from cifar_tune.tracking.tracker import Tracker
 
         tags = {**package_versions(), **hardware()}
         commit = git_commit(self.record.space.path)

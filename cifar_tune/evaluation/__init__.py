@@ -1,1 +1,1 @@
-"""What comes after a search: fresh seeds, verdicts, the held-out test set, export."""
+"""After a search: reruns with fresh seeds, verdicts on gains, the held-out test set, and the winner's export."""

@@ -1,4 +1,4 @@
-"""The winner of a search for its users: a search space that starts from it, its weights, and a program."""
+"""The export of a search's winner: a search space with it as the baseline, its weights, and a torch.export program."""
 
 import shutil
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from cifar_tune.store import WEIGHTS
 from cifar_tune.training.classifier import Classifier, load_classifier
 
 SPACE, PROGRAM = "winner.py", "model.pt2"
-NUM_EXAMPLES = 2  # torch.export would take a batch of one for a constant
+NUM_EXAMPLES = 2  # torch.export would treat a batch size of one as a constant
 
 
 def export_winner(folder: Path, weights: Path, space: str) -> None:
-    """`winner.py`, whose text is `space`, `weights.safetensors` and `model.pt2` in the folder."""
+    """Write `winner.py` with the text `space`, `weights.safetensors` and `model.pt2` to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, folder / WEIGHTS)
     (folder / SPACE).write_text(space, encoding="utf-8")
@@ -25,15 +25,15 @@ def export_winner(folder: Path, weights: Path, space: str) -> None:
     torch.export.save(as_program(classifier), folder / PROGRAM)
 
 
-def with_baseline(space: str, settings: Mapping[str, str], baseline: Recipe, said: str) -> str:
-    """A space file's text with another recipe to beat, under the settings of its search.
+def with_baseline(space: str, settings: Mapping[str, str], baseline: Recipe, comment: str) -> str:
+    """A space file's text with another baseline and the settings of its search.
 
-    What it had stands above, and its ranges stay; `said` is what it says of the new recipe.
+    The new lines come last, under the `comment`; everything above them stays, the ranges too.
     """
     fields = "".join(f"    {name}={value!r},\n" for name, value in baseline.model_dump(mode="json").items())
     lines = [
         space.rstrip(),
-        f"\n\n# {said}",
+        f"\n\n# {comment}",
         "from cifar_tune import Recipe  # noqa: E402",
         f"\nBASELINE = Recipe(\n{fields})",
         "BASELINES = [BASELINE]",
@@ -43,6 +43,6 @@ def with_baseline(space: str, settings: Mapping[str, str], baseline: Recipe, sai
 
 
 def as_program(classifier: Classifier) -> ExportedProgram:
-    """The network with its preprocessing as a graph: uint8 images (n, 3, 32, 32), any n, to logits (n, classes)."""
+    """The network with its preprocessing as a graph: uint8 images (n, 3, 32, 32) to logits (n, classes), for any n."""
     example = torch.zeros(NUM_EXAMPLES, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     return torch.export.export(classifier, (example,), dynamic_shapes={"images": {0: Dim("batch", min=1)}})

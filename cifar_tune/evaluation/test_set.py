@@ -1,7 +1,7 @@
-"""An evaluation: the winner of a search and the baseline on the test set, which is read here and nowhere else.
+"""An evaluation: a search's winner and baseline on the held-out test set, which is read here and nowhere else.
 
-Their networks are trained on the validation images too (search/reruns.py). What they make of the test images is kept
-beside their weights, so that the test set need not be opened again to tell it.
+Their networks are trained on the validation images too (reruns.py). Their logits of the test images are stored beside
+their weights, so a report need not open the test set again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,15 +21,18 @@ from cifar_tune.evaluation.test_set_log import note_opening
 from cifar_tune.store import WEIGHTS, Store
 from cifar_tune.trials.trial import Trial
 
-LOGITS = "test_logits.npy"  # in a run's folder: float32 (2, images, classes), of the images and of their mirror images
-LABELS = "test_labels.npy"  # in the evaluation's: int64 (images,)
+LOGITS = "test_logits.npy"  # in a run's folder: float32 (2, images, classes) of the images and of their mirror images
+LABELS = "test_labels.npy"  # in the evaluation's folder: int64 (images,)
 
 Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The networks of one recipe, one for each seed: `logits` (seeds, 2, images, classes), and the labels."""
+    """The test results of one recipe: `logits` (seeds, 2, images, classes) of a network per seed, `labels` (images,).
+
+    The axis of length 2 has the images and their mirror images.
+    """
 
     number: int
     logits: Array
@@ -37,33 +40,33 @@ class Outcome:
 
     @cached_property
     def predictions(self) -> npt.NDArray[np.int64]:
-        """(seeds, images)."""
-        found: npt.NDArray[np.int64] = self.logits[:, 0].argmax(axis=-1)
-        return found
+        """The predicted classes (seeds, images)."""
+        classes: npt.NDArray[np.int64] = self.logits[:, 0].argmax(axis=-1)
+        return classes
 
     @cached_property
     def probabilities(self) -> Array:
-        """(seeds, images, classes), without the mirror images."""
+        """The probabilities (seeds, images, classes), without the mirror images."""
         powers = np.exp(self.logits[:, 0] - self.logits[:, 0].max(axis=-1, keepdims=True))
         shares: Array = powers / powers.sum(axis=-1, keepdims=True)
         return shares
 
     @property
     def hits(self) -> Hits:
-        """(seeds, images)."""
-        found: Hits = self.predictions == self.labels
-        return found
+        """Whether each prediction is right (seeds, images)."""
+        hits: Hits = self.predictions == self.labels
+        return hits
 
     @property
     def averaged_hits(self) -> Hits:
-        """The same of the mean of the logits of every image and its mirror image."""
-        found: Hits = self.logits.mean(axis=1).argmax(axis=-1) == self.labels
-        return found
+        """As `hits`, by the mean logits of each image and its mirror image."""
+        hits: Hits = self.logits.mean(axis=1).argmax(axis=-1) == self.labels
+        return hits
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The `count`-th of a search: what both recipes did; the same one twice where no trial beat the baseline."""
+    """The `count`-th evaluation of a search; winner and baseline are the same where no trial beat the baseline."""
 
     count: int
     design: Design
@@ -78,33 +81,33 @@ class Evaluation:
 
 
 def read_evaluation(store: Store, search: str) -> Evaluation | None:
-    """The last one that is whole."""
+    """The last completed evaluation of a search; None if there is none."""
     for count in range(count_reruns(store, search, "evaluate"), 0, -1):
         design, runs = read_design(store, search, "evaluate", count), read_runs(store, search, "evaluate", count)
         labels = _labels(store, search, count)
         if labels.is_file() and len(runs) == design.num_runs:
-            tested = {number: _tested(store, number, runs, np.load(labels)) for number in design.recipes}
+            outcomes = {number: _read_outcome(store, number, runs, np.load(labels)) for number in design.recipes}
             winner = design.finalists[0] if design.finalists else design.baseline
-            return Evaluation(count, design, tested[winner], tested[design.baseline])
+            return Evaluation(count, design, outcomes[winner], outcomes[design.baseline])
     return None
 
 
-def _tested(store: Store, number: int, runs: Sequence[Trial], labels: npt.NDArray[np.int64]) -> Outcome:
+def _read_outcome(store: Store, number: int, runs: Sequence[Trial], labels: npt.NDArray[np.int64]) -> Outcome:
     folders = [store.trial(run.search, run.number) for run in runs_of(runs, number)]
     logits = [np.load(folder / LOGITS, allow_pickle=False) for folder in folders]
     return Outcome(number, np.stack(logits), labels)
 
 
 def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, *, use_gpu: bool) -> Images:
-    """Note it, read the test images, and keep what every network of the evaluation makes of them; the images."""
-    from cifar_tune.training.checkpoint import save_array  # with torch, which training need not wait for
+    """Log the opening, read the test images, store every network's logits of them, and return the images."""
+    from cifar_tune.training.checkpoint import save_array  # imports torch, which reports need not load
 
     runs = read_runs(store, search, "evaluate", count)
     broken = [run for run in runs if not run.is_complete]
     if broken:
         raise UserError(
-            f"{broken[0].label} {broken[0].state}, so the test set stays closed; evaluate {search} --again with "
-            f"other seeds, or find out more in MLflow."
+            f"{broken[0].label} {broken[0].state}, so the test set stays closed; run `evaluate {search} --again` with "
+            f"fresh seeds, or see its error in MLflow."
         )
     note_opening(store, search, count)
     images, _ = load_images(runs[0].recipe.dataset, "test", data_dir=data_dir, store=store.root)
@@ -112,12 +115,12 @@ def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, 
         folder = store.trial(run.search, run.number)
         if not (folder / LOGITS).is_file():
             save_array(folder / LOGITS, _infer(folder / WEIGHTS, images, use_gpu=use_gpu))
-    save_array(_labels(store, search, count), images.labels)  # last: with it the evaluation is whole
+    save_array(_labels(store, search, count), images.labels)  # last, because it marks the evaluation as completed
     return images
 
 
 def _infer(weights: Path, images: Images, *, use_gpu: bool) -> Array:
-    """What a network makes of all images and their mirror images."""
+    """A network's logits of all images and their mirror images, (2, images, classes)."""
     import torch
 
     from cifar_tune.training.classifier import load_classifier
@@ -126,17 +129,17 @@ def _infer(weights: Path, images: Images, *, use_gpu: bool) -> Array:
     device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
     classifier, recipe = load_classifier(weights)
     classifier = classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    found = []
+    parts = []
     with torch.inference_mode(), autocast(recipe, device):
         for pixels in torch.split(torch.from_numpy(images.images), recipe.model.evaluation_batch):
             placed = pixels.to(device)
-            found.append(torch.stack([classifier(placed).float(), classifier(placed.flip(-1)).float()]).cpu())
-    logits: Array = torch.cat(found, dim=1).numpy()
+            parts.append(torch.stack([classifier(placed).float(), classifier(placed.flip(-1)).float()]).cpu())
+    logits: Array = torch.cat(parts, dim=1).numpy()
     return logits
 
 
 def free_weights(store: Store, search: str, count: int) -> dict[int, Path]:
-    """Keep each recipe's network of the first seed, which nothing chose, and free the others; the files, by trial."""
+    """Keep each recipe's network of the first seed, whatever its score, and delete the others; the files by trial."""
     kept: dict[int, Path] = {}
     runs = read_runs(store, search, "evaluate", count)
     for number in read_design(store, search, "evaluate", count).recipes:
@@ -146,20 +149,20 @@ def free_weights(store: Store, search: str, count: int) -> dict[int, Path]:
     return kept
 
 
-def hardest_pairs(tested: Outcome, number: int = 10) -> list[tuple[int, int, float]]:
-    """The classes (label, prediction) that are confused most, with the share of the label's images."""
-    shares = confusion(tested)
+def hardest_pairs(outcome: Outcome, number: int = 10) -> list[tuple[int, int, float]]:
+    """The pairs of classes (label, prediction) that are confused most, with the share of the label's images."""
+    shares = confusion(outcome)
     np.fill_diagonal(shares, 0.0)
     order = np.argsort(-shares, axis=None, kind="stable")[:number]
     pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, shares.shape), strict=True)]
     return [(label, guess, float(shares[label, guess])) for label, guess in pairs if shares[label, guess] > 0]
 
 
-def confusion(tested: Outcome) -> npt.NDArray[np.float64]:
-    """(labels, predictions): shares of the images of a label, over all seeds."""
-    num_classes = tested.logits.shape[-1]
+def confusion(outcome: Outcome) -> npt.NDArray[np.float64]:
+    """The confusion matrix (labels, predictions) in shares of a label's images, over all seeds."""
+    num_classes = outcome.logits.shape[-1]
     counts = np.zeros((num_classes, num_classes))
-    np.add.at(counts, (np.broadcast_to(tested.labels, tested.predictions.shape), tested.predictions), 1)
+    np.add.at(counts, (np.broadcast_to(outcome.labels, outcome.predictions.shape), outcome.predictions), 1)
     shares: npt.NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     return shares
 
@@ -169,10 +172,10 @@ def _labels(store: Store, search: str, count: int) -> Path:
 
 
 def watched_epochs(trial: Trial) -> list[tuple[float, float]]:
-    """What a trial's own validation said after each epoch: its loss and its accuracy."""
+    """The validation (loss, accuracy) of a trial after each epoch."""
     return [(epoch["val_loss"], epoch["val_accuracy"]) for epoch in trial.curve]
 
 
 def choose_winner(means: Mapping[int, float], baseline: int) -> int:
-    """The recipe with the highest mean over fresh seeds; the baseline, where it is as good."""
+    """The trial with the highest mean over fresh seeds, or the baseline if it is as good."""
     return max(means, key=lambda number: (means[number], number == baseline))

@@ -1,7 +1,7 @@
-"""The sealed record of how often the test set of a search was opened, and for which of its evaluations.
+"""The sealed log of the openings of a search's test set, each with the evaluation that read it.
 
-Each entry is sealed with a digest over the one before, so that an entry that was changed or taken out shows. The record
-is in the study of the search, and is written before the test set is read.
+Each entry is sealed with a digest that includes the seal of the entry before it, so a changed or removed entry is
+detected. The log is an attribute of the search's study, and is written before the test set is read.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ OPENINGS = "test_openings"
 
 @dataclass(frozen=True)
 class Opening:
-    """One of them; `at` is in UTC."""
+    """One opening of the test set; `at` is in UTC."""
 
     evaluation: int
     at: str
 
 
 def note_opening(store: Store, search: str, evaluation: int) -> None:
-    """Write that this evaluation reads the test set now; one that goes on after an interruption is the same opening."""
-    entries = _sealed(store, search)
+    """Log that the evaluation reads the test set now; an evaluation that is resumed counts as one opening."""
+    entries = _entries(store, search)
     if any(entry["evaluation"] == evaluation for entry in entries):
         return
     entry = {"evaluation": evaluation, "at": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -35,15 +35,15 @@ def note_opening(store: Store, search: str, evaluation: int) -> None:
 
 
 def read_openings(store: Store, search: str) -> list[Opening]:
-    """All of them; a UserError where the record was changed by somebody else."""
-    entries = _sealed(store, search)
+    """All openings in order; a UserError if the log was changed by anything but this module."""
+    entries = _entries(store, search)
     for i, entry in enumerate(entries):
         if entry["seal"] != _seal(store, search, entries[:i], entry):
-            raise UserError(f"The record of {search}'s test openings was altered; its test figures cannot be trusted.")
+            raise UserError(f"The log of {search}'s test set openings was altered; do not trust its test accuracies.")
     return [Opening(entry["evaluation"], entry["at"]) for entry in entries]
 
 
-def _sealed(store: Store, search: str) -> list[dict[str, Any]]:
+def _entries(store: Store, search: str) -> list[dict[str, Any]]:
     return list(read_attributes(store, search).get(OPENINGS, []))
 
 

@@ -22,7 +22,7 @@ from plotly.colors import sample_colorscale
 
 from cifar_tune.evaluation.significance import sampling_margin
 from cifar_tune.report.timing import PARTS, Part, Span, spans, without_pauses
-from cifar_tune.search.schedulers import LET_THROUGH, RUNGS
+from cifar_tune.trials.facts import LET_THROUGH, RUNGS
 from cifar_tune.trials.goal import CostName
 from cifar_tune.trials.ranking import best_baseline, best_trial, pareto_front
 from cifar_tune.trials.trial import Trial

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cifar_tune.evaluation.confirmation import METHOD, Confirmation
 from cifar_tune.evaluation.significance import Gain
-from cifar_tune.search.schedulers import LET_THROUGH
+from cifar_tune.trials.facts import LET_THROUGH
 from cifar_tune.trials.ranking import baseline_accuracy, gain_in_points, pareto_front
 from cifar_tune.trials.trial import COMPLETE_STATES, State, Trial
 

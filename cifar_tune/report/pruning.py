@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import StatisticsError, correlation
 
-from cifar_tune.search.schedulers import LET_THROUGH, RUNGS, STOPPED_AT, Group, group_of
+from cifar_tune.search.rungs import Group, group_of
+from cifar_tune.trials.facts import LET_THROUGH, RUNGS, STOPPED_AT
 from cifar_tune.trials.trial import Trial
 
 NUM_RANKED = 3  # of fewer trials a rank correlation says nothing

@@ -22,9 +22,9 @@ from cifar_tune.report.sentences import (
     told_state,
     told_whole,
 )
-from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
 from cifar_tune.trials import facts as times
+from cifar_tune.trials.facts import LET_THROUGH
 from cifar_tune.trials.ranking import baseline_accuracy, gain_in_points
 from cifar_tune.trials.trial import COMPLETE_STATES, Trial
 from cifar_tune.wording import format_cost

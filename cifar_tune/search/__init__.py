@@ -1,4 +1,4 @@
-"""The search: Optuna proposes recipes, Ray Tune trains them, the record keeps what came of them."""
+"""The search: Optuna proposes recipes, Ray Tune trains them, and the record stores the results."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Sampled values as points of the unit cube, which is what a model of the search sees of a recipe."""
+"""Encodes sampled values as points of the unit cube: the input of the surrogate model (gaussian_process.py)."""
 
 import math
 from collections import defaultdict
@@ -13,14 +13,14 @@ from cifar_tune.recipe.recipe import field_of
 
 Array = npt.NDArray[np.float64]
 
-ABSENT = 0.5  # where a recipe has no such value: the middle, so that only the choice that took it away counts
+ABSENT = 0.5  # for a name that a recipe lacks: the middle, so that only the choice that excludes the name counts
 
 
 class Encoding:
-    """One column for a number, in its logarithm where it is sampled so, and one for each choice between names.
+    """One column for a number, its logarithm where the range is logarithmic, and one-hot columns for named choices.
 
-    Names that carry a variant share the column of their field: the middle of Adam's range of rates and the middle of
-    SGD's are both the usual rate, and what is learnt of one says something of the other.
+    Names with a variant (`optimizer/adam/lr`, `optimizer/sgd/lr`) share the column of their field: the middle of each
+    range is the usual learning rate of its optimizer, so scores with one optimizer say something about the other.
     """
 
     def __init__(self, ranges: Mapping[str, BaseDistribution]) -> None:
@@ -31,7 +31,7 @@ class Encoding:
         self.num_columns = len(self._encode({}))
 
     def encode(self, params: Sequence[Mapping[str, Any]]) -> Array:
-        """(n, num_columns), each between 0 and 1; names that have no range are left out."""
+        """An array (n, num_columns) of values in [0, 1]; names without a range are ignored."""
         return np.array([self._encode(values) for values in params], dtype=float).reshape(len(params), self.num_columns)
 
     def _encode(self, values: Mapping[str, Any]) -> list[float]:
@@ -47,14 +47,14 @@ class Encoding:
 
 
 def is_ordered(distribution: BaseDistribution) -> bool:
-    """Whether its values are numbers, as those of a choice between batch sizes are."""
+    """Whether the values are numbers; a choice between batch sizes is ordered too."""
     if not isinstance(distribution, CategoricalDistribution):
         return True
     return all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in distribution.choices)
 
 
 def to_unit(distribution: BaseDistribution, value: float) -> float:
-    """A value of an ordered distribution as a number from 0 to 1."""
+    """The position in [0, 1] of a value of an ordered distribution."""
     if isinstance(distribution, CategoricalDistribution):
         choices = sorted(distribution.choices, key=float)  # type: ignore[arg-type]
         return choices.index(value) / max(1, len(choices) - 1)
@@ -66,7 +66,7 @@ def to_unit(distribution: BaseDistribution, value: float) -> float:
 
 
 def from_unit(distribution: BaseDistribution, unit: float) -> Any:  # noqa: ANN401 - what the distribution has
-    """The value of an ordered distribution nearest to a number from 0 to 1."""
+    """The value of an ordered distribution at a position in [0, 1], rounded to its steps or choices."""
     if isinstance(distribution, CategoricalDistribution):
         choices = sorted(distribution.choices, key=float)  # type: ignore[arg-type]
         return choices[round(unit * (len(choices) - 1))]
@@ -87,7 +87,7 @@ def _bounds(distribution: FloatDistribution | IntDistribution) -> tuple[float, f
 
 
 def _one_hot(distribution: BaseDistribution, value: Any) -> list[float]:  # noqa: ANN401 - a choice may be of any type
-    """Zeros where there is no value; of two choices one column says all."""
+    """One column per choice, or a single one for two choices; all zeros for None."""
     assert isinstance(distribution, CategoricalDistribution)
     choices = distribution.choices if len(distribution.choices) > 2 else distribution.choices[:1]
     return [float(value is not None and choice == value) for choice in choices]

@@ -1,6 +1,6 @@
-"""Limits that a recipe keeps or breaks before it is trained: those on its network's size.
+"""Limits on the size of a network, which a recipe keeps or exceeds before it is trained.
 
-Nothing here imports torch before a network has to be counted; where there is no such limit, none is.
+Torch is imported only when a network has to be counted, and none is where a search has no such limit.
 """
 
 import math
@@ -20,21 +20,21 @@ from cifar_tune.trials.goal import CostName, Limits
 if TYPE_CHECKING:
     from cifar_tune.search.space import Space
 
-MAX_DRAWS = 1000  # in vain, before a space is given up
+MAX_DRAWS = 1000  # random draws above the limits, before a UserError
 
 
 def excess(recipe: Recipe, limits: Limits) -> dict[CostName, float]:
-    """By what share of the limit the network lies above each; below it where that is negative."""
+    """The share by which the recipe's network exceeds each limit on its size; negative below the limit."""
     return {name: _count(recipe, name) / limit - 1 for name, limit in limits.of_network.items()}
 
 
 def is_within(recipe: Recipe, limits: Limits) -> bool:
-    """Whether the recipe may be trained."""
+    """Whether the recipe's network keeps all limits on its size."""
     return all(share <= 0 for share in excess(recipe, limits).values())
 
 
 def draw_within(space: "Space", rng: random.Random) -> RandomTrial:
-    """A random trial whose recipe may be trained; a UserError where none is found."""
+    """A random trial whose recipe is within the limits; a UserError where none is found."""
     for _ in range(MAX_DRAWS):
         trial = RandomTrial(rng)
         if is_within(space.sample(cast(BaseTrial, trial)), space.search.limits):
@@ -52,7 +52,7 @@ def check_limits(space: "Space") -> None:
 
 
 def _count(recipe: Recipe, name: CostName) -> float:
-    """Where the weights come from does not matter to it."""
+    """The recipe's cost of that name; the origin of its weights does not matter."""
     return _count_network(recipe.model.model_copy(update={"weights": "none"}), NUM_CLASSES[recipe.dataset], name)
 
 
@@ -69,4 +69,4 @@ def _count_network(model: Model, num_classes: int, name: CostName) -> float:
     except RuntimeError as error:
         if "overflow" not in str(error):
             raise
-        return math.inf  # more bytes than 64 bits count
+        return math.inf  # the number of bytes overflows 64 bits

@@ -1,6 +1,6 @@
-"""Ray Tune as the executor of a search: it places trials on workers and carries reports; the driver decides.
+"""Ray Tune as the executor of a search: it places trials on workers and passes on their reports; the driver decides.
 
-Importing this imports Ray; `configure_ray` has to run before that.
+Importing this module imports Ray, and `configure_ray` has to run before that.
 """
 
 import os
@@ -28,13 +28,13 @@ from cifar_tune.store import Keepsake, Store
 if TYPE_CHECKING:
     from cifar_tune.search.ray_worker import Assignment
 
-NUM_NEW_WORKERS = 2  # for a trial whose worker dies; each goes on from the last checkpoint
+NUM_NEW_WORKERS = 2  # tries with a new worker for a trial whose worker dies; each resumes the last checkpoint
 
 
 class SearchStopped(BaseException):
-    """Ends Ray's loop between two events; no `Exception`, so that Ray does not take it for a failure of its own.
+    """Ends Ray's loop between two events; not an `Exception`, so that Ray does not treat it as a failure of its own.
 
-    Ray's own ways to end wait for its workers one by one, for 5 to 15 s; the end of the cluster takes them all at once.
+    Ray's own ways to end wait for the workers one by one, for 5 to 15 s; shutting down the cluster ends all at once.
     """
 
 
@@ -47,15 +47,15 @@ class OutOfTime(SearchStopped):
 
 
 class Interrupted(SearchStopped):
-    """Ctrl-C, or a SIGTERM."""
+    """Ctrl-C or SIGTERM."""
 
 
 @contextmanager
 def ray_cluster(address: str | None) -> Iterator[None]:
-    """A Ray for the time of the block: one on this machine alone, or the cluster at `address`."""
+    """A Ray cluster for the time of the block: a new one on this machine only, or the one at `address`."""
     options = {} if address else {"include_dashboard": False}
     try:
-        # Without an address Ray joins whatever cluster its temporary folder names.
+        # Without an address Ray would join any cluster that its temporary folder names.
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, ray.exceptions.RaySystemError) as error:
         if address is None:
@@ -68,7 +68,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
 
 
 def live_nodes() -> list[dict[str, float]]:
-    """What each node of the cluster has: `{"CPU": 16, "GPU": 1}`."""
+    """The resources of each node of the cluster, like `{"CPU": 16, "GPU": 1}`."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
@@ -80,24 +80,26 @@ def run_trials(
     keeps: Keepsake = "weights",
     time_budget: float | None = None,
 ) -> None:
-    """Run what is left of the search; raises OutOfTime or Interrupted where that ends it, with nothing left open.
+    """Run the trials that are left of the search; raises OutOfTime or Interrupted where that ends it first.
 
-    Every trial that is trained to its end leaves what it `keeps` in its folder; `time_budget` is in seconds.
+    Running trials are then marked as interrupted in the record. A trial that is trained to its end leaves a file in its
+    folder: its weights, or which validation images it classified correctly, as `keeps` says. `time_budget` is in
+    seconds.
     """
     trainable = tune.with_resources(
         tune.with_parameters(_train, data=data),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
-    # With fewer pending trials than workers, a trial whose worker still starts would take over the first free one, and
-    # its own, half started, would be thrown away: short trials would all run on one worker.
+    # With fewer pending trials than workers, Ray would give a trial whose worker is still starting the first free one,
+    # and discard the half-started worker: all short trials would run on one worker.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.max_concurrent)
     folder = store.search(driver.record.name) / "ray"
     pulse = _Pulse(driver, time_budget)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=_Assigner(driver, store, resources, keeps),
-            scheduler=_Judge(driver),
+            search_alg=_DriverSearcher(driver, store, resources, keeps),
+            scheduler=_DriverScheduler(driver),
             num_samples=driver.num_left,
             reuse_actors=True,
             trial_name_creator=_name,
@@ -114,14 +116,14 @@ def run_trials(
     try:
         with pulse.catching_signals(), suppress(Complete):
             tuner.fit()
-            raise RuntimeError("Ray ended the search before its trials were over; run it again to go on.")
+            raise RuntimeError("Ray ended the search before its trials were over; run the same command to continue.")
     finally:
         driver.interrupt()
-        shutil.rmtree(folder, ignore_errors=True)  # Ray's own state, which nothing here reads
+        shutil.rmtree(folder, ignore_errors=True)  # Ray's own state, which is never read
 
 
 def _train(config: "Assignment", data: TrainingData) -> None:
-    """Imports torch in the worker: the driver starts seconds sooner without it, and needs it for forecasts alone."""
+    """Train a trial in a worker. Torch is imported there, because the driver starts seconds sooner without it."""
     taken_at = time.time()
     from cifar_tune.search.ray_worker import train_trial
 
@@ -133,22 +135,22 @@ def _name(trial: RayTrial) -> str:
 
 
 def _absolute(weights: str) -> str:
-    """A worker may run in another folder."""
+    """The path of weights made absolute, because a worker may run in another folder."""
     return weights if weights in ("none", "imagenet") else str(Path(weights).expanduser().absolute())
 
 
 class _NotSaved:
-    """Tune pickles what it is given, to restore itself later; these it never has to restore."""
+    """Pickled as a plain object: Tune pickles its parts to restore them later, which never happens here."""
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         return object, ()
 
 
-class _Assigner(_NotSaved, Searcher):  # type: ignore[misc]
-    """Gives Ray the driver's next trial whenever a worker is free."""
+class _DriverSearcher(_NotSaved, Searcher):  # type: ignore[misc]
+    """Ray's searcher: hands out the driver's next trial whenever a worker is free."""
 
     def __init__(self, driver: Driver, store: Store, resources: Resources, keeps: Keepsake) -> None:
-        super().__init__()  # no metric: a trial that broke down reports none
+        super().__init__()  # without a metric, because a trial that breaks down reports none
         self._keeps = keeps
         self._driver = driver
         self._store = store
@@ -179,18 +181,18 @@ class _Assigner(_NotSaved, Searcher):  # type: ignore[misc]
         self._running.discard(trial_id)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing: the record is the driver's."""
+        """Do nothing: the driver writes the record."""
 
 
-class _Judge(_NotSaved, TrialScheduler):  # type: ignore[misc]
-    """Hands reports to the driver and its decision to Ray."""
+class _DriverScheduler(_NotSaved, TrialScheduler):  # type: ignore[misc]
+    """Ray's scheduler: passes reports to the driver, and the driver's decisions to Ray."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()
         self._driver = driver
 
     def on_trial_add(self, tune_controller: object, trial: RayTrial) -> None:
-        """Nothing: the driver started it."""
+        """Do nothing: the driver has started the trial."""
 
     def on_trial_result(self, tune_controller: object, trial: RayTrial, result: Mapping[str, Any]) -> str:
         number = trial.config["number"]
@@ -202,21 +204,21 @@ class _Judge(_NotSaved, TrialScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: object, trial: RayTrial) -> None:
-        """Nothing: Ray says this of a trial that it starts again, too."""
+        """Do nothing: Ray calls this for trials that it starts again, too."""
 
     def on_trial_complete(self, tune_controller: object, trial: RayTrial, result: Mapping[str, Any]) -> None:
-        """Nothing: the driver closed it when it decided to."""
+        """Do nothing: the driver has closed the trial."""
 
     def on_trial_remove(self, tune_controller: object, trial: RayTrial) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def choose_trial_to_run(self, tune_controller: object) -> RayTrial | None:
-        """None: Ray starts pending trials in their order."""
+        """None, so that Ray starts pending trials in their order."""
         return None
 
 
 class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
-    """Between two events: note a trial that is given up, refresh the observers, end the search when it is time."""
+    """Between two events of Ray: closes a trial that Ray gives up, refreshes observers, ends the search in time."""
 
     def __init__(self, driver: Driver, time_budget: float | None) -> None:
         self._driver = driver
@@ -225,19 +227,19 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
 
     @contextmanager
     def catching_signals(self) -> Iterator[None]:
-        """Within the block Ctrl-C and SIGTERM end the search at the next event, not in the middle of a write."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Let Ctrl-C and SIGTERM end the search at the next event, and not in the middle of a write."""
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._interrupted = True
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
-        """Its workers died, the last one too: say so in Ray's own words."""
+        """Close a trial whose workers have all died, with Ray's own error."""
         error = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "Its worker died."
         out_of_memory = "running low on memory" in error  # Ray's memory monitor ended the worker
         self._driver.finish(trial.config["number"], "out of memory" if out_of_memory else "failed", error=error)
@@ -253,5 +255,5 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
 
 
 def _part(result: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """What Ray flattened to `metrics/epoch`, by the names that the worker used."""
+    """The part of a report under a prefix, which Ray flattened: `metrics/epoch` becomes `epoch` again."""
     return {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}

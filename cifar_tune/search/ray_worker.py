@@ -1,7 +1,7 @@
-"""What a Ray worker runs: one function for every Recipe.
+"""The function that a Ray worker runs, for every Recipe.
 
-A worker stays warm between trials; it keeps the data on its device. The last `report` of a trial is the last thing it
-does, because Ray never runs what follows it in a trial that is stopped: what must be kept is written before.
+A worker process trains many trials, and keeps the data on its device between them. In a trial that is stopped Ray never
+runs the code after the last `report`, so everything to keep is written before it.
 """
 
 import os
@@ -27,39 +27,55 @@ from cifar_tune.training.loop import DivergenceError, EpochMetrics, Training
 from cifar_tune.training.memory import is_out_of_memory, peak_memory
 from cifar_tune.training.network_size import count_macs
 from cifar_tune.training.weights import Weights, open_weights
-from cifar_tune.trials.facts import CHECKPOINT, DATA, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER, timed
-from cifar_tune.trials.trial import REPLAYS
+from cifar_tune.trials.facts import (
+    CHECKPOINT,
+    DATA,
+    DEVICE,
+    DIVERGED_AT,
+    ENDED_AT,
+    FIRST_EPOCH,
+    NUM_MACS,
+    NUM_PARAMETERS,
+    NUM_THREADS,
+    PEAK_MEMORY,
+    QUEUED,
+    REPLAYS,
+    STARTUP,
+    TAKEN_AT,
+    WORKER,
+    timed,
+)
 
-SECONDS_BETWEEN_STATES = 10.0  # what an interruption may cost, besides the epoch that runs
+SECONDS_BETWEEN_STATES = 10.0  # training that an interruption may lose, besides the current epoch
 
 
 class Assignment(TypedDict):
-    """What a worker is told of a trial: Ray's `config`."""
+    """What a worker needs to know of a trial: Ray's `config`."""
 
     number: int
     recipe: dict[str, Any]
     folder: str  # of the trial, in the store
     num_epochs_recorded: int
     features: str  # the store's folder of cached features
-    weights: str  # `model/weights`, a path made absolute
-    weights_digest: str | None  # hex SHA-256 of the file, as the driver checked it
+    weights: str  # `model/weights`; a path is absolute
+    weights_digest: str | None  # hexadecimal SHA-256 of the file that the driver checked
     num_threads: int
     use_gpu: bool
     keeps: Keepsake
-    watched: Sequence[tuple[float, float]] | None  # the validation of another run, by epoch, for one that has none
-    handed_at: float  # by the driver, in seconds since 1970
+    watched: Sequence[tuple[float, float]] | None  # (loss, accuracy) by epoch of the run to replay; None to validate
+    handed_at: float  # when the driver handed the trial out, in seconds since 1970
 
 
 def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None:
-    """Train one trial, from its saved state if there is one; report each epoch, and how it ended if not well.
+    """Train one trial, from its checkpoint if there is one; report each epoch, and the state if it breaks down.
 
-    `taken_at` is when the worker took it, in seconds since 1970.
+    `taken_at` is when the worker received the trial, in seconds since 1970.
     """
     torch.set_num_threads(config["num_threads"])
     device = torch.device("cuda" if config["use_gpu"] else "cpu")
     facts: dict[str, Any] = {
-        "num_threads": config["num_threads"],
-        "device": device.type,
+        NUM_THREADS: config["num_threads"],
+        DEVICE: device.type,
         WORKER: f"{socket.gethostname()}:{os.getpid()}",
         TAKEN_AT: taken_at,
         QUEUED: max(0.0, taken_at - config["handed_at"]),
@@ -67,7 +83,7 @@ def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None
         FIRST_EPOCH: config["num_epochs_recorded"],
     }
     try:
-        facts["device"] = prepare(device)
+        facts[DEVICE] = prepare(device)
         recipe = Recipe.model_validate(config["recipe"])
         with timed(facts, DATA):
             placed = _place(data, device)
@@ -75,40 +91,40 @@ def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None
             cache = _feature_cache(Path(config["features"]))
             weights = _weights(config["weights"], config["weights_digest"])
             training = Training(recipe, placed, weights, cache, config["watched"])
-            facts |= {"num_parameters": training.num_parameters, "num_macs": count_macs(training.model)}
+            facts |= {NUM_PARAMETERS: training.num_parameters, NUM_MACS: count_macs(training.model)}
         facts |= training.facts
         if config["watched"]:
             facts[REPLAYS] = "the validation losses and accuracies of the trial that it trains again"
         for metrics in _epochs(training, config, facts):
             tune.report({"metrics": asdict(metrics), "facts": facts})
     except DivergenceError as error:
-        facts |= {ENDED_AT: time.time(), "diverged_at_step": error.step}
+        facts |= {ENDED_AT: time.time(), DIVERGED_AT: error.step}
         tune.report({"state": "diverged", "facts": facts})
-    except Exception as error:  # reported, so that what Ray sees fail is a worker that died, which is tried again
+    except Exception as error:  # reported, so that Ray sees and retries only workers that died
         if "CUDA error" in str(error):
-            raise  # the process cannot use its GPU any more: a new worker tries again
+            raise  # this process cannot use its GPU any more; Ray retries with a new worker
         facts[ENDED_AT] = time.time()
         if is_out_of_memory(error):
-            tune.report({"state": "out of memory", "facts": {**facts, "peak_memory_bytes": peak_memory(device)}})
+            tune.report({"state": "out of memory", "facts": {**facts, PEAK_MEMORY: peak_memory(device)}})
         else:
             tune.report({"state": "failed", "facts": facts, "error": traceback.format_exc()})
 
 
 def _epochs(training: Training, config: Assignment, facts: dict[str, Any]) -> Iterator[EpochMetrics]:
-    """The epochs that the record lacks; whatever has to survive each is on disk before it is yielded."""
+    """Train and yield the epochs that the record lacks; before each is yielded, its files are on disk."""
     folder = Path(config["folder"])
     with timed(facts, CHECKPOINT):
         state = load_state(folder)
         if state is not None and training.can_resume(state):
             training.load_state_dict(state)
     facts[FIRST_EPOCH] = training.epoch
-    # Saved, and perhaps cut off before the driver had written them down, or had judged the last that it wrote.
+    # The checkpoint may be ahead of the record, and the last recorded epoch may not have been judged.
     yield from training.history[max(0, config["num_epochs_recorded"] - 1) :]
     last_save = time.monotonic()
     for metrics in training.fit():
         if training.is_over:
             with timed(facts, CHECKPOINT):
-                _keep(training, folder, config["keeps"])
+                _write_result(training, folder, config["keeps"])
         elif time.monotonic() - last_save > SECONDS_BETWEEN_STATES:
             with timed(facts, CHECKPOINT):
                 save_state(folder, training.state_dict())
@@ -116,7 +132,8 @@ def _epochs(training: Training, config: Assignment, facts: dict[str, Any]) -> It
         yield metrics
 
 
-def _keep(training: Training, folder: Path, keeps: Keepsake) -> None:
+def _write_result(training: Training, folder: Path, keeps: Keepsake) -> None:
+    """Write the weights, or which validation images the network classifies correctly."""
     if keeps == "weights":
         save_weights(folder, training.model, weights_metadata(training))
     else:
@@ -126,7 +143,7 @@ def _keep(training: Training, folder: Path, keeps: Keepsake) -> None:
 
 
 def weights_metadata(training: Training) -> dict[str, Any]:
-    """What a reader of the weights needs: the recipe, how pixels become the network's input, the scores."""
+    """The metadata of a weights file: the recipe, how pixels become the network's input, and the scores."""
     return {
         "recipe": training.recipe.model_dump(mode="json"),
         "preprocessing": {"pixels": "RGB in [0, 1]", "mean": training.pixels.mean, "std": training.pixels.std},
@@ -135,7 +152,7 @@ def weights_metadata(training: Training) -> dict[str, Any]:
 
 
 def prepare(device: torch.device) -> str:
-    """Begin a trial on the device, whose peak memory counts from here; its name."""
+    """Start counting the device's peak memory, and return the device's name."""
     if device.type == "cpu":
         return "cpu"
     if not torch.cuda.is_available():
@@ -144,7 +161,7 @@ def prepare(device: torch.device) -> str:
     return torch.cuda.get_device_name(device)
 
 
-# What a worker keeps between trials, which mostly share it.
+# What a worker keeps between trials, most of which share it.
 
 
 @lru_cache(maxsize=1)
@@ -156,7 +173,7 @@ def _feature_cache(folder: Path) -> FeatureCache:
 def _weights(name: str, digest: str | None) -> Weights | None:
     weights = open_weights(name)
     if weights is not None and digest not in (None, weights.digest):
-        raise RuntimeError(f"{name} is no longer the file that the search was begun with; bring that back.")
+        raise RuntimeError(f"{name} is no longer the file that the search was started with; restore that file.")
     return weights
 
 
@@ -164,7 +181,7 @@ _on_device: dict[tuple[str, int, torch.device], DeviceData] = {}
 
 
 def _place(data: TrainingData, device: torch.device) -> DeviceData:
-    """The data on the device, once per worker process; Ray hands the same arrays over anew for every trial."""
+    """The data on the device, copied once per process; for every trial Ray passes the same arrays again."""
     key = (data.digest, len(data.train), device)
     if key not in _on_device:
         _on_device.clear()

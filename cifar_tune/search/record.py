@@ -1,46 +1,37 @@
-"""The record of a search: its Optuna study in the store. Ray executes, MLflow shows; this is what counts.
+"""The record of a search: its Optuna study in the store. Ray executes and MLflow shows; the record is what counts.
 
-A trial's state, recipe and learning curve are user attributes of its Optuna trial, so that optuna-dashboard and the
-`optuna` command see them too. Every change is written before anybody is told of it.
+A trial's state, recipe and learning curve are user attributes of its Optuna trial, so optuna-dashboard and the `optuna`
+command show them too. Every change is written here before an observer hears of it. identity.py opens a record.
 """
 
-import difflib
 import random
-import uuid
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.search.forecast import Forecast
 from cifar_tune.search.limits import draw_within, excess
 from cifar_tune.search.space import Space
-from cifar_tune.store import Store
 from cifar_tune.trials.facts import with_facts
 from cifar_tune.trials.goal import CostName
 from cifar_tune.trials.reading import PRIOR, Extension, as_trials, extension_of
-from cifar_tune.trials.storage import open_storage
 from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial, as_trial
 
-if TYPE_CHECKING:
-    from cifar_tune.search.forecast import Forecast
-
-REFUSED = "over_limits"  # of a recipe that was not trained: by what share of each limit its network was too large
-NUM_DRAWS = 20  # of the sampler, in vain, before a recipe within the limits is sought at random
-UNKNOWN_COST = 1e5  # of a trial that broke down before any had a cost: in each of them more than is usual
+REFUSED = "over_limits"  # attribute of a draw that was not trained: the share by which it exceeds each limit
+NUM_DRAWS = 20  # draws of the sampler that exceed a limit, before a recipe within the limits is sought at random
+UNKNOWN_COST = 1e5  # of a trial that broke down before any trial had a cost; larger than usual costs of every kind
 
 
 class Record:
     """One search's study, open for reading and writing; `open_record` opens it."""
 
-    def __init__(self, study: optuna.Study, space: Space, forecast: "Forecast") -> None:
+    def __init__(self, study: optuna.Study, space: Space, forecast: Forecast) -> None:
         self.study = study
         self.space = space
         self.forecast = forecast
@@ -49,56 +40,56 @@ class Record:
         self.id = str(study.user_attrs["id"])
         self.seed = int(study.user_attrs["identity"]["seed"])
         self._live: dict[int, Trial] = {}
-        self._asked: dict[int, optuna.Trial] = {}  # the same trials, as Optuna's sampler gave them
+        self._asked: dict[int, optuna.Trial] = {}  # the live trials as Optuna gave them
         for trial in study.get_trials(deepcopy=False):
-            if trial.state == TrialState.RUNNING and REFUSED in trial.user_attrs:  # killed before it was closed
+            if trial.state == TrialState.RUNNING and REFUSED in trial.user_attrs:  # its process died before closing it
                 study.tell(trial.number, state=TrialState.PRUNED)
         left_open = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
         self._interrupted = [t.number for t in left_open]
         for trial in left_open:
-            if trial.user_attrs.get("state", "interrupted") != "interrupted":  # its process was killed
+            if trial.user_attrs.get("state", "interrupted") != "interrupted":  # its process died
                 study._storage.set_trial_user_attr(trial._trial_id, "state", "interrupted")
 
     @property
     def num_started(self) -> int:
-        """Trials that were ever started, interrupted ones too."""
-        found = self.study.get_trials(deepcopy=False)
-        return sum(t.state != TrialState.WAITING and not {PRIOR, REFUSED} & t.user_attrs.keys() for t in found)
+        """The number of trials that were ever started, interrupted ones included."""
+        trials = self.study.get_trials(deepcopy=False)
+        return sum(t.state != TrialState.WAITING and not {PRIOR, REFUSED} & t.user_attrs.keys() for t in trials)
 
     @property
     def num_live(self) -> int:
-        """Trials that run now."""
+        """The number of trials that run now."""
         return len(self._live)
 
     def num_left(self, num_trials: int) -> int:
-        """Trials still to be resumed or started until there are `num_trials`."""
+        """The number of trials to resume or to start until there are `num_trials`."""
         return len(self._interrupted) + max(0, num_trials - self.num_started)
 
     @property
     def is_shown(self) -> bool:
-        """Whether MLflow was told of the end of every trial there is."""
+        """Whether MLflow has the end of every trial."""
         return bool(self.study.user_attrs.get("num_shown") == self.num_started)
 
     def set_shown(self) -> None:
-        """MLflow shows all there is."""
+        """Note that MLflow has the end of every trial."""
         self.study.set_user_attr("num_shown", self.num_started)
 
     def check_unchanged(self, what: Literal["data", "weights"], digest: str | dict[str, str]) -> None:
-        """Remember what the search was begun with; a UserError for other files under the same name."""
+        """Store the digest of the files at the start of a search; a UserError if the search started with others."""
         if self.study.user_attrs.get(what, digest) != digest:
             raise UserError(
-                f"The search {self.name} was begun with other {what}, so its scores would not compare; "
-                f"bring back those files, or start another search with --name."
+                f"The search {self.name} was started with other {what}, so its scores cannot be compared; "
+                f"restore those files, or start a new search with --name."
             )
         self.study.set_user_attr(what, digest)
 
     @property
     def weights(self) -> dict[str, str]:
-        """The digests of the files that the search starts from, by `model/weights`."""
+        """The digests of the weight files that trials start from, by `model/weights`."""
         return dict(self.study.user_attrs.get("weights", {}))
 
     def remember_versions(self, versions: Mapping[str, str]) -> dict[str, str]:
-        """The package versions that the search began with, which are these if it begins now."""
+        """The package versions that the search started with: these, if it starts now."""
         if "versions" not in self.study.user_attrs:
             self.study.set_user_attr("versions", dict(versions))
         return dict(self.study.user_attrs["versions"])
@@ -108,23 +99,23 @@ class Record:
         return as_trials(self.study, self.study.get_trials(deepcopy=False))
 
     def prior_trials(self) -> list[Trial]:
-        """The results of another search that this one was given to learn from; they are no trials of it."""
-        found = self.study.get_trials(deepcopy=False)
-        return [as_trial(self.name, t, False, self.goal) for t in found if PRIOR in t.user_attrs]
+        """The results of an older search that this one learns from (`--extend`); they are not its trials."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [as_trial(self.name, t, False, self.goal) for t in trials if PRIOR in t.user_attrs]
 
     @property
     def extension(self) -> Extension | None:
-        """What the search was seeded with."""
+        """The older search that this one extends, with the number of results taken over; None for most searches."""
         return extension_of(self.study)
 
     def set_extension(self, extension: Extension) -> None:
-        """Every result that fits is there."""
+        """Note that every result that fits has been taken over."""
         self.study.set_user_attr("extension", asdict(extension))
 
     def start_trial(self) -> Trial:
-        """The next trial: an interrupted one, or a new one that the sampler (for a baseline, the space file) gives.
+        """The next trial: an interrupted one, or a new one with the values of the next baseline or of the sampler.
 
-        What the sampler gives above a limit is no trial; another is drawn, in the end at random.
+        A draw of the sampler that exceeds a limit is not a trial. Another is drawn, after NUM_DRAWS of them at random.
         """
         for num_refused in count():
             if num_refused == NUM_DRAWS:
@@ -153,11 +144,11 @@ class Record:
         return optuna_trial.number < len(self.space.baselines)
 
     def _sample(self, optuna_trial: optuna.Trial) -> Recipe:
-        """Ask the space for the trial's recipe; one that was stopped half-way through gets the same values again."""
+        """The space's recipe for the trial; a trial that was interrupted while it was sampled gets the same values."""
         try:
-            _ = optuna_trial.relative_params  # the sampler at work, whose own errors are not the space file's
+            _ = optuna_trial.relative_params  # the sampler runs here, so that its errors are not taken for the space's
             recipe = self.space.sample(optuna_trial)
-        except UserError:  # or the same values would stop the search again each time it is resumed
+        except UserError:  # closed, because the same values would stop the search each time it is resumed
             self.study.tell(optuna_trial, state=TrialState.FAIL)
             raise
         if self._is_baseline(optuna_trial) and recipe != self.space.baselines[optuna_trial.number]:
@@ -165,39 +156,39 @@ class Record:
         return recipe
 
     def _is_accepted(self, optuna_trial: optuna.Trial, recipe: Recipe) -> bool:
-        """Whether it is trained; what is not is closed here, and the sampler told by how much it was too large."""
+        """Whether the draw is trained; one above a limit is closed, with its excess as a constraint for the sampler."""
         if self._is_baseline(optuna_trial) or "recipe" in optuna_trial.user_attrs:
             return True
-        found = excess(recipe, self.goal.limits)
-        if all(share <= 0 for share in found.values()):
+        shares = excess(recipe, self.goal.limits)
+        if all(share <= 0 for share in shares.values()):
             return True
-        for name, share in found.items():
+        for name, share in shares.items():
             optuna_trial.set_constraint(name, share)
-        optuna_trial.set_user_attr(REFUSED, found)
+        optuna_trial.set_user_attr(REFUSED, shares)
         self.study.tell(optuna_trial, state=TrialState.PRUNED)
         return False
 
     def add_epoch(self, number: int, metrics: Mapping[str, float]) -> Trial:
-        """Write an epoch of a running trial; one that was recorded before an interruption is replaced."""
+        """Write an epoch of a running trial; it replaces the one that was recorded before an interruption."""
         epoch = int(metrics["epoch"])
         trial = self._change(number, curve=[*self._live[number].curve[: epoch - 1], dict(metrics)])
         score = trial.val_accuracy
         assert score is not None
         if self.goal.minimize:
-            return trial  # Optuna has intermediate values of one objective only
-        # `Trial.report` ignores a step that it has; an epoch that was trained again counts. Of a pruned trial Optuna
-        # takes the last of these values, which must be the score.
+            return trial  # Optuna stores intermediate values for a single objective only
+        # `Trial.report` would ignore a step that is stored already, but an epoch that was trained again counts. Optuna
+        # takes the last of these values for a pruned trial's, so it must be the score.
         self.study._storage.set_trial_intermediate_value(self._asked[number]._trial_id, epoch, score)
         return trial
 
     def has_later_epoch(self, number: int, metrics: Mapping[str, float]) -> bool:
-        """Whether this epoch is recorded already, with this score, and later ones too: a resumed trial repeats it."""
+        """Whether this epoch, with this score, and later ones are recorded: then a resumed trial repeats it."""
         curve = self._live[number].curve
         epoch = int(metrics["epoch"])
         return epoch < len(curve) and curve[epoch - 1]["val_accuracy"] == metrics["val_accuracy"]
 
     def add_facts(self, number: int, facts: Mapping[str, Any]) -> Trial:
-        """Write what the worker says of the run itself."""
+        """Write facts about a running trial."""
         return self._change(number, facts=with_facts(self._live[number].facts, facts))
 
     def set_mlflow_run(self, number: int, run_id: str) -> None:
@@ -205,7 +196,7 @@ class Record:
         self._change(number, mlflow_run_id=run_id)
 
     def finish_trial(self, number: int, state: State, error: str | None = None) -> Trial:
-        """Close a trial as what it was; Optuna is told its values, and of a pruned one the last epoch's score."""
+        """Close a trial in its final state; Optuna gets its values, or the last epoch's score if it was pruned."""
         trial = self._change(number, error=error, state=state)
         optuna_state = OPTUNA_STATES[state]
         for name, share in self.constraints(trial).items():
@@ -216,29 +207,32 @@ class Record:
         return trial
 
     def values(self, trial: Trial) -> list[float]:
-        """What Optuna is told of a trial that is over: its score, and what it cost where that is to be small."""
+        """Optuna's values of a trial that is over: its score, and its cost where the search minimizes one."""
         assert trial.val_accuracy is not None
         minimize = self.goal.minimize
-        return [trial.val_accuracy, *([self._told_cost(trial, minimize)] if minimize else [])]
+        return [trial.val_accuracy, *([self._cost(trial, minimize)] if minimize else [])]
 
     def constraints(self, trial: Trial) -> dict[CostName, float]:
-        """By what share of each limit it lies above it; below it where that is negative. Optuna's models learn both."""
-        return {name: self._told_cost(trial, name) / limit - 1 for name, limit in self.goal.limits.given.items()}
+        """The share by which a trial exceeds each limit, negative below it; Optuna's samplers learn from both."""
+        return {name: self._cost(trial, name) / limit - 1 for name, limit in self.goal.limits.given.items()}
 
-    def _told_cost(self, trial: Trial, name: CostName) -> float:
-        """To the trial's end, or it would pay to break down at once; the worst there has been where it is unknown."""
-        known = trial.cost_to_end(name)
-        if known is not None:
-            return known
+    def _cost(self, trial: Trial, name: CostName) -> float:
+        """The cost of the trial trained to its end, so that breaking down early does not look cheap.
+
+        Where it is unknown, the highest cost of any trial.
+        """
+        cost = trial.cost_to_end(name)
+        if cost is not None:
+            return cost
         costs = [other.cost_to_end(name) for other in [*self.prior_trials(), *self.trials()]]
         return max((cost for cost in costs if cost is not None), default=UNKNOWN_COST)
 
     def interrupt_all(self) -> list[Trial]:
-        """Mark what still runs as interrupted: it stays RUNNING in Optuna and goes on when the search is resumed."""
-        stopped = [self._change(number, state="interrupted") for number in self._live]
+        """Mark running trials as interrupted: Optuna keeps them as RUNNING, and a resumed search continues them."""
+        interrupted = [self._change(number, state="interrupted") for number in self._live]
         self._live.clear()
         self._asked.clear()
-        return stopped
+        return interrupted
 
     def _change(self, number: int, **fields: Any) -> Trial:  # noqa: ANN401 - of any field
         """Change fields of a running trial, and its user attributes of the same names."""
@@ -250,56 +244,5 @@ class Record:
         return self._live[number]
 
 
-def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
-    """Open a search's record, or start one; a UserError where the name stands for another search already."""
-    return open_record_in(open_storage(store), name, space, seed)
-
-
-def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space, seed: int) -> Record:
-    """The same in any storage of Optuna's: a simulation keeps its studies in memory."""
-    from cifar_tune.search.forecast import Forecast  # with scipy.stats, a second that reports need not wait for
-    from cifar_tune.search.samplers import build_sampler
-
-    directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if space.search.minimize else [])]
-    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-    identity = {"space": space.source, "settings": dict(space.settings), "seed": seed}
-    known = study.user_attrs.get("identity")
-    if known is None:
-        _name_objectives(study, space)
-        study.set_user_attr("id", uuid.uuid4().hex)
-        study.set_user_attr("num_baselines", len(space.baselines))
-        study.set_user_attr("goal", space.search.goal.model_dump())
-        study.set_user_attr("identity", identity)
-    elif known != identity:
-        raise UserError(
-            f"The search {name} was started with {_difference(known, identity)}; "
-            f"undo that to go on with it, or start another with --name."
-        )
-    for params in space.first_params():
-        study.enqueue_trial(params, skip_if_exists=True)
-    forecast = Forecast(study, space.ranges, space.search.scheduler.levels)
-    study.sampler = build_sampler(space, forecast, seed + len(study.get_trials(deepcopy=False)))
-    return Record(study, space, forecast)
-
-
-def _name_objectives(study: optuna.Study, space: Space) -> None:
-    """As Optuna's own tools show them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # there since 3.2
-        study.set_metric_names(["val_accuracy", *([space.search.minimize] if space.search.minimize else [])])
-
-
 def _reopen(study: optuna.Study, number: int) -> optuna.Trial:
     return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
-
-
-def _difference(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What stands otherwise in a search's identity, in half a sentence."""
-    if known["settings"] != now["settings"]:
-        said = " ".join(f"--set {name}={value}" for name, value in known["settings"].items())
-        return said or "no --set"
-    if known["seed"] != now["seed"]:
-        return f"--seed {known['seed']}"
-    lines = difflib.unified_diff(now["space"].splitlines(), known["space"].splitlines(), lineterm="", n=0)
-    changed = [line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
-    return f"another space file, which differs in {len(changed)} lines: " + " | ".join(changed[:6])

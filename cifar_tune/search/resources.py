@@ -1,4 +1,4 @@
-"""How the trials of a search are shared out over cores and GPUs. Ray says what there is; nothing here asks it."""
+"""How the trials of a search share cores and GPUs. The caller says what there is; nothing here asks Ray."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from cifar_tune.errors import UserError
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial gets, and how many run at a time. On a CPU a trial's threads are its cores."""
+    """What one trial gets, and how many trials run at a time. On a CPU a trial has as many threads as cores."""
 
     cpus_per_trial: int
     gpus_per_trial: float
@@ -17,7 +17,7 @@ class Resources:
 
 
 def this_machine(num_gpus: int) -> dict[str, float]:
-    """As a Ray that is started here would name it."""
+    """The resources of this machine, as a Ray that starts here names them."""
     return {"CPU": os.cpu_count() or 1, "GPU": num_gpus}
 
 
@@ -29,18 +29,18 @@ def plan_resources(
     gpus_per_trial: float | None,
     max_concurrent: int | None,
 ) -> Resources:
-    """One trial per GPU where there are any, else one per core; the one trial that is left gets all cores.
+    """One trial per GPU where there are any, else one per core; a single trial gets all cores.
 
-    A UserError where more is asked for than there is on the `nodes`, each `{"CPU": 16, "GPU": 1}`.
+    Each of the `nodes` is like `{"CPU": 16, "GPU": 1}`. A UserError where a trial would need more than a node has.
     """
     cpus = int(max(node.get("CPU", 0) for node in nodes))  # a trial has to fit on one node
     gpus = max(node.get("GPU", 0.0) for node in nodes)
     if gpus_per_trial is None:
         gpus_per_trial = 1.0 if gpus else 0.0
     if gpus_per_trial > gpus:
-        raise UserError(f"--gpus-per-trial {gpus_per_trial:g}: there are {gpus:g} GPUs here; ask for no more.")
+        raise UserError(f"--gpus-per-trial {gpus_per_trial:g}: there are {gpus:g} GPUs here; use at most that many.")
     if cpus_per_trial is not None and cpus_per_trial > cpus:
-        raise UserError(f"--cpus-per-trial {cpus_per_trial}: there are {cpus} cores here; ask for no more.")
+        raise UserError(f"--cpus-per-trial {cpus_per_trial}: there are {cpus} cores here; use at most that many.")
     if cpus_per_trial is None:
         cpus_per_trial = cpus if num_trials == 1 else 1
     room = sum(_room(node, cpus_per_trial, gpus_per_trial) for node in nodes)
@@ -48,9 +48,9 @@ def plan_resources(
 
 
 def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
-    """How many trials fit on a node; a share of a GPU lies on one GPU."""
+    """The number of trials that fit on a node; a fraction of a GPU lies on one GPU."""
     by_cpus = int(node.get("CPU", 0)) // cpus
     if not gpus:
         return by_cpus
-    there = int(node.get("GPU", 0))
-    return min(by_cpus, there * int(1 / gpus) if gpus < 1 else int(there // gpus))
+    num_gpus = int(node.get("GPU", 0))
+    return min(by_cpus, num_gpus * int(1 / gpus) if gpus < 1 else int(num_gpus // gpus))

@@ -1,30 +1,23 @@
-"""Schedulers: which trials of a search are stopped early. Each is a class with its own options and its `name`.
+"""Schedulers: the rules by which trials are stopped early. A new pruning rule is a class here, with its own options.
 
-A trial is judged at its rungs, after certain fractions of its schedule, by the trials of its group that got there too;
-baselines never stop. After an interruption a judge is rebuilt from the record: what it knows is a set of scores, in
-whatever order they came, and a judgement is a fact of its trial and not made twice. Nothing here knows Ray.
+A trial is judged at its rungs, which lie at fractions of its learning-rate schedule (rungs.py). A rule compares its
+score with those of the trials that reached the same rung; judge.py keeps these scores. Baselines are never stopped.
 """
 
 import math
 import random
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from statistics import mean, median
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cifar_tune.recipe.options import Count, Options, Share, part_of
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.search.forecast import LEVELS, Forecast, level_epochs
-
-if TYPE_CHECKING:
-    from cifar_tune.trials.trial import Trial
-
-# Facts of a trial. Its rungs are those that it went on from, by their epoch: `{"2": 0.25}`.
-RUNGS, LET_THROUGH, STOPPED_AT = "rungs", "let_through_at_epoch", "stopped_at_rung"
+from cifar_tune.search.forecast import LEVELS, Forecast
+from cifar_tune.search.rungs import ALL_TRIALS, Group, Rung, group_of, rung_epochs
+from cifar_tune.trials.trial import Trial
 
 NUM_MEDIAN_TRIALS = 3  # a median of fewer says little; Ray's rule waits for as many
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -32,62 +25,32 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 Keep = Annotated[float, Field(gt=0, le=1)]
 
 
-class Group(NamedTuple):
-    """What trials share that are compared: where their schedule may be judged, and how many phases have one."""
-
-    rungs: tuple[float, ...]
-    num_phases: int
-
-
-EVERYBODY = Group((), 0)
-
-
-class Rung(NamedTuple):
-    """Where the scores of trials meet."""
-
-    group: Group
-    bracket: int
-    fraction: float
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Whether a trial goes on, and what its record has to say of that."""
-
-    goes_on: bool = True
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
 class BaseScheduler(Options):
-    """What a search asks of every scheduler, and a stopping rule's three parts: who meets whom, at what, who passes."""
-
-    def start(self, seed: int, forecast: Forecast | None = None) -> "Judge":
-        """The judge of a search with this `--seed`; only one by forecast needs the search's."""
-        return Judge(self, seed, forecast)
+    """What a search asks of every scheduler: where a trial is judged, by which score, and whether it passes."""
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The fractions of a schedule whose scores a forecast goes by."""
+        """The fractions of a schedule whose scores the forecast learns from."""
         return LEVELS
 
     def expected_epochs(self, recipe: Recipe) -> float:
-        """The epochs that an average trial of the recipe takes in the long run; at most all of them."""
+        """The mean number of epochs that trials of the recipe are trained for, in the long run."""
         return recipe.epochs
 
-    def rung(self, trial: "Trial") -> Rung | None:
-        """The rung at which the trial is after its last epoch; None between rungs."""
+    def rung(self, trial: Trial) -> Rung | None:
+        """The rung that the trial has reached with its last epoch; None between rungs."""
         return None
 
-    def score(self, trial: "Trial") -> float:
-        """What other trials are compared with."""
+    def score(self, trial: Trial) -> float:
+        """The score with which other trials are compared."""
         raise NotImplementedError
 
-    def passes(self, trial: "Trial", seen: Mapping[int, float], forecast: Forecast | None) -> bool:
-        """Whether a trial goes on by the scores seen at its rung, its own among them, by trial number."""
+    def passes(self, trial: Trial, scores: Mapping[int, float], forecast: Forecast | None) -> bool:
+        """Whether a trial goes on; `scores` are those at its rung by trial number, its own among them."""
         raise NotImplementedError
 
     def is_let_through(self, number: int, seed: int) -> bool:
-        """Whether a trial that does not pass goes on nevertheless; a pure function, so a resumed search agrees."""
+        """Whether a trial that does not pass is trained on nevertheless; the same for a number and a seed each time."""
         raise NotImplementedError
 
 
@@ -98,9 +61,10 @@ class NoStopping(BaseScheduler):
 
 
 class _Stopping(BaseScheduler):
-    """Stops trials at rungs: at `rungs`, or where the schedule of each says.
+    """Stops trials at `rungs`, or at the rungs of each trial's own schedule where none are given.
 
-    The share `let_through` of those that would be stopped goes on to the end, to see what stopping the others risks.
+    A share `let_through` of the trials that would be stopped is trained to the end all the same: how these end shows
+    what stopping the others may have lost.
     """
 
     rungs: tuple[Share, ...] | None = None
@@ -108,40 +72,40 @@ class _Stopping(BaseScheduler):
 
     @property
     def pass_rate(self) -> float:
-        """The share of the trials at a rung that goes on, in the long run."""
+        """The share of the trials at a rung that passes it, in the long run."""
         raise NotImplementedError
 
     def brackets(self, fractions: Sequence[float]) -> list[tuple[float, Sequence[float]]]:
-        """The rungs of each bracket, and the share of the trials that is in it."""
+        """The share of the trials in each bracket, and the bracket's rungs; one bracket with all rungs by default."""
         return [(1.0, fractions)]
 
     def expected_epochs(self, recipe: Recipe) -> float:
-        """Of what is let through, too."""
+        """The mean over brackets, which counts the trials that are let through."""
         return sum(
             share * _mean_length(list(rung_epochs(recipe, rungs)), recipe.epochs, self.pass_rate, self.let_through)
             for share, rungs in self.brackets(self._fractions(recipe))
         )
 
-    def rung(self, trial: "Trial") -> Rung | None:
-        """By the trial's number, which decides its bracket, and its recipe."""
+    def rung(self, trial: Trial) -> Rung | None:
+        """The rung by the trial's recipe and by its number, which decides its bracket."""
         brackets = self.brackets(self._fractions(trial.recipe))
-        # Multiples of the golden ratio fall evenly into parts of any size, from the first few on.
+        # Multiples of the golden ratio spread evenly over the brackets, from the first few trials on.
         place = trial.number * GOLDEN % 1
         bracket = sum(place >= edge for edge in accumulate(share for share, _ in brackets[:-1]))
         fraction = rung_epochs(trial.recipe, brackets[bracket][1]).get(trial.epochs)
         return None if fraction is None else Rung(self.group(trial.recipe), bracket, fraction)
 
     def group(self, recipe: Recipe) -> Group:
-        """Whose trials it is compared with."""
+        """The group of trials that the recipe's are compared with."""
         return group_of(recipe)
 
-    def score(self, trial: "Trial") -> float:
-        """The score so far, which is what a report would say now."""
+    def score(self, trial: Trial) -> float:
+        """The score so far, as a report would show it now."""
         assert trial.val_accuracy is not None
         return trial.val_accuracy
 
     def is_let_through(self, number: int, seed: int) -> bool:
-        """Whatever its score is, so that those let through are a fair sample of those that are not."""
+        """A random share, whatever the scores are, so that it is a fair sample of the trials that do not pass."""
         return random.Random(f"{seed} {number}").random() < self.let_through
 
     def _fractions(self, recipe: Recipe) -> tuple[float, ...]:
@@ -149,23 +113,23 @@ class _Stopping(BaseScheduler):
 
 
 class _Halving(_Stopping):
-    """Only the best `keep` of the trials seen so far at a rung goes on.
+    """Only the best share `keep` of the trials that have reached a rung so far passes it.
 
-    Successive halving in its asynchronous, stopping form (ASHA, Li et al., arXiv:1810.05934). Unlike Ray's, a rung lies
-    at a fraction of the trial's own schedule, and the share that goes on does not depend on the spacing of the rungs.
+    This is asynchronous successive halving in its stopping form (ASHA, Li et al., arXiv:1810.05934). Unlike in Ray's, a
+    rung lies at a fraction of the trial's own schedule, and `keep` does not depend on the spacing of the rungs.
     """
 
     keep: Keep = 0.5
 
     @property
     def pass_rate(self) -> float:
-        """More where a sampler learns: its later trials are better than what was seen."""
+        """The share `keep`; more pass where the sampler learns, because later trials are better than earlier ones."""
         return self.keep
 
-    def passes(self, trial: "Trial", seen: Mapping[int, float], forecast: Forecast | None) -> bool:
-        """The best of a rung always does, so the first one there does; equals pass together."""
-        better = sum(other > seen[trial.number] for other in seen.values())
-        return better < max(1, part_of(self.keep, len(seen)))
+    def passes(self, trial: Trial, scores: Mapping[int, float], forecast: Forecast | None) -> bool:
+        """Whether it is among the best; the best one always passes, and so do its equals."""
+        num_better = sum(other > scores[trial.number] for other in scores.values())
+        return num_better < max(1, part_of(self.keep, len(scores)))
 
 
 class Asha(_Halving):
@@ -175,27 +139,28 @@ class Asha(_Halving):
 
 
 class Hyperband(_Halving):
-    """Successive halving in brackets that begin one rung later each, the last of which stops nobody (arXiv:1603.06560).
+    """Successive halving in brackets, each of which begins one rung later; the last stops no trial (arXiv:1603.06560).
 
-    For when it is not known how early a score can be trusted. A trial's number decides its bracket; trials of one
-    bracket are compared, and each bracket gets about the same number of epochs.
+    It suits a search for which it is unknown how early scores can be trusted. A trial's number decides its bracket.
+    Trials are compared within their bracket, and each bracket gets about the same number of epochs.
     """
 
     name: Literal["hyperband"] = "hyperband"
 
     def brackets(self, fractions: Sequence[float]) -> list[tuple[float, Sequence[float]]]:
-        """All rungs, all but the first, and so on to none; shares in inverse proportion to their lengths."""
-        found = [fractions[first:] for first in range(len(fractions) + 1)]
-        weights = [1 / _mean_length(rungs, 1.0, self.keep, self.let_through) for rungs in found]
-        return [(weight / sum(weights), rungs) for weight, rungs in zip(weights, found, strict=True)]
+        """All rungs, all but the first, and so on to none; shares in inverse proportion to the mean lengths of runs."""
+        brackets = [fractions[first:] for first in range(len(fractions) + 1)]
+        weights = [1 / _mean_length(rungs, 1.0, self.keep, self.let_through) for rungs in brackets]
+        return [(weight / sum(weights), rungs) for weight, rungs in zip(weights, brackets, strict=True)]
 
 
 class Median(_Stopping):
-    """A trial goes on whose best score so far is no lower than the median of the other trials' mean scores so far.
+    """A trial passes if its best score so far is no lower than the median of the other trials' mean scores so far.
 
-    Google Vizier's rule (Golovin et al., KDD 2017, section 3.2.2), at rungs. As in Ray and unlike there and in Optuna's
-    MedianPruner, trials count that were stopped later or still run: with completed ones alone the bar would rise with
-    every trial that is stopped. Nobody is stopped before the share `grace` of the schedule.
+    This is Google Vizier's median stopping rule (Golovin et al., KDD 2017, section 3.2.2), applied at rungs. As in Ray,
+    and unlike in Vizier and Optuna's MedianPruner, trials count that still run or were stopped later: with completed
+    trials alone the median would rise with every stopped trial. No trial is stopped before the share `grace` of its
+    schedule.
     """
 
     name: Literal["median"] = "median"
@@ -203,16 +168,16 @@ class Median(_Stopping):
 
     @property
     def pass_rate(self) -> float:
-        """Half pass, or somewhat more: the best so far lies above a trial's own mean."""
+        """Half of the trials; in truth somewhat more, because a trial's best score lies above its mean."""
         return 0.5
 
-    def score(self, trial: "Trial") -> float:
+    def score(self, trial: Trial) -> float:
         """The mean over its epochs."""
-        return mean(trial.accuracies)  # exact, or the mean of equals might lie above them
+        return mean(trial.accuracies)  # exact: a rounded mean of equal scores could lie above them
 
-    def passes(self, trial: "Trial", seen: Mapping[int, float], forecast: Forecast | None) -> bool:
-        """So does everyone as long as few were seen."""
-        others = [score for number, score in seen.items() if number != trial.number]
+    def passes(self, trial: Trial, scores: Mapping[int, float], forecast: Forecast | None) -> bool:
+        """Whether it reaches the median of the others; always while there are too few of them."""
+        others = [score for number, score in scores.items() if number != trial.number]
         return len(others) < NUM_MEDIAN_TRIALS or max(trial.accuracies) >= median(others)
 
     def _fractions(self, recipe: Recipe) -> tuple[float, ...]:
@@ -220,114 +185,48 @@ class Median(_Stopping):
 
 
 class ByForecast(_Halving):
-    """Only the best `keep` of the latest `window` at a rung goes on, by what is expected of each in the end.
+    """Only the best share `keep` of the latest `window` trials at a rung passes, by their forecast final scores.
 
-    What is expected follows from the recipe and all that others have shown, so trials of all schedules are compared,
-    and a rung may lie where the rate still hides what a run will come to. Only the latest, because a sampler that has
-    learnt gives few recipes that are not better than most of the first ones.
+    The forecast follows from the recipe and from the scores of all trials (forecast.py). So trials with different
+    schedules are compared, and a rung may lie where a high learning rate still hides the final score. Only the latest
+    trials are compared because the sampler learns: nearly all its later recipes are better than most of the first ones.
     """
 
     name: Literal["forecast"] = "forecast"
     rungs: tuple[Share, ...] = LEVELS
     keep: Keep = 1 / 6
     window: Count = 12
-    let_through: Share = 0.02  # of five in six, and most of a training each
+    let_through: Share = 0.02  # five trials in six do not pass, and each that is let through costs most of a training
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Its rungs."""
+        """The rungs."""
         return tuple(sorted(self.rungs))
 
     @property
     def pass_rate(self) -> float:
-        """Of a whole window, in which one goes on at least."""
+        """The share of a full window that passes; at least one trial does."""
         return max(1, part_of(self.keep, self.window)) / self.window
 
     def group(self, recipe: Recipe) -> Group:
-        """Everybody's: what is expected in the end may be compared whatever the schedule is."""
-        return EVERYBODY
+        """All trials: final scores can be compared whatever the schedule is."""
+        return ALL_TRIALS
 
-    def passes(self, trial: "Trial", seen: Mapping[int, float], forecast: Forecast | None) -> bool:
-        """By the score alone until enough is known for a forecast."""
+    def passes(self, trial: Trial, scores: Mapping[int, float], forecast: Forecast | None) -> bool:
+        """Whether its forecast is among the best; its score, while the forecast has too little to learn from."""
         assert forecast is not None
         forecast.read()
-        promises = forecast.predict_trials() if forecast.is_informed else seen
-        others = (seen.keys() & promises.keys()) - {trial.number}  # of one that crashed nothing is expected
+        expected = forecast.predict_trials() if forecast.is_informed else scores
+        others = (scores.keys() & expected.keys()) - {trial.number}  # a failed trial has no forecast
         latest = [trial.number, *sorted(others, reverse=True)][: self.window]
-        return super().passes(trial, {number: promises[number] for number in latest}, forecast)
+        return super().passes(trial, {number: expected[number] for number in latest}, forecast)
 
 
 Scheduler = Annotated[Asha | NoStopping | Hyperband | Median | ByForecast, Field(discriminator="name")]
 
 
-class Judge:
-    """The scores seen at every rung of a search, and the judgement of each new one."""
-
-    def __init__(self, scheduler: BaseScheduler, seed: int, forecast: Forecast | None) -> None:
-        self._scheduler = scheduler
-        self._seed = seed
-        self._forecast = forecast
-        self._seen: dict[Rung, dict[int, float]] = defaultdict(dict)
-        self._costs: dict[Rung, dict[int, float]] = defaultdict(dict)  # of what a search minimizes
-
-    def note(self, trial: "Trial") -> Rung | None:
-        """Take note of a trial's last epoch, and at which rung it is; None between rungs.
-
-        One that was let through is no longer one that the others are compared with.
-        """
-        rung = self._scheduler.rung(trial)
-        if rung is None or trial.epochs > trial.facts.get(LET_THROUGH, trial.epochs):
-            return None
-        self._seen[rung][trial.number] = self._scheduler.score(trial)
-        self._costs[rung][trial.number] = _cost(trial)
-        return rung
-
-    def judge(self, trial: "Trial") -> Judgement:
-        """Take note of a running trial's last epoch; whether it goes on. Always so between rungs."""
-        rung = self.note(trial)
-        if rung is None:
-            return Judgement()
-        before = trial.facts.get(RUNGS, {})
-        if str(trial.epochs) in before or STOPPED_AT in trial.facts:
-            return Judgement()  # judged before an interruption, by the scores that there were then
-        going_on = {RUNGS: {**before, str(trial.epochs): rung.fraction}}
-        if trial.is_baseline or self._scheduler.passes(trial, self._rivals(trial, rung), self._forecast):
-            return Judgement(True, going_on)
-        if self._scheduler.is_let_through(trial.number, self._seed):
-            return Judgement(True, {**going_on, LET_THROUGH: trial.epochs})
-        return Judgement(False, {STOPPED_AT: rung.fraction})
-
-    def _rivals(self, trial: "Trial", rung: Rung) -> dict[int, float]:
-        """The scores that it is compared with: where a cost is to be small too, of those that cost no more."""
-        costs = self._costs[rung]
-        return {number: score for number, score in self._seen[rung].items() if costs[number] <= costs[trial.number]}
-
-
-def _cost(trial: "Trial") -> float:
-    """So far, of what its search minimizes; the same for all where that is nothing."""
-    minimize = trial.goal.minimize
-    cost = trial.cost(minimize) if minimize else 0.0
-    return math.inf if cost is None else cost
-
-
-def rung_epochs(recipe: Recipe, fractions: Sequence[float]) -> dict[int, float]:
-    """The epochs after which a run is judged, with the rung of each; where two fall together, the later.
-
-    Fractions are of the last phase, which has a schedule of its own. The last epoch is no rung: a trial that gets there
-    is complete.
-    """
-    fractions = sorted(fractions)
-    epochs = dict(zip(level_epochs(recipe, fractions), fractions, strict=True))
-    return {epoch: fraction for epoch, fraction in epochs.items() if epoch < recipe.epochs}
-
-
-def group_of(recipe: Recipe) -> Group:
-    """Whose trials it is compared with: half annealed, a run beats one at a constant rate, but not at the end."""
-    return Group(recipe.schedule.rungs, len(recipe.phases()))
-
-
 def _mean_length(stops: Sequence[float], end: float, keep: float, let_through: float) -> float:
-    """Of runs to `end` of which the share `keep` goes on at each stop, and of the rest `let_through`."""
+    """The mean length of runs to `end`: the share `keep` passes each stop, of the others `let_through` run on to it."""
     length, left = 0.0, 1.0
     for stop in stops:
         length += left * (1 - keep) * (let_through * end + (1 - let_through) * stop)

@@ -1,4 +1,4 @@
-"""The stand-ins for an Optuna trial that a space is asked with: for its baseline, to draw recipes, under `--set`."""
+"""Stand-ins for the Optuna trial that a space is called with: for its baselines, for random draws, under `--set`."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from cifar_tune.search.encoding import from_unit, is_ordered, to_unit
 
 
 class StandIn:
-    """Answers a space's questions and notes them; what it answers is `choose`'s."""
+    """Answers a space's `suggest_` calls with the values of `choose`, and stores names, values and distributions."""
 
     def __init__(self) -> None:
         self.params: dict[str, Any] = {}
@@ -23,16 +23,19 @@ class StandIn:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
+        """As Optuna's own."""
         return float(self._answer(name, FloatDistribution(low, high, log=log, step=step)))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """As Optuna's own."""
         return int(self._answer(name, IntDistribution(low, high, log=log, step=step)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:  # noqa: ANN401 - as Optuna's own
+        """As Optuna's own."""
         return self._answer(name, CategoricalDistribution(choices))
 
     def choose(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
-        """The value of a name that is asked for."""
+        """The value of a sampled name."""
         raise NotImplementedError
 
     def _answer(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
@@ -43,14 +46,14 @@ class StandIn:
 
 
 class BaselineTrial(StandIn):
-    """Answers with what a baseline has there."""
+    """Answers with a baseline's values."""
 
     def __init__(self, baseline: Recipe) -> None:
         super().__init__()
         self._values = baseline.sampled_names()
 
     def choose(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
-        """The baseline's value, inside the range or not; a UserError for a name that it does not have."""
+        """The baseline's value, even outside the range; a UserError for a name that the baseline does not have."""
         if name not in self._values:
             hint = nearest(name, self._values)
             raise UserError(f"space(trial) samples {name!r}, which the baseline does not have; {hint}.")
@@ -58,14 +61,14 @@ class BaselineTrial(StandIn):
 
 
 class RandomTrial(StandIn):
-    """Answers at random, as Optuna's own random sampler does."""
+    """Answers at random, as Optuna's random sampler does."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
         self._rng = rng
 
     def choose(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
-        """Any value, all equally likely."""
+        """A value by a uniform distribution, of the logarithm where the range is logarithmic."""
         if isinstance(distribution, CategoricalDistribution):
             return self._rng.choice(distribution.choices)
         if isinstance(distribution, IntDistribution) and not distribution.log:
@@ -74,22 +77,22 @@ class RandomTrial(StandIn):
 
 
 class NeighbourTrial(RandomTrial):
-    """Answers near another recipe's values: each is changed with probability `share`, a number by about `distance`.
+    """Answers near the values in `params`: each changes with probability `share`, a number by about `distance`.
 
-    `distance` is a share of the range. What the other recipe does not have is random.
+    `distance` is the standard deviation as a fraction of the range. Names that are not in `params` are random.
     """
 
     def __init__(self, rng: random.Random, params: Mapping[str, Any], share: float, distance: float) -> None:
         super().__init__(rng)
-        self._near = params
+        self._centre = params
         self._share = share
         self._distance = distance
 
     def choose(self, name: str, distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a choice may be of any type
-        """The other's value, or one near it."""
-        if name not in self._near:
+        """The value in `params`, or one near it."""
+        if name not in self._centre:
             return super().choose(name, distribution)
-        value = self._near[name]
+        value = self._centre[name]
         if self._rng.random() > self._share:
             return value
         if not is_ordered(distribution):
@@ -99,7 +102,7 @@ class NeighbourTrial(RandomTrial):
 
 
 class WithSettings:
-    """A trial whose fixed names are answered from the settings and never reach the sampler."""
+    """Wraps a trial: names of `fixed` fields get the fixed values, and the sampler never sees them."""
 
     def __init__(self, trial: BaseTrial, fixed: Mapping[str, Value]) -> None:
         self._trial = trial

@@ -1,1 +1,5 @@
-"""MLflow's room: the runs of a search, and the registry of models."""
+"""MLflow: the runs that show searches, the registry of models, and the UI. Nothing else imports MLflow."""
+
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is imported, which would send it

@@ -1,6 +1,6 @@
 """MLflow's model registry: the winner of a search as `models:/cifar-tune-SEARCH@champion`.
 
-What is registered is a graph of torch.export that has its preprocessing, so loading it needs MLflow and torch alone.
+A registered model is a torch.export graph with its preprocessing, so loading it needs only MLflow and torch.
 """
 
 import logging
@@ -21,36 +21,40 @@ from cifar_tune.store import CHAMPION, Store
 from cifar_tune.tracking.runs import find_models, find_parent, open_client
 from cifar_tune.training.classifier import Classifier
 
-logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it misses pip, which uv does without
+logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it warns of a missing pip
 
 PIXELS = (3, IMAGE_SIZE, IMAGE_SIZE)
 
 
 def register_winner(
-    store: Store, name: str, evaluation_id: str, classifier: Classifier, classes: list[str], said: str
+    store: Store, name: str, evaluation_id: str, classifier: Classifier, classes: list[str], description: str
 ) -> None:
-    """The model's newest version and champion, made by the evaluation's run; to do it again changes nothing.
+    """Register the network as the model's newest version and champion; doing it again changes nothing.
 
-    It takes uint8 images (n, 3, 32, 32) and gives float32 logits (n, classes), whose names are its metadata.
+    The version belongs to the evaluation's run. The model takes uint8 images (n, 3, 32, 32) and returns float32 logits
+    (n, classes); its metadata has the names of the classes.
     """
     client = open_client(store)
     run = find_parent(client, evaluation_id)
-    known = [model for model in find_models(client, run) if model.status == LoggedModelStatus.READY]
-    model = known[0] if known else _log_model(client, run, classifier, classes)
+    logged = [model for model in find_models(client, run) if model.status == LoggedModelStatus.READY]
+    model = logged[0] if logged else _log_model(client, run, classifier, classes)
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     versions = list(client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'"))
-    # Its location, since MLflow would look a models:/ address up at the whole process's tracking address.
+    # The location, because MLflow would look up a models:/ address at the tracking address of the whole process.
     source = model.artifact_location
     version = (
         versions[0] if versions else client.create_model_version(name, source, run.info.run_id, model_id=model.model_id)
     )
-    client.update_model_version(name, version.version, description=said)
+    client.update_model_version(name, version.version, description=description)
     client.set_registered_model_alias(name, CHAMPION, version.version)
 
 
 def _log_model(client: MlflowClient, run: Run, classifier: Classifier, classes: list[str]) -> LoggedModel:
-    """Not by `mlflow.pytorch.log_model`, whose tracking address is the whole process's and its children's."""
+    """Log the network as a model of the run.
+
+    `mlflow.pytorch.log_model` would need a tracking address set for the whole process and its children.
+    """
     model = client.create_logged_model(run.info.experiment_id, name="winner", source_run_id=run.info.run_id)
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype(np.uint8), (-1, *PIXELS))]),

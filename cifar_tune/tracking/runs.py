@@ -1,8 +1,4 @@
-"""MLflow: a projection of the record, one parent run per search and one child run per trial.
-
-The record (search/record.py) is what counts; a run here is keyed by search and trial number, so that projecting the
-same trial twice changes nothing. One experiment per data set, because scores on different ones do not compare.
-"""
+"""The runs of searches in MLflow: finding, describing and deleting them. tracker.py writes them during a search."""
 
 import logging
 import os
@@ -10,352 +6,108 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
-from typing import NoReturn, Protocol
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import, which would send it
-
-import numpy as np
-from mlflow.entities import Dataset as DatasetEntity
-from mlflow.entities import DatasetInput, LoggedModel, Metric, Param, Run, RunTag, ViewType
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.entities import LoggedModel, Metric, Run, ViewType
 from mlflow.tracking import MlflowClient
 
-from cifar_tune.data.images import TrainingData
-from cifar_tune.errors import UserError
-from cifar_tune.search.schedulers import RUNGS
 from cifar_tune.store import Store, model_name
-from cifar_tune.trials import facts as times
-from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
-from cifar_tune.trials.trial import State, Trial
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)  # the database's own story of its tables
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # it would print each step of making the database's tables
 
-SECONDS_BETWEEN_WRITES = 5.0  # of one running trial; the end of a trial is written at once
 SEARCH_TAG, TRIAL_TAG, STATE_TAG = "cifar_tune.search", "cifar_tune.trial", "cifar_tune.state"
 SEARCH_ID_TAG = "cifar_tune.search_id"
-MAX_NAME = 60  # characters of what is told of a trial's values in its run's name
-MAX_METRICS_PER_BATCH = 1000  # MLflow's own limit
-MAX_RUNS_PER_COMMAND = 500  # an argument has at most 128 KiB
-UNTOLD = (times.PREFIX, RUNGS)  # facts that are no tags: the report adds them up
-KIND_TAG = "mlflow.experimentKind"  # for which the UI shows runs and charts first, and not traces
+KIND_TAG = "mlflow.experimentKind"  # makes the UI show runs and charts first, and not traces
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
-ABOUT = "\n\n<!-- about -->\n\n"  # in a description, between what came of a search and what it is
-MAX_TAG, CUT = 8000, "\n# ...\n```"  # characters of a tag, MLflow's own limit; what ends code that is longer
-
-STATUSES: dict[State, str] = {
-    "running": "RUNNING",
-    "completed": "FINISHED",
-    "stopped early": "FINISHED",
-    "pruned": "FINISHED",
-    "diverged": "FINISHED",
-    "out of memory": "FINISHED",
-    "failed": "FAILED",
-    "interrupted": "KILLED",
-}
-
-
-class RunIds(Protocol):
-    """The record, as far as it concerns MLflow.
-
-    `id` tells a search from others of the same name on a server that several stores share.
-    """
-
-    id: str
-
-    def set_mlflow_run(self, number: int, run_id: str) -> None:
-        """The run that shows the trial."""
-
-
-@dataclass
-class _Shown:
-    """What MLflow has of a trial."""
-
-    run_id: str
-    status: str
-    scores: list[float]  # validation accuracy by epoch, by which an epoch that was trained again is known
-    has_params: bool = True
-    written_at: float = 0.0
+ABOUT = "\n\n<!-- about -->\n\n"  # in a description, between the outcome of a search and the text about it
+MAX_TAG, CUT = 8000, "\n# ...\n```"  # MLflow's limit on the characters of a tag; the end of code that is longer
+MAX_RUNS_PER_COMMAND = 500  # because a command-line argument has at most 128 KiB
 
 
 def tracking_url(store: Store) -> str:
-    """The user's own server where MLFLOW_TRACKING_URI names one, else the database in the store."""
+    """The server that MLFLOW_TRACKING_URI names, or else the database in the store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or store.mlflow_url
 
 
 def open_client(store: Store) -> MlflowClient:
-    """A client at the tracking address; the store's own database is made if it is not there."""
+    """A client of the server or of the store's database, which is made if there is none."""
     url = tracking_url(store)
     if url != store.mlflow_url:
         return MlflowClient(url)
     with store.opening_databases():
-        return MlflowClient(url)  # which makes the tables
-
-
-class Tracker:
-    """Shows one search in MLflow while it runs. An Observer of the search."""
-
-    def __init__(
-        self, store: Store, search: str, data: TrainingData, description: str, tags: Mapping[str, str], run_ids: RunIds
-    ) -> None:
-        self._client = open_client(store)
-        self._search = search
-        self._run_ids = run_ids
-        self._tags = tags
-        self._own = {SEARCH_TAG: search, SEARCH_ID_TAG: run_ids.id}
-        self._experiment_id = _experiment(self._client, store, data.dataset)
-        self._dataset = DatasetInput(
-            DatasetEntity(data.dataset, data.digest[:36], "cifar-tune", f"{len(data.train)} + {len(data.val)} images")
-        )
-        known = find_runs(self._client, run_ids.id)
-        parents = _parents(known)
-        self._parent_id: str | None = parents[0].info.run_id if parents else None
-        self._description = description
-        self._trials: dict[int, Trial] = {}
-        self._told: dict[str, float] = parents[0].data.metrics if parents else {}  # of the search as a whole
-        if self._parent_id is not None:
-            self._client.update_run(self._parent_id, status="RUNNING")
-        self._shown = {
-            int(run.data.tags[TRIAL_TAG]): _Shown(
-                run.info.run_id, run.info.status, self._scores(run), bool(run.data.params)
-            )
-            for run in known
-            if TRIAL_TAG in run.data.tags
-        }
-
-    def _start_parent(self) -> str:
-        tags = {**self._tags, **self._own, NOTE_TAG: self._description}
-        run = self._client.create_run(self._experiment_id, run_name=self._search, tags=tags)
-        self._client.log_inputs(run.info.run_id, [self._dataset])
-        return str(run.info.run_id)
-
-    def _scores(self, run: Run) -> list[float]:
-        if run.info.status == "FINISHED":
-            return []  # nothing more is written of it
-        history = self._client.get_metric_history(run.info.run_id, "val_accuracy")
-        last = {metric.step: metric.value for metric in sorted(history, key=lambda metric: metric.timestamp)}
-        return [last[step] for step in sorted(last)]
-
-    def catch_up(self, trials: Sequence[Trial]) -> None:
-        """Bring MLflow to what the record says, after a process that died between the two."""
-        self._trials = {trial.number: trial for trial in trials}
-        for trial in trials:
-            shown = self._shown.get(trial.number)
-            if trial.state != "running" and (shown is None or shown.status != STATUSES[trial.state]):
-                self._show(trial)
-        self._write_best()
-
-    def update(self, trial: Trial) -> None:
-        """Show a trial as it is now; of one that goes on training, no more often than every few seconds."""
-        self._show(trial)
-        self._trials[trial.number] = trial
-        if trial.is_complete:
-            self._write_best()
-
-    def _show(self, trial: Trial) -> None:
-        shown = self._shown.get(trial.number) or self._start_run(trial)
-        if not shown.has_params:
-            self._write_params(trial, shown)
-        if trial.state == "running" and not trial.mlflow_run_id:
-            self._run_ids.set_mlflow_run(trial.number, shown.run_id)
-        if trial.state != "running" or time.monotonic() - shown.written_at > SECONDS_BETWEEN_WRITES:
-            self._write(trial, shown)
-
-    def tick(self) -> None:
-        """Nothing between two updates."""
-
-    def finish(self, state: State) -> None:
-        """Close the parent run; a search in which no trial started has none."""
-        if self._parent_id is None:
-            return
-        self._client.set_tag(self._parent_id, STATE_TAG, state)
-        self._client.set_terminated(self._parent_id, STATUSES[state])
-
-    def _write_best(self) -> None:
-        """On the parent run, for tables of searches: the best score, and its gain in points, where they changed."""
-        trials = self._trials.values()
-        best = best_trial(trials)
-        if self._parent_id is None or best is None or best.is_rerun:
-            return
-        gain = gain_in_points(best, baseline_accuracy(trials))
-        found = {
-            "best_val_accuracy": best.val_accuracy,
-            "gain": None if gain is None else round(gain, 6),  # 16.8, and not 16.799999999999997
-        }
-        known = {name: value for name, value in found.items() if value is not None and self._told.get(name) != value}
-        if known:
-            now, step = int(time.time() * 1000), sum(trial.is_over for trial in trials)
-            self._client.log_batch(self._parent_id, [Metric(name, value, now, step) for name, value in known.items()])
-            self._told |= known
-
-    def _start_run(self, trial: Trial) -> _Shown:
-        if self._parent_id is None:
-            self._parent_id = self._start_parent()
-        tags = {
-            **self._own,
-            TRIAL_TAG: str(trial.number),
-            PARENT_TAG: self._parent_id,
-            "cifar_tune.baseline": str(trial.is_baseline).lower(),
-        }
-        name = f"{self._search} {trial.label.removeprefix('trial ')}{_what_differs(trial)}"
-        run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
-        self._shown[trial.number] = _Shown(run.info.run_id, "RUNNING", [], has_params=False)
-        return self._shown[trial.number]
-
-    def _write_params(self, trial: Trial, shown: _Shown) -> None:
-        self._client.log_inputs(shown.run_id, [self._dataset])
-        params = [Param(name, _as_param(value)) for name, value in trial.recipe.flatten().items()]
-        self._client.log_batch(shown.run_id, params=params)  # last: where they are, the dataset is too
-        shown.has_params = True
-
-    def _write(self, trial: Trial, shown: _Shown) -> None:
-        """One batch for everything that MLflow does not have yet, and the status where it changed."""
-        now = int(time.time() * 1000)
-        scores = [epoch["val_accuracy"] for epoch in trial.curve]
-        metrics = [
-            Metric(name, float(value), now, int(epoch["epoch"]))
-            for epoch, score, had in zip_longest(trial.curve, scores, shown.scores[: len(scores)])
-            if score != had
-            for name, value in epoch.items()
-            if name not in ("epoch", "progress")
-        ]
-        for start in range(0, len(metrics), MAX_METRICS_PER_BATCH):
-            self._client.log_batch(shown.run_id, metrics=metrics[start : start + MAX_METRICS_PER_BATCH])
-        score = trial.val_accuracy
-        is_new = shown.status != STATUSES[trial.state]
-        if trial.is_over and is_new and score is not None and scores[-1:] != [score]:
-            # Of a network that broke down, or was set back to its best epoch; last, so that it is the run's value.
-            self._client.log_batch(shown.run_id, metrics=[Metric("val_accuracy", score, now + 1, trial.epochs)])
-        facts = {name: str(value) for name, value in trial.facts.items() if not name.startswith(UNTOLD)}
-        tags = {STATE_TAG: trial.state, **facts}
-        if trial.over_limits:
-            tags["over_limits"] = ", ".join(trial.over_limits)
-        if trial.error:
-            tags["error"] = trial.error[-5000:]
-        self._client.log_batch(shown.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-        shown.scores = scores + shown.scores[len(scores) :]
-        shown.written_at = time.monotonic()
-        status = STATUSES[trial.state]
-        if status == "RUNNING" != shown.status:
-            self._client.update_run(shown.run_id, status=status)
-        elif status != shown.status:
-            self._client.set_terminated(shown.run_id, status)
-        shown.status = status
-
-
-def _as_param(value: object) -> str:
-    """A text that the UI, which sorts texts, sorts as the number that it is: 0.00001 and not 1e-05."""
-    return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)
-
-
-def _what_differs(trial: Trial) -> str:
-    """The first sampled values, as many as a column of the UI shows; baselines and reruns have names of their own."""
-    if trial.is_baseline or trial.is_rerun:
-        return ""
-    values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.params.values()]
-    told = [f"{name.rpartition('/')[2]}={value}" for name, value in zip(trial.params, values, strict=True)]
-    told = [text.removeprefix("name=") for text in told]
-    kept = [text for i, text in enumerate(told) if len(", ".join(told[: i + 1])) <= MAX_NAME]
-    return f": {', '.join(kept)}" if kept else ""
+        return MlflowClient(url)  # makes the tables
 
 
 def find_runs(client: MlflowClient, search_id: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
-    """The parent run of a search and the runs of its trials, in every experiment."""
+    """The parent run of a search and the runs of its trials, in all experiments."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found: list[Run] = []
+    runs: list[Run] = []
     token: str | None = None
     while True:
         query = f"tags.`{SEARCH_ID_TAG}` = '{search_id}'"
         page = client.search_runs(experiments, query, view, max_results=1000, page_token=token)
-        found.extend(page)
+        runs.extend(page)
         token = page.token
         if not token:
-            return found
-
-
-def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
-    name = f"cifar-tune {dataset}"
-    try:
-        experiment = client.get_experiment_by_name(name)
-    except MlflowException:
-        raise UserError("The server that MLFLOW_TRACKING_URI names does not answer; start it, or unset it.") from None
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    try:
-        return _create_experiment(client, store, name, dataset)
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise
-        return _experiment(client, store, dataset)  # another search has just made it
-
-
-def _create_experiment(client: MlflowClient, store: Store, name: str, dataset: str) -> str:
-    own = client.tracking_uri == store.mlflow_url
-    location = (store.artifacts / dataset).as_uri() if own else None
-    tags = {KIND_TAG: "custom_model_development", NOTE_TAG: f"Searches on {dataset}, a parent run each, by cifar-tune."}
-    return str(client.create_experiment(name, artifact_location=location, tags=tags))
+            return runs
 
 
 def find_parent(client: MlflowClient, search_id: str) -> Run:
-    """The run of a search as a whole, which there is once a trial has started."""
-    (parent,) = _parents(find_runs(client, search_id))
+    """The parent run of a search, which exists once a trial has started."""
+    (parent,) = parents_of(find_runs(client, search_id))
     return parent
 
 
 def find_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
-    """The networks that a run logged."""
+    """The models that a run logged."""
     return list(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"))
 
 
 def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
-    """Files and figures of a search as a whole, on its parent run; nowhere if this server was never told of it."""
+    """Log a folder's files and metrics to a search's parent run; nothing happens if the server has no such run."""
     client = open_client(store)
     now = int(time.time() * 1000)
-    for run in _parents(find_runs(client, search_id)):
+    for run in parents_of(find_runs(client, search_id)):
         client.log_artifacts(run.info.run_id, str(folder))
-        figures = [Metric(name, value, now, 0) for name, value in metrics.items()]
-        client.log_batch(run.info.run_id, metrics=figures)
+        client.log_batch(run.info.run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
 
 
-def tell_outcome(store: Store, search_id: str, said: str) -> None:
-    """Put what came of a search above what its run says it is, in Markdown, in place of what was said before."""
+def tell_outcome(store: Store, search_id: str, outcome: str) -> None:
+    """Put the outcome of a search, in Markdown, above the description of its run; it replaces an older outcome."""
     client = open_client(store)
-    for run in _parents(find_runs(client, search_id)):
+    for run in parents_of(find_runs(client, search_id)):
         note = run.data.tags.get(NOTE_TAG, "")
         about = note.partition(ABOUT)[2] if ABOUT in note else note
-        room = MAX_TAG - len(said) - len(ABOUT) - len(CUT)
+        room = MAX_TAG - len(outcome) - len(ABOUT) - len(CUT)
         about = about if len(about) <= room else about[: max(0, room)] + CUT
-        client.set_tag(run.info.run_id, NOTE_TAG, f"{said}{ABOUT}{about}")
+        client.set_tag(run.info.run_id, NOTE_TAG, f"{outcome}{ABOUT}{about}")
 
 
-def _parents(runs: Sequence[Run]) -> list[Run]:
-    """Those of searches as wholes."""
+def parents_of(runs: Sequence[Run]) -> list[Run]:
+    """The parent runs among the runs."""
     return [run for run in runs if PARENT_TAG not in run.data.tags]
 
 
 def delete_runs(store: Store, search_id: str) -> int:
-    """Remove a search's runs for good, with the models that they logged; how many runs there were."""
+    """Delete a search's runs for good, with the models that they logged; the number of runs."""
     url = tracking_url(store)
     client = open_client(store)
     runs = find_runs(client, search_id)
-    for run in _parents(runs):
+    for run in parents_of(runs):
         _delete_models(client, run)
     for run in runs:
         client.delete_run(run.info.run_id)
     run_ids = [run.info.run_id for run in find_runs(client, search_id, ViewType.ALL)]
     for start in range(0, len(run_ids) if url == store.mlflow_url else 0, MAX_RUNS_PER_COMMAND):
-        # What is deleted is only hidden; `mlflow gc` is the public way to free what it holds, the models too.
-        chosen = ",".join(run_ids[start : start + MAX_RUNS_PER_COMMAND])
-        command = ["gc", "--backend-store-uri", url, "--tracking-uri", url, "--run-ids", chosen]
+        # Deleted runs are only hidden; `mlflow gc` is the public way to free their files, models included.
+        listed = ",".join(run_ids[start : start + MAX_RUNS_PER_COMMAND])
+        command = ["gc", "--backend-store-uri", url, "--tracking-uri", url, "--run-ids", listed]
         subprocess.run([sys.executable, "-m", "mlflow", *command], check=True, capture_output=True)
     return len(run_ids)
 
 
 def _delete_models(client: MlflowClient, run: Run) -> None:
-    """What a run logged, and its versions of the search's model; whatever others made or registered stays."""
+    """Delete the models that a run logged, and their versions of the search's model, but nothing of other programs."""
     name = model_name(run.data.tags[SEARCH_TAG].partition("/")[0])
     for version in client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'"):
         if len(client.search_model_versions(f"name = '{version.name}'")) == 1:
@@ -364,20 +116,3 @@ def _delete_models(client: MlflowClient, run: Run) -> None:
             client.delete_model_version(version.name, version.version)
     for model in find_models(client, run):
         client.delete_logged_model(model.model_id)
-
-
-def serve_ui(store: Store, host: str, port: int) -> NoReturn:
-    """Say where and become the MLflow server on the store; a UserError where another server has the runs already."""
-    if tracking_url(store).startswith("http"):
-        raise UserError(
-            "MLFLOW_TRACKING_URI names a server that has a UI of its own; open it in a browser, or unset it."
-        )
-    print(f"MLflow UI on http://{host}:{port} (Ctrl-C ends it)", file=sys.stderr)
-    for experiment in open_client(store).search_experiments():  # makes the database if there is none
-        if KIND_TAG in experiment.tags:  # its first page is of traces and chats
-            page = f"experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
-            print(f"  the runs of {experiment.name}: http://{host}:{port}/#/{page}", file=sys.stderr)
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = tracking_url(store)  # not an argument, which `ps` would show
-    arguments = ["server", "--host", host, "--port", str(port), "--workers", "1"]
-    arguments += ["--default-artifact-root", store.artifacts.as_uri()]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])

@@ -1,5 +1,5 @@
-"""What is known of a trial, and how it is read from a store; no torch, no Ray."""
+"""The trials of a search, and how they are read from a store; nothing here imports torch or Ray."""
 
 import optuna
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # its own line for each trial would run into the live display
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # its line for each trial would disturb the live display

@@ -1,7 +1,7 @@
-"""Optuna's trials of a record, the finished ones from a file of the store where there are many.
+"""Reading Optuna's trials of a record, finished ones from a cache file where there are many.
 
-Optuna takes most of a millisecond to read a trial. One that is over never changes again, so it need not be read twice.
-The file may be deleted at any time.
+Optuna takes most of a millisecond to read a trial, and a finished trial never changes again. The file may be deleted at
+any time.
 """
 
 import contextlib
@@ -20,36 +20,36 @@ from cifar_tune.store import Store
 
 FILE = "finished.json"
 FORMAT = 1
-MIN_NEW = 500  # finished trials that the file lacks, to write it anew
+MIN_NEW = 500  # number of finished trials missing in the file, from which it is written again
 
 
 def read_optuna_trials(store: Store, study: Study, storage: RDBStorage) -> list[FrozenTrial]:
-    """All of them, by number; without the intermediate values and times of those that are in the file."""
+    """All trials by number; those from the cache file lack intermediate values and times."""
     path = store.search(study.study_name) / FILE
-    known = _load(path, study)
-    # As Optuna's own cache in memory asks for what it lacks.
-    new = storage._get_trials(study._study_id, None, set(known["open"]), known["last"])
-    trials = sorted([*_trials(known), *new], key=lambda trial: trial.number)
+    cached = _load(path, study)
+    # Optuna's own cache in memory asks for missing trials in the same way.
+    new = storage._get_trials(study._study_id, None, set(cached["open"]), cached["last"])
+    trials = sorted([*_trials(cached), *new], key=lambda trial: trial.number)
     if path.parent.is_dir() and sum(trial.state.is_finished() for trial in new) >= MIN_NEW:
-        with contextlib.suppress(OSError):  # a store that may only be read
+        with contextlib.suppress(OSError):  # a read-only store
             _save(path, study, trials)
     return trials
 
 
 def _load(path: Path, study: Study) -> dict[str, Any]:
-    """What the file holds; as good as nothing where there is none of this search."""
+    """The contents of the cache file; empty contents if it is missing, damaged or of another search."""
     try:
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if (known["format"], known["id"]) == (FORMAT, study.user_attrs.get("id")):
-            return known
+        cached: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if (cached["format"], cached["id"]) == (FORMAT, study.user_attrs.get("id")):
+            return cached
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return {"open": [], "last": -1, "distributions": [], "trials": []}
 
 
-def _trials(known: dict[str, Any]) -> list[FrozenTrial]:
-    names_and_distributions = [(name, json_to_distribution(text)) for name, text in known["distributions"]]
-    return [_trial(document, names_and_distributions) for document in known["trials"]]
+def _trials(cached: dict[str, Any]) -> list[FrozenTrial]:
+    names_and_distributions = [(name, json_to_distribution(text)) for name, text in cached["distributions"]]
+    return [_trial(document, names_and_distributions) for document in cached["trials"]]
 
 
 def _trial(document: dict[str, Any], distributions: Sequence[tuple[str, BaseDistribution]]) -> FrozenTrial:
@@ -75,7 +75,7 @@ def _save(path: Path, study: Study, trials: Sequence[FrozenTrial]) -> None:
     for trial in trials:
         if not trial.state.is_finished():
             continue
-        used = [(name, distribution_to_json(found)) for name, found in trial.distributions.items()]
+        ranges = [(name, distribution_to_json(each)) for name, each in trial.distributions.items()]
         documents.append(
             {
                 "number": trial.number,
@@ -83,11 +83,11 @@ def _save(path: Path, study: Study, trials: Sequence[FrozenTrial]) -> None:
                 "state": trial.state.name,
                 "values": trial.values,
                 "params": trial.params,
-                "distributions": [indices.setdefault(each, len(indices)) for each in used],
+                "distributions": [indices.setdefault(each, len(indices)) for each in ranges],
                 "user_attrs": trial.user_attrs,
             }
         )
-    known = {
+    contents = {
         "format": FORMAT,
         "id": study.user_attrs.get("id"),
         "open": [trial._trial_id for trial in trials if not trial.state.is_finished()],
@@ -97,7 +97,7 @@ def _save(path: Path, study: Study, trials: Sequence[FrozenTrial]) -> None:
     }
     scratch = path.with_suffix(f".{os.getpid()}")
     try:
-        scratch.write_text(json.dumps(known), encoding="utf-8")
+        scratch.write_text(json.dumps(contents), encoding="utf-8")
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)

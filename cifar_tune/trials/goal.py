@@ -1,16 +1,16 @@
-"""What a search asks for besides accuracy: a cost to make small, and the most that a trial may cost."""
+"""The goal of a search besides accuracy: a cost to minimize, and limits on the costs of a trial."""
 
 from typing import Literal
 
 from cifar_tune.recipe.options import Options, Positive
 from cifar_tune.wording import format_cost
 
-CostName = Literal["num_parameters", "num_macs", "seconds"]  # the report's columns
-NETWORK_COSTS: tuple[CostName, ...] = ("num_parameters", "num_macs")  # known before anything is trained
+CostName = Literal["num_parameters", "num_macs", "seconds"]  # also the names of the report's columns
+NETWORK_COSTS: tuple[CostName, ...] = ("num_parameters", "num_macs")  # known before training
 
 
 class Limits(Options):
-    """The most that a trial may cost: parameters, multiply-adds of one image, seconds of training; None is any."""
+    """The highest costs of a trial: parameters, multiply-adds of one image, seconds of training; None is no limit."""
 
     num_parameters: Positive | None = None
     num_macs: Positive | None = None
@@ -18,7 +18,7 @@ class Limits(Options):
 
     @property
     def given(self) -> dict[CostName, float]:
-        """Those that there are."""
+        """The limits that are set, by cost."""
         limits: dict[CostName, float | None] = {
             "num_parameters": self.num_parameters,
             "num_macs": self.num_macs,
@@ -28,7 +28,7 @@ class Limits(Options):
 
     @property
     def of_network(self) -> dict[CostName, float]:
-        """Those of what a recipe costs before it is trained."""
+        """The limits on the network's size, which is known before training."""
         return {name: limit for name, limit in self.given.items() if name in NETWORK_COSTS}
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ class Limits(Options):
 
 
 class Goal(Options):
-    """Accuracy alone, unless a cost is to be small too; within the limits."""
+    """The highest accuracy within the limits, and the lowest cost too where `minimize` names one."""
 
     minimize: CostName | None = None
     limits: Limits = Limits()

@@ -1,4 +1,4 @@
-"""Which trials of a search are the best: the winner, the baseline that gains are counted from, the Pareto front."""
+"""The best trials of a search: the winner, the best baseline, the Pareto front, the finalists of a confirmation."""
 
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
@@ -9,34 +9,37 @@ from cifar_tune.trials.trial import Trial
 
 
 def best_baseline(trials: Iterable[Trial]) -> Trial | None:
-    """The best completed baseline, which gains are counted from; the earlier of equals."""
+    """The best completed baseline, from which gains are counted; the earlier one of equals."""
     complete = [trial for trial in trials if trial.is_baseline and trial.is_complete]
     return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
 
 
 def baseline_accuracy(trials: Iterable[Trial]) -> float | None:
-    """Its score."""
+    """The score of the best baseline."""
     best = best_baseline(trials)
     return best.val_accuracy if best else None
 
 
 def gain_in_points(trial: Trial, baseline: float | None) -> float | None:
-    """Percentage points above the baseline; None where either has no score, or the trial was not trained to its end."""
+    """Percentage points above the baseline's accuracy; None if either is missing or the trial was not completed."""
     if baseline is None or trial.val_accuracy is None or not trial.is_complete:
         return None
     return 100 * (trial.val_accuracy - baseline)
 
 
 def best_trial(trials: Iterable[Trial]) -> Trial | None:
-    """The completed trial within its limits with the highest score; the earlier of equals."""
+    """The completed trial within its limits with the highest score; the earlier one of equals."""
     complete = [trial for trial in trials if trial.counts]
     return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
 
 
 def pareto_front(trials: Iterable[Trial], cost: CostName) -> list[Trial]:
-    """By cost, the completed trials within their limits of which no other is both as good and as cheap; equals are."""
-    known = [(trial.cost(cost), -(trial.val_accuracy or 0.0), trial) for trial in trials if trial.counts]
-    ordered = sorted([(price, loss, trial) for price, loss, trial in known if price is not None], key=itemgetter(0, 1))
+    """The Pareto front of score and cost of the completed trials within their limits, sorted by cost.
+
+    Trials with equal scores and equal costs are all in it.
+    """
+    ranked = [(trial.cost(cost), -(trial.val_accuracy or 0.0), trial) for trial in trials if trial.counts]
+    ordered = sorted([(price, loss, trial) for price, loss, trial in ranked if price is not None], key=itemgetter(0, 1))
     front: list[Trial] = []
     last = (0.0, 1.0)
     for price, loss, trial in ordered:
@@ -47,7 +50,7 @@ def pareto_front(trials: Iterable[Trial], cost: CostName) -> list[Trial]:
 
 
 def best_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """What a search was for, and what is worth keeping of it: the best trial, or the Pareto front."""
+    """The result of a search: the best trial, or the Pareto front where the search minimizes a cost."""
     minimize = trials[0].goal.minimize if trials else None
     if minimize:
         return pareto_front(trials, minimize)
@@ -56,12 +59,12 @@ def best_trials(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def finalists(trials: Sequence[Trial], top: int) -> dict[int, Recipe]:
-    """The `top` best recipes by score that are not the baseline's, by trial number; no recipe twice."""
+    """The `top` best recipes by trial number, best first, without the baseline's and without repetitions."""
     baseline = best_baseline(trials)
     ranked = sorted((trial for trial in trials if trial.counts), key=lambda trial: -(trial.val_accuracy or 0.0))
-    chosen: dict[int, Recipe] = {}
+    recipes: dict[int, Recipe] = {}
     for trial in ranked:
-        is_new = trial.recipe not in chosen.values() and (baseline is None or trial.recipe != baseline.recipe)
-        if is_new and len(chosen) < top:
-            chosen[trial.number] = trial.recipe
-    return chosen
+        is_new = trial.recipe not in recipes.values() and (baseline is None or trial.recipe != baseline.recipe)
+        if is_new and len(recipes) < top:
+            recipes[trial.number] = trial.recipe
+    return recipes

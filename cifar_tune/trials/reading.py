@@ -1,4 +1,7 @@
-"""What the records of a store hold, for whoever does not search; record.py writes them."""
+"""Reading the records of a store: the trials and attributes of searches, for reports and commands.
+
+search/record.py writes them.
+"""
 
 import gc
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,13 +21,13 @@ from cifar_tune.trials.goal import Goal
 from cifar_tune.trials.storage import open_storage
 from cifar_tune.trials.trial import Trial, as_trial
 
-PRIOR = "extended_from"  # of a result that the search was given to learn from: whose it is
-DERIVED = "/"  # in the name of a record that belongs to a search's, which has none
+PRIOR = "extended_from"  # attribute of a result taken over by `--extend`: the search and trial that it comes from
+DERIVED = "/"  # in the names of records of reruns, as in `resnet9/confirm-1`; names of searches have none
 
 
 @dataclass(frozen=True)
 class Extension:
-    """What a search was given of an older one to learn from: so many of its results as fit the new space."""
+    """The older search that a search extends: of its results, those that fit the new space were taken over."""
 
     search: str
     num_fitting: int
@@ -36,22 +39,22 @@ class Extension:
 
 def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial]]:
     """The trials of the named searches, or of all in the store, by search; a UserError for an unknown name."""
-    known: list[str] = []
+    searches: list[str] = []
     if (store.root / "optuna.db").exists():
         storage = open_storage(store)
-        known = [name for name in optuna.get_all_study_names(storage) if DERIVED not in name]
-    if not known:
+        searches = [name for name in optuna.get_all_study_names(storage) if DERIVED not in name]
+    if not searches:
         raise UserError(f"There is no search in {store.root}; start one with `cifar-tune run`, or name its --store.")
     for name in names:
-        if name not in known:
-            raise UserError(f"There is no search {name!r} in {store.root}; {nearest(name, known)}.")
-    with _collecting_nothing():
-        return {name: _read_trials_in(store, name, storage) for name in names or known}
+        if name not in searches:
+            raise UserError(f"There is no search {name!r} in {store.root}; {nearest(name, searches)}.")
+    with _without_garbage_collection():
+        return {name: _read_trials_in(store, name, storage) for name in names or searches}
 
 
 @contextmanager
-def _collecting_nothing() -> Iterator[None]:
-    """All that is read lives on: to search it for garbage, as Python does ever so often, takes a third of the time."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Switch garbage collection off: it takes a third of the time, and everything that is read stays in use."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -62,61 +65,62 @@ def _collecting_nothing() -> Iterator[None]:
 
 
 def derived_names(store: Store, name: str) -> list[str]:
-    """The records that belong to the search's: `resnet9/confirm-1`."""
+    """The names of the records of a search's reruns, like `resnet9/confirm-1`."""
     return [each for each in optuna.get_all_study_names(open_storage(store)) if each.startswith(name + DERIVED)]
 
 
 def read_attributes(store: Store, name: str) -> dict[str, Any]:
-    """What a record says of its search as a whole: its `id`, `identity`, the `data` and `weights` it was begun with."""
+    """The attributes of a search as a whole: its `id`, `identity`, digests of its `data` and `weights`, and others."""
     return dict(optuna.load_study(study_name=name, storage=open_storage(store)).user_attrs)
 
 
 def write_attribute(store: Store, name: str, key: str, value: Any) -> None:  # noqa: ANN401 - anything JSON holds
-    """Add to what a record says of its search as a whole."""
+    """Set an attribute of a search as a whole."""
     optuna.load_study(study_name=name, storage=open_storage(store)).set_user_attr(key, value)
 
 
 def read_trials_of(store: Store, name: str) -> list[Trial]:
-    """The trials of any record, by number."""
+    """The trials of a search or of its reruns, by number."""
     return _read_trials_in(store, name, open_storage(store))
 
 
 def _read_trials_in(store: Store, name: str, storage: RDBStorage) -> list[Trial]:
     study = optuna.load_study(study_name=name, storage=storage)
-    return [_as_seen(store, trial) for trial in as_trials(study, read_optuna_trials(store, study, storage))]
+    return [_with_present_state(store, trial) for trial in as_trials(study, read_optuna_trials(store, study, storage))]
 
 
 def delete_record(store: Store, name: str) -> None:
-    """Remove the study of a search, after those that belong to it."""
+    """Delete the study of a search, after those of its reruns."""
     for each in [*derived_names(store, name), name]:
         optuna.delete_study(study_name=each, storage=open_storage(store))
 
 
 def read_extensions(store: Store, names: Iterable[str]) -> dict[str, Extension]:
-    """What those of the named searches that began with another's results began with."""
+    """The extension of each of the named searches that has one."""
     storage = open_storage(store)
-    found = {name: extension_of(optuna.load_study(study_name=name, storage=storage)) for name in names}
-    return {name: extension for name, extension in found.items() if extension}
+    extensions = {name: extension_of(optuna.load_study(study_name=name, storage=storage)) for name in names}
+    return {name: extension for name, extension in extensions.items() if extension}
 
 
-def as_trials(study: optuna.Study, found: Iterable[FrozenTrial]) -> list[Trial]:
-    """Those of Optuna's trials that were started, by number."""
+def as_trials(study: optuna.Study, optuna_trials: Iterable[FrozenTrial]) -> list[Trial]:
+    """The trials of a study that were started, without results taken over, in the order of Optuna's."""
     num_baselines = study.user_attrs.get("num_baselines", 1)
     goal = Goal.model_validate(study.user_attrs.get("goal", {}))
     return [
         as_trial(study.study_name, trial, trial.number < num_baselines, goal)
-        for trial in found
+        for trial in optuna_trials
         if {"recipe", "state"} <= trial.user_attrs.keys() and PRIOR not in trial.user_attrs
     ]
 
 
 def extension_of(study: optuna.Study) -> Extension | None:
-    known = study.user_attrs.get("extension")
-    return Extension(**known) if known else None
+    """The extension in a study's attributes; None for a search that extends no other."""
+    attribute = study.user_attrs.get("extension")
+    return Extension(**attribute) if attribute else None
 
 
-def _as_seen(store: Store, trial: Trial) -> Trial:
-    """A trial that was left running by a process that is gone is interrupted."""
+def _with_present_state(store: Store, trial: Trial) -> Trial:
+    """The trial, interrupted if the record says that it runs but no process works on its search."""
     if trial.state == "running" and not store.is_running(trial.search):
         return replace(trial, state="interrupted")
     return trial

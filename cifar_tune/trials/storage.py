@@ -1,8 +1,8 @@
-"""The database of the record, as this package opens it: Optuna's, with commits that do not wait for the disk.
+"""The database of the record: Optuna's own in SQLite, with commits that do not wait for the disk.
 
-Optuna commits every sampled value and every attribute by itself, so that a suggestion would wait for a dozen fsyncs.
-SQLite's write-ahead log has none in a commit: what was written outlives a killed process, and a power cut may take the
-last changes but leaves a sound file. Whoever reads neither waits nor is waited for.
+Optuna commits every sampled value and every attribute separately, so a suggestion would wait for a dozen fsyncs. With
+SQLite's write-ahead log a commit needs no fsync: its changes survive a killed process, and a power cut may lose the
+last ones but leaves an intact file. Readers and the writer do not wait for each other.
 """
 
 import mmap
@@ -17,7 +17,7 @@ from cifar_tune.store import Store
 
 
 class _WriteAhead(sqlite3.Connection):
-    """Where SQLite can keep no write-ahead log, it stays with the journal that it has, and with its fsyncs."""
+    """A connection with a write-ahead log; where SQLite cannot keep one, it keeps its journal and its fsyncs."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as sqlite3.connect has them
         super().__init__(*arguments, **options)
@@ -27,16 +27,16 @@ class _WriteAhead(sqlite3.Connection):
 
 
 def open_storage(store: Store) -> RDBStorage:
-    """The database, made if it is not there."""
+    """The database of a store, made if there is none."""
     options = {"factory": _WriteAhead} if _can_share_memory(store.root) else {}
     with store.opening_databases():
         return RDBStorage(store.optuna_url, {"connect_args": options})
 
 
 def _can_share_memory(folder: Path) -> bool:
-    """Whether a file there can be mapped by several processes, which some mounted drives refuse.
+    """Whether several processes can map a file of the folder into memory, which some mounted drives refuse.
 
-    SQLite needs it for the log and does not ask: it would leave a database that nobody can open.
+    SQLite needs that for the log and does not check it: the database could not be opened again.
     """
     with TemporaryFile(dir=folder) as file:
         file.truncate(mmap.PAGESIZE)

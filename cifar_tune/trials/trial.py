@@ -1,6 +1,6 @@
-"""A trial of a search, as it is known: its state, its recipe and what it has shown so far.
+"""A trial of a search: its state, its recipe, its learning curve and its facts.
 
-Values, read from the user attributes of an Optuna trial; record.py writes them.
+Trials are read from the user attributes of Optuna's trials; search/record.py writes these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tune.data.images import NUM_CLASSES
 from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.trials.facts import REPLAYS
 from cifar_tune.trials.goal import ACCURACY_ALONE, CostName, Goal
 
 State = Literal["running", "completed", "stopped early", "pruned", "diverged", "out of memory", "failed", "interrupted"]
 
-RERUN_OF, SEED = "trial", "seed"  # what a rerun samples: whose recipe, and with which seed
-REPLAYS = "replays"  # a fact of a run that has no validation of its own
+RERUN_OF, SEED = "trial", "seed"  # the values that a rerun samples: the trial whose recipe it repeats, and a seed
 
 COMPLETE_STATES: tuple[State, ...] = ("completed", "stopped early")
 
@@ -34,10 +34,10 @@ OPTUNA_STATES: dict[State, TrialState] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """What is known of one trial of a search.
+    """One trial of a search.
 
-    `params` are the sampled values by name and `ranges` what they come from, `curve` one document of EpochMetrics per
-    epoch, `facts` what the worker said of itself (parameters, threads, device, where it diverged, peak memory).
+    `params` are the sampled values by name and `ranges` their distributions, `curve` has the EpochMetrics of each epoch
+    as a mapping, and `facts` are named in facts.py.
     """
 
     search: str
@@ -55,29 +55,29 @@ class Trial:
 
     @property
     def is_rerun(self) -> bool:
-        """Whether it repeats another trial with a seed of its own."""
+        """Whether the trial repeats another one with a different seed."""
         return RERUN_OF in self.params
 
     @property
     def has_own_score(self) -> bool:
-        """Whether its accuracies are its own, and not those of a run that it replays."""
+        """Whether the accuracies are the trial's own, and not those of a run that it replays."""
         return REPLAYS not in self.facts
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The trial's name in reports, like `trial 0 (baseline)`."""
         if self.is_rerun:
             return f"trial {self.params[RERUN_OF]} with seed {self.params[SEED]}"
         return f"trial {self.number}" + (" (baseline)" if self.is_baseline else "")
 
     @property
     def epochs(self) -> int:
-        """Epochs that were trained."""
+        """The number of epochs that were trained."""
         return len(self.curve)
 
     @property
     def seconds(self) -> float:
-        """Of training and validation, over all its epochs."""
+        """The seconds of training and validation over all epochs."""
         return sum(epoch["seconds"] for epoch in self.curve)
 
     @property
@@ -87,7 +87,7 @@ class Trial:
 
     @property
     def val_accuracy(self) -> float | None:
-        """The score: of the epoch that counts, chance where the run broke down, None where there is none."""
+        """The score: the accuracy of the epoch that counts, chance if the run broke down, None if there is none."""
         if self.state in ("diverged", "out of memory"):
             return 1 / NUM_CLASSES[self.recipe.dataset]
         if not self.curve or self.state == "failed":
@@ -96,38 +96,38 @@ class Trial:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it was trained to the end that its recipe means it to have."""
+        """Whether the trial was trained to its end: its last epoch, or where early stopping ended it."""
         return self.state in COMPLETE_STATES
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether the trial is in a final state."""
         return self.state in OPTUNA_STATES
 
     def cost(self, name: CostName) -> float | None:
-        """What it has cost, as far as that is known."""
+        """The cost so far; None if it is not known."""
         return self.seconds if name == "seconds" else self.facts.get(name)
 
     def cost_to_end(self, name: CostName) -> float | None:
-        """The same, had it been trained to its end: of one that was cut short, by its mean epoch."""
+        """The cost if the trial were trained to its end, estimated from the mean epoch if it was stopped."""
         if name != "seconds" or self.is_complete:
             return self.cost(name)
         return self.seconds / self.epochs * self.recipe.epochs if self.curve else None
 
     @property
     def over_limits(self) -> list[CostName]:
-        """The costs in which it lies above its search's limits."""
+        """The costs in which the trial exceeds its search's limits."""
         costs = {name: self.cost(name) for name in self.goal.limits.given}
         return [name for name, limit in self.goal.limits.given.items() if (costs[name] or 0) > limit]
 
     @property
     def counts(self) -> bool:
-        """Whether it may be the best: trained to its end, within the limits."""
+        """Whether the trial can be the best one: trained to its end, and within the limits."""
         return self.is_complete and not self.over_limits
 
 
 def as_trial(search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool, goal: Goal) -> Trial:
-    """A trial of Optuna's, by what its user attributes say of it."""
+    """The trial that an Optuna trial's user attributes describe."""
     attributes = trial.user_attrs
     return Trial(
         search=search,

@@ -11,7 +11,7 @@ from record_curves import draw
 from simulation import MethodName, make_method, simulate, with_baseline
 from surrogates import CHANCE, SPACES, Surrogate, open_space, random_params, read_table
 
-from cifar_tune.search.space import Search
+from cifar_tune.search.search import Search
 
 every_space = pytest.mark.parametrize("name", SPACES)
 

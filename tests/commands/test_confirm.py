@@ -19,7 +19,7 @@ from cifar_tune.evaluation.reruns import Design, count_reruns, fresh_seeds, read
 from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import headline
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import open_record
+from cifar_tune.search.identity import open_record
 from cifar_tune.store import HITS, Store
 from cifar_tune.tracking.runs import find_parent
 from cifar_tune.trials.ranking import best_trial
@@ -162,7 +162,7 @@ def test_an_unknown_search_is_refused(searched: Store, call: Call) -> None:
 def test_other_data_than_the_searchs_is_refused(searched: Store, call: Call) -> None:
     answer = call("confirm", "tiny", "--store", searched.root)
     assert answer.code == 2
-    assert "begun with other data" in answer.stderr
+    assert "started with other data" in answer.stderr
     assert [study["name"] for study in by_optuna(searched, "studies")] == [
         "tiny"
     ]  # nothing is left of what did not start

@@ -29,7 +29,7 @@ from cifar_tune.evaluation.test_set import (
 from cifar_tune.evaluation.test_set_log import OPENINGS, note_opening, read_openings
 from cifar_tune.report.evaluation_page import class_report, draw_confusion
 from cifar_tune.report.sentences import told_openings
-from cifar_tune.search.record import open_record
+from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import WEIGHTS, Store
 from cifar_tune.training.classifier import load_classifier

@@ -1,4 +1,4 @@
-"""What `evaluate` exports: every network as a program, and every shipped space with another recipe to beat."""
+"""The export of `evaluate`: every network as a program, and every shipped space with another baseline."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.py"))
 
 
 @pytest.mark.parametrize("name", variants("model"))
-def test_a_program_gives_the_networks_logits_for_any_number_of_images(name: str) -> None:
+def test_a_program_returns_the_networks_logits_for_any_number_of_images(name: str) -> None:
     torch.manual_seed(0)
     network = BASE.replace({"model/name": name}).model.build(10)
     classifier = Classifier(network, [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]).eval()
@@ -27,7 +27,7 @@ def test_a_program_gives_the_networks_logits_for_any_number_of_images(name: str)
 
 @pytest.mark.parametrize("settings", [{}, {"train_images": "900", "epochs": "50"}], ids=["as it is", "with settings"])
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
-def test_a_space_starts_from_any_recipe_that_it_gave(path: Path, settings: dict[str, str], tmp_path: Path) -> None:
+def test_a_space_can_start_from_any_of_its_recipes(path: Path, settings: dict[str, str], tmp_path: Path) -> None:
     space = load_space(path, settings)
     for number, recipe in enumerate([*space.baselines, *space.draw_recipes(5)]):
         written = tmp_path / f"winner{number}.py"

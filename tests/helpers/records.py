@@ -1,4 +1,4 @@
-"""What the tests of a search's record share: a space written to a file, and trials of hand-made epochs."""
+"""For tests of a search's record: a space written to a file, and trials with hand-made epochs."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def metrics(epoch: int, val_accuracy: float) -> dict[str, float]:
 
 
 def train(driver: Driver, accuracies: Sequence[float]) -> int:
-    """Start the next trial and give it these epochs, as far as the driver lets it go on."""
+    """Start the next trial and train these epochs, until the driver ends it; its number."""
     trial = driver.next_trial()
     for epoch, accuracy in enumerate(accuracies, start=trial.epochs + 1):
         if not driver.add_epoch(trial.number, metrics(epoch, accuracy), {"num_parameters": 7}):
@@ -42,7 +42,7 @@ def train(driver: Driver, accuracies: Sequence[float]) -> int:
 
 
 def train_by_rate(driver: Driver, best: float) -> float:
-    """Train the next trial, which scores the better the nearer its learning rate is to the best; its rate."""
+    """Train the next trial, whose score is higher the nearer its learning rate is to `best`; that learning rate."""
     trial = driver.next_trial()
     rate = trial.recipe.optimizer.lr
     for epoch in range(1, trial.recipe.epochs + 1):

@@ -1,4 +1,4 @@
-"""How trials, epochs and workers become hours, on hand-made trials."""
+"""The expected time of trials and searches, from hand-made trials."""
 
 from collections.abc import Sequence
 
@@ -21,12 +21,12 @@ RESNET50 = RESNET9.replace({"model/name": "resnet50", "model/weights": "imagenet
 
 
 def half(recipe: Recipe) -> float:
-    """A scheduler that stops the average trial half-way."""
+    """The expected epochs of a scheduler that stops the average trial half-way."""
     return recipe.epochs / 2
 
 
 def whole(recipe: Recipe) -> float:
-    """A scheduler that stops nobody."""
+    """The expected epochs of a scheduler that stops no trial."""
     return recipe.epochs
 
 
@@ -57,14 +57,14 @@ def seen(*epochs: tuple[Recipe, Sequence[float]]) -> Costs:
     ],
     ids=str,
 )
-def test_what_changes_the_seconds_of_an_epoch_is_another_kind(settings: dict[str, Value]) -> None:
+def test_a_recipe_whose_epochs_take_another_time_is_another_kind(settings: dict[str, Value]) -> None:
     assert kind_of(RESNET9.replace(settings)) != kind_of(RESNET9)
 
 
 @pytest.mark.parametrize(
     "settings", [{"optimizer/lr": 0.01}, {"model/dropout": 0.5}, {"epochs": 3}, {"batch_size": 150}], ids=str
 )
-def test_what_hardly_changes_them_is_the_same_kind(settings: dict[str, Value]) -> None:
+def test_a_recipe_whose_epochs_take_about_the_same_time_is_the_same_kind(settings: dict[str, Value]) -> None:
     assert kind_of(RESNET9.replace(settings)) == kind_of(RESNET9)
 
 
@@ -77,12 +77,12 @@ def test_what_hardly_changes_them_is_the_same_kind(settings: dict[str, Value]) -
         ({"finetune/name": "two-phase", "finetune/head_epochs": 2}, "head, then all"),
     ],
 )
-def test_a_kind_tells_what_is_trained(settings: dict[str, Value], trained: str) -> None:
+def test_a_kind_names_the_part_that_is_trained(settings: dict[str, Value], trained: str) -> None:
     kind = kind_of(RESNET50.replace(settings))
     assert (kind.network, kind.trained, kind.batch) == ("resnet50", trained, 128)
 
 
-def test_a_kind_names_what_is_not_as_usual_in_its_network() -> None:
+def test_a_kind_names_the_options_of_its_network_that_are_not_the_defaults() -> None:
     assert kind_of(RESNET9.replace({"model/width": 0.5, "model/dropout": 0.1})).network == "resnet9 width=0.5"
     assert kind_of(RESNET50.replace({"model/image_size": 224})).network == "resnet50 image_size=224"
 
@@ -96,7 +96,7 @@ def test_an_epoch_takes_the_mean_of_its_own_kind() -> None:
     assert costs.seconds_per_epoch(RESNET9) == 10.0
 
 
-def test_an_unseen_kind_takes_what_the_nearest_ones_do() -> None:
+def test_an_unseen_kind_takes_as_long_as_the_nearest_ones() -> None:
     costs = seen((MINI, [1.0, 3.0]), (RESNET9, [10.0, 14.0]))
     assert costs.seconds_per_epoch(MINI.replace({"batch_size": 512})) == 2.0, "another batch of the same network"
     assert costs.seconds_per_epoch(RESNET9.replace({"model/width": 0.5})) == 12.0, "another width of it"
@@ -160,22 +160,22 @@ def test_a_search_that_is_over_has_no_time_remaining() -> None:
     assert seconds_remaining([trial(0), trial(1)], 2, 1, half) == 0.0
 
 
-def test_trials_to_come_take_what_the_scheduler_lets_them() -> None:
+def test_future_trials_take_the_epochs_that_the_scheduler_expects() -> None:
     assert seconds_remaining([trial(0)], 5, 1, half) == 4 * 5 * 3.0
 
 
-def test_the_baseline_says_nothing_of_where_others_are_stopped() -> None:
+def test_the_baseline_does_not_count_for_the_epochs_of_other_trials() -> None:
     assert seconds_remaining([trial(0)], 2, 1, half) == 5 * 3.0
     assert seconds_remaining([trial(0), trial(1)], 3, 1, half) == pytest.approx(5 * (4 / 3) * 3.0)
 
 
-def test_a_running_baseline_goes_to_its_end_and_so_does_who_got_further_than_expected() -> None:
+def test_a_running_baseline_goes_to_its_end_and_so_does_a_trial_past_its_expected_one() -> None:
     assert seconds_remaining([trial(0, "running", 2)], 1, 1, half) == 8 * 3.0
     assert seconds_remaining([trial(1, "running", 2)], 1, 1, half) == 3 * 3.0
     assert seconds_remaining([trial(1, "running", 6)], 1, 1, half) == 4 * 3.0
 
 
-def test_trials_to_come_are_like_the_drawn_ones() -> None:
+def test_future_trials_are_like_the_drawn_recipes() -> None:
     costly = trial(1, recipe=RESNET9, seconds=30.0)
     seen_so_far = [trial(0), costly]
     assert seconds_remaining(seen_so_far, 3, 1, whole, [MINI]) == 10 * 3.0

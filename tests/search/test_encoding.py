@@ -1,4 +1,4 @@
-"""Sampled values as points of the unit cube, and back."""
+"""The encoding of sampled values as points of the unit cube, and back."""
 
 from typing import Any
 
@@ -19,12 +19,14 @@ ORDERED: list[tuple[BaseDistribution, Any, float]] = [
 
 
 @pytest.mark.parametrize(("distribution", "value", "unit"), ORDERED, ids=str)
-def test_a_number_is_its_place_in_its_range_and_back(distribution: BaseDistribution, value: Any, unit: float) -> None:  # noqa: ANN401
+def test_a_number_becomes_its_position_in_its_range_and_back(
+    distribution: BaseDistribution, value: Any, unit: float
+) -> None:
     assert is_ordered(distribution)
     assert to_unit(distribution, value) == pytest.approx(unit)
-    found = from_unit(distribution, unit)
-    assert found == pytest.approx(value)
-    assert type(found) is type(value)
+    decoded = from_unit(distribution, unit)
+    assert decoded == pytest.approx(value)
+    assert type(decoded) is type(value)
 
 
 @pytest.mark.parametrize(("distribution", "value", "unit"), ORDERED, ids=str)
@@ -50,16 +52,16 @@ def test_choices_between_names_are_columns_of_their_own_and_two_share_one() -> N
             "epochs": IntDistribution(0, 10),
         }
     )
-    found = encoding.encode(
+    points = encoding.encode(
         [
             {"optimizer/name": "sgd", "augment/flip": True, "epochs": 5},
             {"optimizer/name": "adam", "augment/flip": False, "epochs": 0},
         ]
     )
-    np.testing.assert_array_equal(found, [[0, 0, 1, 1, 0.5], [1, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(points, [[0, 0, 1, 1, 0.5], [1, 0, 0, 0, 0]])
 
 
-def test_what_a_recipe_does_not_have_lies_in_the_middle_and_what_has_no_range_is_left_out() -> None:
+def test_a_missing_value_is_in_the_middle_and_a_name_without_a_range_is_ignored() -> None:
     encoding = Encoding(
         {"optimizer/sgd/lr": FloatDistribution(0.0, 1.0), "a": CategoricalDistribution(["x", "y", "z"])}
     )

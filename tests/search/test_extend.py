@@ -17,8 +17,9 @@ from cifar_tune.errors import UserError
 from cifar_tune.report.sentences import headline
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import check_extends, extend
-from cifar_tune.search.record import Record, open_record
-from cifar_tune.search.space import SamplerName
+from cifar_tune.search.identity import open_record
+from cifar_tune.search.record import Record
+from cifar_tune.search.search import SamplerName
 from cifar_tune.store import Store
 from cifar_tune.trials.reading import PRIOR, Extension, delete_record, read_record
 from cifar_tune.trials.trial import Trial
@@ -58,7 +59,7 @@ def opened(store: Store, tmp_path: Path) -> Open:
 
 @pytest.fixture
 def old(opened: Open) -> list[Trial]:
-    """Trials of a search `old`: one of every end, most on either side of 0.03, the low end of the other space."""
+    """Trials of a search `old`: one in each state, most on either side of 0.03, the low end of the other space."""
     driver = driver_of(opened("old", SPACE))
     for curve in (RISING, *[(0.6, 0.6, 0.6, 0.6), (0.1, 0.1, 0.1, 0.1)] * 5):
         train(driver, curve)
@@ -76,9 +77,9 @@ def extended(store: Store, record: Record, old: str = "old") -> Record:
 
 
 def fitting(trials: list[Trial]) -> list[Trial]:
-    """By what the other space's range is."""
-    found = [trial for trial in trials if trial.recipe.optimizer.lr >= 0.03]
-    return [trial for trial in found if trial.state not in ("failed", "interrupted")]
+    """The results whose learning rate lies in the other space's range."""
+    inside = [trial for trial in trials if trial.recipe.optimizer.lr >= 0.03]
+    return [trial for trial in inside if trial.state not in ("failed", "interrupted")]
 
 
 def test_the_results_that_fit_are_taken_over_whole(store: Store, opened: Open, old: list[Trial]) -> None:
@@ -97,15 +98,17 @@ def test_the_results_that_fit_are_taken_over_whole(store: Store, opened: Open, o
         assert ours.datetime_complete == its.datetime_complete
 
 
-def test_what_was_taken_over_is_counted_and_told(store: Store, opened: Open, old: list[Trial]) -> None:
+def test_results_that_are_taken_over_are_counted_in_the_report(store: Store, opened: Open, old: list[Trial]) -> None:
     record = extended(store, opened("new"))
     num_results = sum(trial.state not in ("failed", "interrupted") for trial in old)
     assert record.extension == Extension("old", len(fitting(old)), num_results)
-    said = f"It was seeded with {len(fitting(old))} of {num_results} results of old."
-    assert said in headline(record.trials(), record.extension)
+    sentence = f"It was seeded with {len(fitting(old))} of {num_results} results of old."
+    assert sentence in headline(record.trials(), record.extension)
 
 
-def test_what_was_taken_over_is_no_trial_of_the_new_search(store: Store, opened: Open, old: list[Trial]) -> None:
+def test_results_that_are_taken_over_are_no_trials_of_the_new_search(
+    store: Store, opened: Open, old: list[Trial]
+) -> None:
     record = extended(store, opened("new", TWO_BASELINES))
     assert (record.trials(), record.num_started, record.num_left(4)) == ([], 0, 4)
     driver = driver_of(record, num_trials=4)
@@ -118,8 +121,8 @@ def test_what_was_taken_over_is_no_trial_of_the_new_search(store: Store, opened:
 
 
 @pytest.mark.parametrize("best", [0.05, 0.6])
-def test_the_sampler_learns_from_what_was_taken_over(store: Store, opened: Open, best: float) -> None:
-    """A search that begins with nothing draws its first ten trials anywhere."""
+def test_the_sampler_learns_from_the_results_that_are_taken_over(store: Store, opened: Open, best: float) -> None:
+    """Without results to learn from, the first ten trials would be random."""
     old = driver_of(opened("old", ALL_FIT))
     for _ in range(16):
         train_by_rate(old, best)
@@ -129,7 +132,9 @@ def test_the_sampler_learns_from_what_was_taken_over(store: Store, opened: Open,
 
 
 @pytest.mark.parametrize("sampler", get_args(SamplerName))
-def test_every_sampler_goes_on_from_what_was_taken_over(store: Store, opened: Open, sampler: SamplerName) -> None:
+def test_every_sampler_continues_from_the_results_that_are_taken_over(
+    store: Store, opened: Open, sampler: SamplerName
+) -> None:
     old = driver_of(opened("old", ALL_FIT))
     for _ in range(16):
         train_by_rate(old, 0.3)
@@ -137,7 +142,7 @@ def test_every_sampler_goes_on_from_what_was_taken_over(store: Store, opened: Op
     assert [0.03 <= train_by_rate(new, 0.3) <= 1 for _ in range(3)] == [True] * 3
 
 
-def test_the_scheduler_learns_from_what_was_taken_over(store: Store, opened: Open) -> None:
+def test_the_scheduler_learns_from_the_results_that_are_taken_over(store: Store, opened: Open) -> None:
     old = driver_of(opened("old", ALL_FIT))
     for _ in range(4):
         train(old, (0.6, 0.6, 0.6, 0.6))
@@ -147,7 +152,9 @@ def test_the_scheduler_learns_from_what_was_taken_over(store: Store, opened: Ope
     assert [trial.state for trial in new.record.trials()] == ["completed", "pruned"]
 
 
-def test_a_search_goes_on_with_or_without_saying_what_it_extends(store: Store, opened: Open, old: list[Trial]) -> None:
+def test_a_search_is_continued_with_or_without_extend_on_the_command_line(
+    store: Store, opened: Open, old: list[Trial]
+) -> None:
     first = extended(store, opened("new"))
     train(driver_of(first), RISING)
     delete_record(store, "old")
@@ -158,7 +165,7 @@ def test_a_search_goes_on_with_or_without_saying_what_it_extends(store: Store, o
     assert train(driver_of(silent), RISING) == 1 + len(first.prior_trials())
 
 
-def test_a_beginning_that_was_cut_off_is_completed(store: Store, opened: Open, old: list[Trial]) -> None:
+def test_taking_over_results_is_completed_after_an_interruption(store: Store, opened: Open, old: list[Trial]) -> None:
     whole = extended(store, opened("whole"))
     record = opened("new")
     record.study.add_trials(whole.study.trials[1:3])
@@ -166,7 +173,9 @@ def test_a_beginning_that_was_cut_off_is_completed(store: Store, opened: Open, o
     assert [trial.recipe for trial in record.prior_trials()] == [trial.recipe for trial in whole.prior_trials()]
 
 
-def test_what_the_old_search_took_over_itself_keeps_its_origin(store: Store, opened: Open, old: list[Trial]) -> None:
+def test_a_result_that_the_old_search_took_over_itself_keeps_its_origin(
+    store: Store, opened: Open, old: list[Trial]
+) -> None:
     middle = extended(store, opened("middle"))
     train(driver_of(middle), RISING)
     last = extended(store, opened("last"), "middle")
@@ -176,12 +185,12 @@ def test_what_the_old_search_took_over_itself_keeps_its_origin(store: Store, ope
     assert len(origins) == len(fitting(old)) + 1
 
 
-def test_a_search_that_began_otherwise_is_no_extension(store: Store, opened: Open, old: list[Trial]) -> None:
+def test_a_search_that_was_started_otherwise_is_no_extension(store: Store, opened: Open, old: list[Trial]) -> None:
     train(driver_of(opened("plain")), RISING)
-    with pytest.raises(UserError, match="plain was begun without --extend"):
+    with pytest.raises(UserError, match="plain was started without --extend"):
         check_extends(opened("plain"), store, "old")
     train(driver_of(extended(store, opened("new"))), RISING)
-    with pytest.raises(UserError, match="new was begun with --extend old"):
+    with pytest.raises(UserError, match="new was started with --extend old"):
         check_extends(opened("new"), store, "plain")
 
 
@@ -194,7 +203,7 @@ def test_an_unknown_old_search_is_refused_with_the_nearest(store: Store, opened:
 def test_another_task_is_refused_in_a_sentence(store: Store, opened: Open, old: list[Trial], setting: str) -> None:
     name, value = setting.split("=")
     record = opened("new", settings={name: value})
-    with pytest.raises(UserError, match=rf"^{name} is {value} here and was \w+ there, so the scores of old do not"):
+    with pytest.raises(UserError, match=rf"^{name} is {value} here but was \w+ there, so scores of old cannot"):
         extend(record, store, "old")
     assert (record.extension, record.prior_trials()) == (None, [])
 
@@ -204,12 +213,12 @@ def test_other_images_or_weights_are_refused_in_a_sentence(store: Store, opened:
     opened("old", SPACE).check_unchanged("weights", {"w.pt": "1", "v.pt": "2"})
     record = opened("new")
     record.check_unchanged("data", "b")
-    with pytest.raises(UserError, match="images are others"):
+    with pytest.raises(UserError, match="images are not the same"):
         extend(record, store, "old")
     other = opened("other")
     other.check_unchanged("data", "a")
     other.check_unchanged("weights", {"w.pt": "3", "u.pt": "4"})
-    with pytest.raises(UserError, match=r"weights w\.pt are another file"):
+    with pytest.raises(UserError, match=r"weights w\.pt are not the same file"):
         extend(other, store, "old")
 
 
@@ -234,12 +243,12 @@ def test_a_search_that_extends_another_runs_and_shows_its_own_trials_alone(
     answer = call("run", path, "--store", store.root, "--num-trials", 2, "--extend", "old")
     assert answer.code == 0, answer.stderr
     new = opened("tiny")
-    told = f"{len(new.prior_trials())} of 4 results of old"
-    assert f"{told} fit the new space" in answer.stderr
+    extension = f"{len(new.prior_trials())} of 4 results of old"
+    assert f"{extension} fit the new space" in answer.stderr
     assert new.prior_trials()
     assert "Best of 2 trials" in answer.stdout
-    assert f"seeded with {told}" in answer.stdout
-    assert f"seeded with {told}" in call("report", "tiny", "--store", store.root).stdout
+    assert f"seeded with {extension}" in answer.stdout
+    assert f"seeded with {extension}" in call("report", "tiny", "--store", store.root).stdout
     rows = json.loads(call("report", "tiny", "--store", store.root, "--format", "json").stdout)
     assert sorted(row["trial"] for row in rows) == [trial.number for trial in new.trials()]
     assert max(trial.val_accuracy or 0 for trial in new.trials()) < 0.9, "the score of a real network"

@@ -1,4 +1,4 @@
-"""What trials will end at, from what they and others have shown."""
+"""The forecast of final scores, from the scores of all trials."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,14 +10,15 @@ from helpers.searches import NUMBERS, opened, score, search, written
 from scipy.stats import spearmanr
 
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.forecast import MAX_TRIALS, Forecast, floored, level_epochs
+from cifar_tune.search.forecast import LEVELS, MAX_TRIALS, Forecast, floored
 from cifar_tune.search.gaussian_process import Normal
 from cifar_tune.search.record import Record
+from cifar_tune.search.rungs import epochs_at
 from cifar_tune.trials.trial import Trial
 
 
-def begun(record: Record, num_epochs: int) -> int:
-    """A trial that has trained so far."""
+def start_trial(record: Record, num_epochs: int) -> int:
+    """Start a trial and train so many of its epochs; its number."""
     trial = record.start_trial()
     for epoch in range(1, num_epochs + 1):
         accuracy = score(trial.params) * (0.5 + epoch / 32)
@@ -25,41 +26,41 @@ def begun(record: Record, num_epochs: int) -> int:
     return trial.number
 
 
-def read(record: Record) -> Forecast:
+def updated(record: Record) -> Forecast:
     record.forecast.read()
     return record.forecast
 
 
 def predicted(record: Record, recipes: Sequence[Mapping[str, Any]]) -> Normal:
-    """What is expected of recipes now."""
-    forecast = read(record)
+    """The predictions for recipes now."""
+    forecast = updated(record)
     return forecast.predict(forecast.encoding.encode(recipes))
 
 
-def test_nothing_is_known_of_a_search_without_scores(tmp_path: Path) -> None:
+def test_a_search_without_scores_has_no_forecast(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
-    assert not read(record).is_informed
+    assert not updated(record).is_informed
     for _ in range(20):
         record.start_trial()
-    assert len(read(record).numbers) == 20
+    assert len(updated(record).numbers) == 20
     assert not record.forecast.is_informed
 
 
-def test_a_running_trial_is_forecast_from_how_far_it_is(tmp_path: Path) -> None:
-    """The end lies well above the score after the first epochs; by how much is what others have shown."""
+def test_a_running_trial_is_forecast_from_its_scores_so_far(tmp_path: Path) -> None:
+    """The final score lies well above the score after the first epochs; other trials show by how much."""
     record = opened(written(tmp_path, NUMBERS, "random"))
     search(record, 20)
-    number = begun(record, 2)
-    forecast = read(record)
+    number = start_trial(record, 2)
+    forecast = updated(record)
     assert forecast.predict_trials()[number] == pytest.approx(score(forecast.params(number)), abs=0.05)
 
 
 def test_a_search_is_forecast_before_any_trial_has_ended(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
-    numbers = [begun(record, 2) for _ in range(20)]
-    found = read(record).predict_trials()
+    numbers = [start_trial(record, 2) for _ in range(20)]
+    predictions = updated(record).predict_trials()
     truth = [score(record.forecast.params(number)) for number in numbers]
-    assert spearmanr([found[number] for number in numbers], truth).statistic > 0.9
+    assert spearmanr([predictions[number] for number in numbers], truth).statistic > 0.9
 
 
 def test_a_recipe_that_was_not_tried_is_forecast_from_its_neighbours(tmp_path: Path) -> None:
@@ -72,12 +73,12 @@ def test_a_recipe_that_was_not_tried_is_forecast_from_its_neighbours(tmp_path: P
 def test_a_completed_trial_is_expected_where_it_ended_when_its_neighbours_agree(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     scores = np.array(search(record, 30))
-    found = np.array(list(read(record).predict_trials().values()))
+    predictions = np.array(list(updated(record).predict_trials().values()))
     best = np.argsort(-scores)[:10]
-    assert found[best] == pytest.approx(scores[best], abs=0.02)
+    assert predictions[best] == pytest.approx(scores[best], abs=0.02)
 
 
-def test_a_trial_that_waits_for_its_first_score_leaves_less_to_find_out_near_it(tmp_path: Path) -> None:
+def test_a_trial_without_scores_makes_forecasts_near_it_less_uncertain(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     search(record, 12)
     recipe = {"optimizer/lr": 2e-5, "label_smoothing": 0.45}
@@ -90,32 +91,32 @@ def test_a_trial_that_waits_for_its_first_score_leaves_less_to_find_out_near_it(
 def test_the_end_of_a_trial_is_the_mean_of_its_last_epochs(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     (end,) = search(record, 1)
-    assert read(record).scores[0] == pytest.approx([end * (0.5 + 2 / 32), end * (1 - 1 / 64)])
+    assert updated(record).scores[0] == pytest.approx([end * (0.5 + 2 / 32), end * (1 - 1 / 64)])
 
 
-def test_what_broke_down_was_at_chance_everywhere(tmp_path: Path) -> None:
+def test_a_trial_that_broke_down_has_chance_accuracy_at_every_level(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     search(record, 8)
     record.finish_trial(record.start_trial().number, "diverged")
-    assert read(record).scores[-1] == pytest.approx([0.1, 0.1])
+    assert updated(record).scores[-1] == pytest.approx([0.1, 0.1])
 
 
-def test_a_crash_says_nothing(tmp_path: Path) -> None:
+def test_a_failed_trial_is_ignored(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     record.finish_trial(record.start_trial().number, "failed", "error")
-    assert read(record).numbers == []
+    assert updated(record).numbers == []
 
 
-def test_a_forecast_of_a_resumed_search_is_that_of_the_search(tmp_path: Path) -> None:
+def test_a_resumed_search_has_the_same_forecast(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     search(record, 10)
     other = Forecast(record.study, record.space.ranges, record.space.search.scheduler.levels)
     other.read()
-    forecast = read(record)
+    forecast = updated(record)
     assert forecast.predict_trials() == other.predict_trials()
 
 
-def test_thousands_of_trials_are_thinned_and_those_stay_that_ended_best(tmp_path: Path) -> None:
+def test_of_thousands_of_trials_the_model_keeps_the_best(tmp_path: Path) -> None:
     forecast = opened(written(tmp_path, NUMBERS, "random")).forecast
     forecast.scores = np.random.default_rng(0).random((1000, 2))
     forecast.scores[200:, 1] = np.nan
@@ -135,14 +136,14 @@ def test_thousands_of_trials_are_thinned_and_those_stay_that_ended_best(tmp_path
     ],
     ids=str,
 )
-def test_a_level_is_after_the_epoch_that_reaches_its_fraction(
+def test_a_level_is_the_epoch_that_reaches_its_fraction(
     tmp_path: Path, settings: dict[str, int | str], expected: list[int]
 ) -> None:
     recipe = written(tmp_path, NUMBERS, "random").baselines[0]
-    assert level_epochs(recipe.replace(settings)) == expected
+    assert epochs_at(recipe.replace(settings), LEVELS) == expected
 
 
-def test_a_breakdown_is_cut_off_at_twice_as_far_below_the_median_as_the_best_is_above() -> None:
+def test_a_low_score_is_raised_to_twice_the_best_ones_distance_from_the_median() -> None:
     scores = np.array([[0.1, np.nan], [0.5, 0.5], [0.5, 0.6], [0.6, np.nan]])
     np.testing.assert_allclose(floored(scores), [[0.3, np.nan], [0.5, 0.5], [0.5, 0.6], [0.6, np.nan]])
 
@@ -151,7 +152,7 @@ STOPPING = NUMBERS.replace('sampler="SAMPLER"', 'sampler="SAMPLER", scheduler={"
 
 
 def curve(params: Mapping[str, Any], slow: float) -> list[dict[str, float]]:
-    """Whose early scores are as much too low as it is slow."""
+    """A learning curve whose early scores are too low by `slow`."""
     return [
         {"epoch": e, "val_accuracy": score(params) * (0.5 + e / 32) - slow * (1 - e / 16), "seconds": 1.0}
         for e in range(1, 17)
@@ -159,7 +160,7 @@ def curve(params: Mapping[str, Any], slow: float) -> list[dict[str, float]]:
 
 
 def drive(driver: Driver, slow: float = 0.0) -> Trial:
-    """Run the next trial as far as it goes."""
+    """Run the next trial as far as the driver lets it."""
     trial = driver.next_trial()
     for metrics in curve(trial.params, slow):
         if not driver.add_epoch(trial.number, metrics, {}):
@@ -167,7 +168,7 @@ def drive(driver: Driver, slow: float = 0.0) -> Trial:
     return driver.record.trials()[trial.number]
 
 
-def test_a_trial_that_promises_little_is_stopped_at_the_first_level(tmp_path: Path) -> None:
+def test_a_trial_with_a_low_forecast_is_stopped_at_the_first_level(tmp_path: Path) -> None:
     record = opened(written(tmp_path, STOPPING, "random"))
     trials = [drive(Driver(record, 40, [])) for _ in range(40)]
     later = trials[20:]
@@ -177,8 +178,8 @@ def test_a_trial_that_promises_little_is_stopped_at_the_first_level(tmp_path: Pa
     assert best.epochs == 16
 
 
-def test_what_starts_slowly_for_a_known_reason_goes_on(tmp_path: Path) -> None:
-    """Whole trials have shown that much smoothing makes a trial begin low and end as high as others."""
+def test_a_trial_that_starts_slowly_for_a_known_reason_goes_on(tmp_path: Path) -> None:
+    """Completed trials show that strong smoothing makes a trial start low and end as high as others."""
     record = opened(written(tmp_path, STOPPING.replace('"let_through"', '"keep": 0.5, "let_through"'), "random"))
     recipes = [{"optimizer/lr": 10.0**power, "label_smoothing": s} for power in (-4, -3, -2) for s in (0.0, 0.5)]
     drive(Driver(record, 1, []))  # the baseline
@@ -189,15 +190,15 @@ def test_what_starts_slowly_for_a_known_reason_goes_on(tmp_path: Path) -> None:
             record.add_epoch(trial.number, metrics)
         record.finish_trial(trial.number, "completed")
     fast, slow = {"optimizer/lr": 2e-4, "label_smoothing": 0.0}, {"optimizer/lr": 2e-2, "label_smoothing": 0.5}
-    found = []
+    trials = []
     for recipe in (fast, slow):
         record.study.enqueue_trial(recipe)
-        found.append(drive(Driver(record, 10**6, []), slow=0.6 * recipe["label_smoothing"]))
-    assert found[0].accuracies[0] > found[1].accuracies[0] + 0.1
-    assert [trial.epochs for trial in found] == [2, 16]
+        trials.append(drive(Driver(record, 10**6, []), slow=0.6 * recipe["label_smoothing"]))
+    assert trials[0].accuracies[0] > trials[1].accuracies[0] + 0.1
+    assert [trial.epochs for trial in trials] == [2, 16]
 
 
-def test_a_trial_that_crashed_after_its_rung_is_nobody_to_be_compared_with(tmp_path: Path) -> None:
+def test_no_trial_is_compared_with_one_that_failed_after_its_rung(tmp_path: Path) -> None:
     record = opened(written(tmp_path, STOPPING, "random"))
     driver = Driver(record, 30, [])
     for _ in range(14):
@@ -209,14 +210,14 @@ def test_a_trial_that_crashed_after_its_rung_is_nobody_to_be_compared_with(tmp_p
     assert drive(driver).is_over
 
 
-def test_a_search_with_a_crashed_trial_that_was_never_judged_is_taken_up_again(tmp_path: Path) -> None:
+def test_a_search_with_a_failed_trial_that_was_never_judged_is_resumed(tmp_path: Path) -> None:
     record = opened(written(tmp_path, STOPPING, "random"))
     search(record, 12)
-    record.finish_trial(begun(record, 3), "failed", "error")
+    record.finish_trial(start_trial(record, 3), "failed", "error")
     assert drive(Driver(record, 20, [])).is_over
 
 
-def test_rungs_may_stand_in_any_order(tmp_path: Path) -> None:
+def test_rungs_may_be_listed_in_any_order(tmp_path: Path) -> None:
     record = opened(
         written(tmp_path, STOPPING.replace('"let_through"', '"rungs": (0.5, 0.25), "let_through"'), "random")
     )

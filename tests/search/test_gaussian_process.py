@@ -1,4 +1,4 @@
-"""The model of the search's searcher, against scikit-learn's and by finite differences."""
+"""The Gaussian process, against scikit-learn's and by finite differences."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ def bumps(points: Array) -> Array:
     return 5 + np.sin(6 * points[:, 0]) + points[:, 1] ** 2
 
 
-def test_it_predicts_what_scikit_learns_does_with_the_same_hyperparameters(points: Array) -> None:
+def test_predictions_equal_scikit_learns_with_the_same_hyperparameters(points: Array) -> None:
     ours = GaussianProcess(3)
     values = bumps(points)
     ours.fit(points, values[:, None])
-    found = ours._parameters
-    kernel = ConstantKernel(found.covariance.item()) * Matern(found.lengths.numpy(), nu=2.5)
-    kernel += ConstantKernel(found.offset.item()) + WhiteKernel(found.noise.item())
+    fitted = ours._parameters
+    kernel = ConstantKernel(fitted.covariance.item()) * Matern(fitted.lengths.numpy(), nu=2.5)
+    kernel += ConstantKernel(fitted.offset.item()) + WhiteKernel(fitted.noise.item())
     theirs = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True, alpha=1e-6).fit(points, values)
     queries = np.random.default_rng(1).random((20, 3))
     mean, sd = theirs.predict(queries, return_std=True)
@@ -40,7 +40,7 @@ def second(points: Array) -> Array:
 
 
 def two_levels(num_ends: int, seed: int = 0) -> tuple[Array, Array]:
-    """Where, and noisy scores at both levels: the second is most of the first and an effect of the third column."""
+    """Points, and noisy scores at both levels: the second is 0.8 times the first plus an effect of the third column."""
     rng = np.random.default_rng(seed)
     points = rng.random((60, 3))
     first = bumps(points)
@@ -50,7 +50,7 @@ def two_levels(num_ends: int, seed: int = 0) -> tuple[Array, Array]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_gradient_is_the_losss(seed: int) -> None:
+def test_the_gradient_is_that_of_the_loss(seed: int) -> None:
     process = GaussianProcess(3, 2)
     process.fit(*two_levels(20), optimize=False)
     theta = np.random.default_rng(seed).normal(size=8) / 2
@@ -58,18 +58,18 @@ def test_the_gradient_is_the_losss(seed: int) -> None:
     assert error < 1e-4 * np.abs(process._loss(theta)[1]).max()
 
 
-def test_many_scores_at_the_first_level_help_to_know_the_second(points: Array) -> None:
+def test_many_scores_at_the_first_level_improve_predictions_of_the_second(points: Array) -> None:
     truth = second(points)
-    seen, scores = two_levels(12)
+    observed, scores = two_levels(12)
     both, alone = GaussianProcess(3, 2), GaussianProcess(3)
-    both.fit(seen, scores)
-    alone.fit(seen[:12], scores[:12, 1:])
+    both.fit(observed, scores)
+    alone.fit(observed[:12], scores[:12, 1:])
     errors = [np.square(process.predict(points).mean - truth).mean() for process in (both, alone)]
     assert errors[0] < errors[1] / 2
 
 
-def test_a_line_through_the_selected_does_not_come_out_flat() -> None:
-    """Of a hundred noisy scores the best ten get on; a line through these alone has less than half the slope."""
+def test_selection_by_a_noisy_score_does_not_flatten_the_slope() -> None:
+    """Of a hundred noisy scores only the best ten reach the second level; a line through these has half the slope."""
     rng = np.random.default_rng(1)
     points = rng.random((100, 1))
     first = points[:, 0] + rng.normal(0, 0.3, 100)
@@ -83,14 +83,14 @@ def test_a_line_through_the_selected_does_not_come_out_flat() -> None:
     assert high - low == pytest.approx(0.8, abs=0.25)
 
 
-def test_a_column_that_does_not_matter_gets_a_long_length(points: Array) -> None:
+def test_a_column_without_effect_gets_a_long_length(points: Array) -> None:
     process = GaussianProcess(3)
     process.fit(points, bumps(points)[:, None])
     lengths = process._parameters.lengths
     assert lengths[2] > 2 * lengths[0]
 
 
-def test_it_is_sure_where_it_has_seen_and_unsure_elsewhere() -> None:
+def test_uncertainty_grows_with_the_distance_from_observations() -> None:
     process = GaussianProcess(1)
     points = np.linspace(0, 0.5, 12)[:, None]
     process.fit(points, np.sin(9 * points))
@@ -98,7 +98,7 @@ def test_it_is_sure_where_it_has_seen_and_unsure_elsewhere() -> None:
     assert far > 3 * near
 
 
-def test_noise_is_found() -> None:
+def test_the_noise_is_estimated() -> None:
     rng = np.random.default_rng(0)
     points = rng.random((150, 1))
     process = GaussianProcess(1)
@@ -107,7 +107,7 @@ def test_noise_is_found() -> None:
 
 
 @pytest.mark.parametrize("num_points", [1, 2])
-def test_one_observation_is_enough_and_equal_ones_do_no_harm(num_points: int) -> None:
+def test_one_observation_is_enough_and_equal_ones_are_harmless(num_points: int) -> None:
     process = GaussianProcess(2)
     process.fit(np.full((num_points, 2), 0.5), np.full((num_points, 1), 0.7))
     assert process.predict(np.array([[0.5, 0.5]])).mean == pytest.approx([0.7], abs=1e-3)

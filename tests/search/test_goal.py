@@ -1,4 +1,4 @@
-"""What a search asks for besides accuracy: a second objective, and limits. In real Optuna studies, once through Ray."""
+"""The goal of a search: a second objective and limits, in real Optuna studies, and once through Ray."""
 
 import json
 import math
@@ -25,9 +25,10 @@ from cifar_tune.report.sentences import headline
 from cifar_tune.report.text import format_report
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import extend
+from cifar_tune.search.identity import open_record_in
 from cifar_tune.search.limits import check_limits, excess
-from cifar_tune.search.record import REFUSED, open_record_in
-from cifar_tune.search.space import ONE_OBJECTIVE, SamplerName
+from cifar_tune.search.record import REFUSED
+from cifar_tune.search.search import ONE_OBJECTIVE, SamplerName
 from cifar_tune.store import STATE, WEIGHTS, Store, open_store
 from cifar_tune.training.network_size import count_layers, count_macs, count_parameters
 from cifar_tune.trials.goal import Goal
@@ -63,12 +64,12 @@ def text(goal: str, sampler: str = "tpe") -> str:
 
 @pytest.fixture
 def memory() -> BaseStorage:
-    """As good as a store's database, and faster."""
+    """A storage that is faster than a store's database."""
     return InMemoryStorage()
 
 
 def opened(storage: BaseStorage, folder: Path, goal: str, sampler: str = "tpe", name: str = "tiny") -> Driver:
-    """As a new process would."""
+    """Open the search as a new process would."""
     return driver_of(open_record_in(storage, name, written(folder, text(goal, sampler)), 0))
 
 
@@ -77,7 +78,7 @@ def in_optuna(storage: str | BaseStorage, name: str = "tiny") -> list[FrozenTria
 
 
 def run_next(driver: Driver, accuracies: Sequence[float] = RISING, seconds: float = 0.5) -> Trial:
-    """The next trial, of whose size the worker says the truth."""
+    """Run the next trial; its worker reports the true number of parameters."""
     trial = driver.next_trial()
     facts = {"num_parameters": count_parameters(trial.recipe.model.build(10))}
     for epoch, accuracy in enumerate(accuracies, start=trial.epochs + 1):
@@ -86,10 +87,10 @@ def run_next(driver: Driver, accuracies: Sequence[float] = RISING, seconds: floa
     return next(each for each in driver.record.trials() if each.number == trial.number)
 
 
-# What may be asked for
+# Goals
 
 
-def test_a_goal_is_hashable_and_refuses_what_is_no_cost(tmp_path: Path) -> None:
+def test_a_goal_is_hashable_and_refuses_unknown_costs(tmp_path: Path) -> None:
     search = written(tmp_path, text(BOTH)).search
     assert hash(search) == hash(written(tmp_path, text(BOTH)).search)
     assert search.limits.given == {"num_parameters": 100_000, "seconds": 3}
@@ -100,20 +101,20 @@ def test_a_goal_is_hashable_and_refuses_what_is_no_cost(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampler", ONE_OBJECTIVE)
 def test_a_sampler_of_one_objective_refuses_a_second(tmp_path: Path, sampler: str) -> None:
-    with pytest.raises(UserError, match=f"{sampler} goes by accuracy alone, and SEARCH minimizes seconds too"):
+    with pytest.raises(UserError, match=f"{sampler} uses accuracy only, but SEARCH minimizes seconds too"):
         written(tmp_path, text('minimize="seconds"', sampler))
 
 
-def test_the_scheduler_that_forecasts_refuses_a_second_objective(tmp_path: Path) -> None:
+def test_the_scheduler_forecast_refuses_a_second_objective(tmp_path: Path) -> None:
     by_forecast = text('minimize="seconds"').replace('"asha", "rungs": (0.5,)', '"forecast"')
-    with pytest.raises(UserError, match="the scheduler forecast goes by accuracy alone"):
+    with pytest.raises(UserError, match="the scheduler forecast uses accuracy only"):
         written(tmp_path, by_forecast)
 
 
-# What a network costs
+# The cost of a network
 
 
-def test_counting_a_network_changes_nothing_of_it() -> None:
+def test_counting_a_network_does_not_change_it() -> None:
     network = MiniResNet(width=0.25).build(10)
     network[1].eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -145,7 +146,7 @@ def test_a_recipe_is_counted_without_its_weights_and_without_memory(tmp_path: Pa
 
 
 @pytest.mark.parametrize("sampler", OF_TWO)
-def test_a_search_of_two_objectives_tells_optuna_both_at_every_end(
+def test_a_search_of_two_objectives_gives_optuna_both_values_at_every_end(
     memory: BaseStorage, tmp_path: Path, sampler: str
 ) -> None:
     driver = opened(memory, tmp_path, 'minimize="num_parameters"', sampler)
@@ -162,20 +163,20 @@ def test_a_search_of_two_objectives_tells_optuna_both_at_every_end(
     resumed = opened(memory, tmp_path, 'minimize="num_parameters"', sampler)
     assert run_next(resumed, [0.3, 0.4, 0.5]).number == interrupted.number
     run_next(resumed)
-    told = in_optuna(memory)
+    optuna_trials = in_optuna(memory)
     for trial in whole:
-        assert told[trial.number].values == [0.5, trial.facts["num_parameters"]]
-    pruned = [told[trial.number] for trial in worse]
+        assert optuna_trials[trial.number].values == [0.5, trial.facts["num_parameters"]]
+    pruned = [optuna_trials[trial.number] for trial in worse]
     assert all((trial.state, trial.values) == (TrialState.PRUNED, None) for trial in pruned)
-    assert told[broken.number].values == [0.1, broken.facts["num_parameters"]]
+    assert optuna_trials[broken.number].values == [0.1, broken.facts["num_parameters"]]
     worst = max(trial.facts["num_parameters"] for trial in [*whole, *worse, broken])
-    assert told[broken.number + 1].values == [0.1, worst], "nobody knows how large it was"
-    assert [trial.state.name for trial in told[-2:]] == ["COMPLETE"] * 2
-    assert not any(trial.intermediate_values for trial in told)
-    assert len({trial.params["model/width"] for trial in told}) > 12  # the best may be tried again
+    assert optuna_trials[broken.number + 1].values == [0.1, worst], "its size is unknown"
+    assert [trial.state.name for trial in optuna_trials[-2:]] == ["COMPLETE"] * 2
+    assert not any(trial.intermediate_values for trial in optuna_trials)
+    assert len({trial.params["model/width"] for trial in optuna_trials}) > 12  # the best may be tried again
 
 
-def test_seconds_of_what_broke_down_are_those_to_its_end(memory: BaseStorage, tmp_path: Path) -> None:
+def test_the_seconds_of_a_trial_that_broke_down_are_those_of_a_whole_trial(memory: BaseStorage, tmp_path: Path) -> None:
     """A run that ends at once would otherwise be the fastest of all."""
     driver = opened(memory, tmp_path, 'minimize="seconds"')
     number = run_next(driver, [0.2], seconds=2.0).number
@@ -184,13 +185,13 @@ def test_seconds_of_what_broke_down_are_those_to_its_end(memory: BaseStorage, tm
     assert [trial.values for trial in in_optuna(memory)] == [[0.1, 8.0], [0.1, 8.0]]
 
 
-def test_a_trial_is_pruned_by_the_scores_of_those_that_cost_no_more(memory: BaseStorage, tmp_path: Path) -> None:
+def test_a_trial_is_pruned_by_the_scores_of_trials_that_cost_no_more(memory: BaseStorage, tmp_path: Path) -> None:
     driver = opened(memory, tmp_path, 'minimize="num_parameters"', "random")
     trials = [run_next(driver, [accuracy] * 4) for accuracy in [0.5] * 4 + [0.3] * 12]
-    baseline, found = trials[0].facts["num_parameters"], trials[4:]
+    baseline, worse = trials[0].facts["num_parameters"], trials[4:]
     best = [trial.facts["num_parameters"] for trial in trials[:4]]
-    cheapest = [trial for trial in found if trial.facts["num_parameters"] < min(best)]
-    dearest = [trial for trial in found if trial.facts["num_parameters"] > max(best)]
+    cheapest = [trial for trial in worse if trial.facts["num_parameters"] < min(best)]
+    dearest = [trial for trial in worse if trial.facts["num_parameters"] > max(best)]
     assert baseline == NUM_BASELINE
     assert cheapest
     assert {trial.state for trial in cheapest} == {"completed"}
@@ -211,31 +212,31 @@ def test_a_recipe_over_a_limit_is_never_trained(memory: BaseStorage, tmp_path: P
     assert trials[0].is_complete
     assert all(trial.facts["num_parameters"] <= 30_000 for trial in trials[1:])
     refused = [trial for trial in in_optuna(memory) if REFUSED in trial.user_attrs]
-    assert bool(refused) == (sampler != "forecast"), "it chooses among recipes within the limits alone"
+    assert bool(refused) == (sampler != "forecast"), "it suggests only recipes within the limits"
     assert {(trial.state, trial.value) for trial in refused} <= {(TrialState.PRUNED, None)}
     assert all(trial.constraints["num_parameters"] > 0 for trial in refused)
-    told = in_optuna(memory)[trials[-1].number]
-    assert told.constraints["num_parameters"] == pytest.approx(trials[-1].facts["num_parameters"] / 30_000 - 1)
+    last = in_optuna(memory)[trials[-1].number]
+    assert last.constraints["num_parameters"] == pytest.approx(trials[-1].facts["num_parameters"] / 30_000 - 1)
     assert (resumed.record.num_started, resumed.record.num_left(17)) == (17, 0)
     assert [trial.number for trial in resumed.record.trials()] == [trial.number for trial in trials]
     assert TrialState.RUNNING not in {trial.state for trial in in_optuna(memory)}
 
 
 def test_a_space_without_a_recipe_within_its_limits_is_refused(memory: BaseStorage, tmp_path: Path) -> None:
-    said = "no recipe within the limits .400 parameters. was found in 1,000 draws; raise the limit"
+    message = "no recipe within the limits .400 parameters. was found in 1,000 draws; raise the limit"
     few_widths = text('limits={"num_parameters": 400}', "random").replace("0.1, 1.0)", "0.1, 1.0, step=0.1)")
     space = written(tmp_path, few_widths)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         check_limits(space)
     driver = driver_of(open_record_in(memory, "tiny", space, 0))
     run_next(driver)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         driver.next_trial()
     assert TrialState.RUNNING not in {trial.state for trial in in_optuna(memory)}
     assert driver.record.num_started == 1
 
 
-def test_a_draw_that_was_killed_before_it_was_closed_is_closed(memory: BaseStorage, tmp_path: Path) -> None:
+def test_a_draw_left_open_by_a_killed_process_is_closed(memory: BaseStorage, tmp_path: Path) -> None:
     driver = opened(memory, tmp_path, 'limits={"num_parameters": 30_000}')
     run_next(driver)
     half = driver.record.study.ask()
@@ -250,9 +251,9 @@ def test_a_trial_that_took_too_long_is_complete_and_never_the_best(memory: BaseS
     run_next(driver)
     slow = run_next(driver, [0.9] * 4, seconds=1.0)
     trials = driver.record.trials()
-    told = in_optuna(memory)[slow.number]
-    assert (slow.state, slow.over_limits, told.state) == ("completed", ["seconds"], TrialState.COMPLETE)
-    assert (told.value, told.constraints) == (0.9, {"seconds": pytest.approx(1 / 3)})
+    slow_in_optuna = in_optuna(memory)[slow.number]
+    assert (slow.state, slow.over_limits, slow_in_optuna.state) == ("completed", ["seconds"], TrialState.COMPLETE)
+    assert (slow_in_optuna.value, slow_in_optuna.constraints) == (0.9, {"seconds": pytest.approx(1 / 3)})
     assert best_trial(trials) == trials[0]
     assert "which is the baseline" in headline(trials)
 
@@ -277,7 +278,7 @@ def test_two_objectives_and_limits_go_together(memory: BaseStorage, tmp_path: Pa
     [("minimize=None", TOO_SLOW), (TOO_SLOW, "minimize=None"), (BOTH, 'minimize="seconds"')],
     ids=["one to two", "two to one", "two to others"],
 )
-def test_results_are_taken_over_as_the_new_search_would_have_told_them(
+def test_results_taken_over_have_the_values_of_the_new_searchs_objectives(
     store: Store, tmp_path: Path, before: str, now: str
 ) -> None:
     driver = opened(open_storage(store), tmp_path, before, "random", "old")
@@ -290,14 +291,14 @@ def test_results_are_taken_over_as_the_new_search_would_have_told_them(
         start_as(fresh, trial)
     copies = [trial for trial in in_optuna(store.optuna_url, "new") if PRIOR in trial.user_attrs]
     assert len(copies) == extension.num_fitting == 8
-    for copy, told in zip(copies, in_optuna(store.optuna_url, "fresh"), strict=False):
-        assert (copy.state, copy.values, copy.constraints) == (told.state, told.values, told.constraints)
-        assert copy.intermediate_values == told.intermediate_values
+    for copy, own in zip(copies, in_optuna(store.optuna_url, "fresh"), strict=False):
+        assert (copy.state, copy.values, copy.constraints) == (own.state, own.values, own.constraints)
+        assert copy.intermediate_values == own.intermediate_values
     run_next(new)
 
 
 def start_as(driver: Driver, trial: Trial) -> None:
-    """Give a search a trial that went as one of another search did."""
+    """Add a trial to a search that goes as one of another search did."""
     if trial.number:
         driver.record.study.enqueue_trial(trial.params)
     number = driver.record.start_trial().number
@@ -321,8 +322,8 @@ def made(
 ) -> Trial:
     curve = [{"epoch": 1, "val_accuracy": accuracy, "seconds": seconds}]
     facts = {"num_parameters": num_parameters}
-    asked = Goal.model_validate(goal)
-    return Trial(search, number, state, RECIPE, {}, number == 0, curve, facts, goal=asked)
+    search_goal = Goal.model_validate(goal)
+    return Trial(search, number, state, RECIPE, {}, number == 0, curve, facts, goal=search_goal)
 
 
 RECIPE = Recipe(
@@ -340,7 +341,7 @@ def rows(*trials: Trial) -> dict[int, dict[str, Any]]:
     return {row["trial"]: row for row in json.loads(format_report(Findings({"tiny": trials}), "json"))}
 
 
-def test_the_front_is_what_no_other_trial_beats() -> None:
+def test_the_front_has_the_trials_that_no_other_beats() -> None:
     trials = [
         made(0, 0.6, 1000, SMALL),
         made(1, 0.7, 2000, SMALL),
@@ -355,13 +356,13 @@ def test_the_front_is_what_no_other_trial_beats() -> None:
     assert "Pareto front: 4 trials from 50.00 % at 700 parameters to 70.00 % at 2,000 parameters." in headline(trials)
 
 
-def test_a_trial_over_a_limit_is_on_no_front_and_ranks_after_those_within() -> None:
+def test_a_trial_over_a_limit_is_on_no_front_and_ranks_last() -> None:
     goal = {**SMALL, "limits": {"seconds": 2}}
     trials = [made(0, 0.6, 1000, goal), made(1, 0.9, 500, goal, seconds=3.0), made(2, 0.9, 400, goal, "pruned")]
-    found = rows(*trials)
-    assert [found[number]["rank"] for number in range(3)] == [1, 2, 3]
-    assert [found[number]["over_limits"] for number in range(3)] == [None, "seconds", None]
-    assert [found[number]["pareto"] for number in range(3)] == [True, False, False]
+    by_number = rows(*trials)
+    assert [by_number[number]["rank"] for number in range(3)] == [1, 2, 3]
+    assert [by_number[number]["over_limits"] for number in range(3)] == [None, "seconds", None]
+    assert [by_number[number]["pareto"] for number in range(3)] == [True, False, False]
 
 
 def test_searches_of_one_task_share_a_front() -> None:
@@ -372,7 +373,7 @@ def test_searches_of_one_task_share_a_front() -> None:
     assert "Pareto front: 1 trial with 60.00 % at 1,000 parameters." in headline(small)
 
 
-def test_a_baseline_over_a_limit_is_what_gains_are_counted_from_and_is_said_to_be() -> None:
+def test_gains_are_counted_from_a_baseline_over_a_limit_and_the_report_says_so() -> None:
     goal = {"limits": {"num_parameters": 800}}
     trials = [made(0, 0.6, 1000, goal), made(1, 0.55, 700, goal)]
     assert headline(trials) == (
@@ -382,7 +383,7 @@ def test_a_baseline_over_a_limit_is_what_gains_are_counted_from_and_is_said_to_b
     assert headline(trials[:1]) == "No trial has completed within its limits: 1 completed over a limit."
 
 
-def test_a_search_for_accuracy_alone_has_no_marks() -> None:
+def test_a_search_for_accuracy_only_has_no_front_and_no_limits() -> None:
     assert not {"pareto", "over_limits"} & rows(made(0, 0.6, 1000, {}))[0].keys()
 
 
@@ -406,7 +407,7 @@ def test_the_weights_of_the_whole_front_are_kept(tmp_path: Path) -> None:
     assert kept == [f"00001/{WEIGHTS}", f"00003/{WEIGHTS}"]
 
 
-# All of it
+# A whole search
 
 
 def test_a_search_of_two_objectives_within_limits(tmp_path: Path, call: Call) -> None:
@@ -418,12 +419,15 @@ def test_a_search_of_two_objectives_within_limits(tmp_path: Path, call: Call) ->
     assert done.code == 0, done.stderr
     assert "Pareto front: " in done.stdout
     report = json.loads(call("report", "tiny", *arguments, "--format", "json").stdout)
-    found = {row["trial"]: row for row in report}
-    assert len(found) == 3
-    assert found[0]["over_limits"] == "num_parameters, num_macs"
-    network = MiniResNet(width=found[0]["recipe"]["model"]["width"]).build(10)
-    assert (found[0]["num_parameters"], found[0]["num_macs"]) == (count_parameters(network), count_macs(network))
-    within = [row for number, row in found.items() if number]
+    by_number = {row["trial"]: row for row in report}
+    assert len(by_number) == 3
+    assert by_number[0]["over_limits"] == "num_parameters, num_macs"
+    network = MiniResNet(width=by_number[0]["recipe"]["model"]["width"]).build(10)
+    assert (by_number[0]["num_parameters"], by_number[0]["num_macs"]) == (
+        count_parameters(network),
+        count_macs(network),
+    )
+    within = [row for number, row in by_number.items() if number]
     assert all(row["num_parameters"] <= 30_000 and row["num_macs"] <= 4e6 for row in within)
     again = call("run", path, *arguments, "--num-trials", 3)
     assert "tiny is complete" in again.stderr

@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 
 from cifar_tune.errors import UserError
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import Record, open_record
+from cifar_tune.search.identity import open_record
+from cifar_tune.search.record import Record
 from cifar_tune.store import Store, open_store
 from cifar_tune.trials.reading import delete_record, read_record
 from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial
@@ -58,19 +59,19 @@ def seen(store: Store) -> list[Trial]:
 # Its database
 
 
-def test_the_record_is_written_ahead_and_waits_for_no_disk(reopen: Open) -> None:
+def test_the_record_has_a_write_ahead_log_and_does_not_wait_for_the_disk(reopen: Open) -> None:
     with reopen().study._storage._backend.engine.connect() as connection:
-        found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
-    assert found == ["wal", 1]  # 1 is NORMAL
+        settings = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+    assert settings == ["wal", 1]  # 1 is NORMAL
 
 
-def test_another_process_reads_what_an_open_record_has_written_last(store: Store, reopen: Open) -> None:
+def test_another_process_reads_the_last_changes_of_an_open_record(store: Store, reopen: Open) -> None:
     driver = driver_of(reopen())
     number = driver.next_trial().number
     driver.add_epoch(number, metrics(1, 0.25), {})
-    (told,) = by_optuna(store, "trials", "--study-name", "tiny")
-    assert (told["number"], told["state"], told["user_attrs"]["state"]) == (number, "RUNNING", "running")
-    assert [epoch["val_accuracy"] for epoch in told["user_attrs"]["curve"]] == [0.25]
+    (row,) = by_optuna(store, "trials", "--study-name", "tiny")
+    assert (row["number"], row["state"], row["user_attrs"]["state"]) == (number, "RUNNING", "running")
+    assert [epoch["val_accuracy"] for epoch in row["user_attrs"]["curve"]] == [0.25]
     assert driver.add_epoch(number, metrics(2, 0.5), {})
 
 
@@ -92,7 +93,7 @@ def test_several_baselines_are_the_first_trials_in_their_order(reopen: Open) -> 
     assert tuple(trial.recipe for trial in trials[:2]) == record.space.baselines
 
 
-def test_a_baseline_is_started_once_however_often_the_search_is_opened(reopen: Open) -> None:
+def test_a_baseline_is_started_once_even_if_the_search_is_opened_again(reopen: Open) -> None:
     for _ in range(3):
         record = reopen(SPACE + TWO_BASELINES)
     recipes = [record.start_trial().recipe for _ in range(6)]
@@ -154,15 +155,15 @@ def test_a_trial_out_of_patience_stops_early_with_its_best_score(store: Store, r
     assert in_optuna(store, number).intermediate_values == {1: 0.2, 2: 0.7, 3: 0.7, 4: 0.7}
 
 
-def test_a_trial_that_is_patient_to_the_end_completes_with_its_best_score(store: Store, reopen: Open) -> None:
+def test_a_trial_with_patience_left_at_its_end_completes_with_its_best_score(store: Store, reopen: Open) -> None:
     number = train(driver_of(reopen(PATIENT)), [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.65, 0.6])
     (trial,) = seen(store)
     assert (trial.state, trial.epochs, trial.val_accuracy) == ("completed", 8, 0.7)
     assert in_optuna(store, number).value == 0.7
 
 
-def test_a_rung_judges_the_best_epoch_so_far_where_that_is_what_counts(store: Store, reopen: Open) -> None:
-    """Epoch 4 of 8: its own score is the same in all three, the best before it is not."""
+def test_with_early_stopping_a_rung_judges_the_best_epoch_so_far(store: Store, reopen: Open) -> None:
+    """At epoch 4 of 8 the accuracy is the same in all three trials, but the best epoch before it is not."""
     driver = driver_of(reopen(PATIENT))
     for best in (0.5, 0.6, 0.45):
         train(driver, [0.2, 0.3, best, 0.4])
@@ -208,7 +209,7 @@ def test_an_interrupted_trial_stays_running_in_optuna(store: Store, reopen: Open
 
 
 @pytest.mark.parametrize("state", OPTUNA_STATES)
-def test_after_any_end_nothing_is_live(reopen: Open, state: State) -> None:
+def test_after_any_end_no_trial_is_live(reopen: Open, state: State) -> None:
     driver = driver_of(reopen(), num_trials=1)
     number = driver.next_trial().number
     driver.add_epoch(number, metrics(1, 0.6), {})
@@ -262,7 +263,7 @@ def test_a_trial_of_a_killed_process_is_interrupted_as_soon_as_the_search_is_ope
     assert in_optuna(store, number).state == TrialState.RUNNING
 
 
-def test_a_trial_killed_while_it_was_sampled_keeps_what_it_has(reopen: Open) -> None:
+def test_a_trial_killed_while_it_was_sampled_keeps_its_values(reopen: Open) -> None:
     record = reopen()
     record.start_trial()
     half = record.study.ask()
@@ -274,7 +275,7 @@ def test_a_trial_killed_while_it_was_sampled_keeps_what_it_has(reopen: Open) -> 
     assert trials[1].recipe.optimizer.lr == lr
 
 
-def test_what_a_baseline_is_survives_an_interruption(reopen: Open) -> None:
+def test_after_an_interruption_baselines_are_still_baselines(reopen: Open) -> None:
     driver_of(reopen(SPACE + TWO_BASELINES)).next_trial()
     record = reopen(SPACE + TWO_BASELINES)
     assert [record.start_trial().is_baseline for _ in range(3)] == [True, True, False]
@@ -294,7 +295,7 @@ def test_a_repeated_epoch_replaces_the_recorded_one(store: Store, reopen: Open) 
     assert in_optuna(store, number).intermediate_values == {1: 0.2, 2: 0.35, 3: 0.45, 4: 0.55}
 
 
-def test_trials_that_are_left_are_the_interrupted_and_the_new(reopen: Open) -> None:
+def test_the_trials_left_are_the_interrupted_and_the_new_ones(reopen: Open) -> None:
     record = reopen()
     assert (record.num_left(4), record.num_started) == (4, 0)
     driver = driver_of(record, num_trials=4)
@@ -312,9 +313,7 @@ def test_trials_that_are_left_are_the_interrupted_and_the_new(reopen: Open) -> N
 
 
 @pytest.mark.parametrize("best", [0.01, 0.5])
-def test_a_search_that_is_continued_to_more_trials_goes_on_with_what_its_sampler_learnt(
-    reopen: Open, best: float
-) -> None:
+def test_a_search_continued_to_more_trials_keeps_what_its_sampler_learnt(reopen: Open, best: float) -> None:
     first = driver_of(reopen(), num_trials=16)
     for _ in range(16):
         train_by_rate(first, best)
@@ -326,7 +325,7 @@ def test_a_search_that_is_continued_to_more_trials_goes_on_with_what_its_sampler
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "difference"),
     [
         ({"text": SPACE.replace("1e-3", "1e-4")}, "trial.suggest_float"),
         ({"settings": {"batch_size": "32"}}, "--set batch_size=16"),
@@ -336,19 +335,19 @@ def test_a_search_that_is_continued_to_more_trials_goes_on_with_what_its_sampler
     ids=["another file", "another setting", "no setting", "another seed"],
 )
 def test_another_search_under_the_same_name_is_refused_with_the_difference(
-    store: Store, reopen: Open, change: dict[str, object], said: str
+    store: Store, reopen: Open, change: dict[str, object], difference: str
 ) -> None:
     same = {"text": SPACE, "settings": {"batch_size": "16"}, "seed": 0}
     train(driver_of(reopen(**same)), RISING)
     with pytest.raises(UserError, match="--name") as refused:
         reopen(**{**same, **change})
-    assert said in str(refused.value)
+    assert difference in str(refused.value)
     assert "\n" not in str(refused.value)
     assert [trial.state for trial in seen(store)] == ["completed"]
     assert reopen(**same).num_left(2) == 1
 
 
-def test_a_setting_that_was_not_there_is_refused_as_one(reopen: Open) -> None:
+def test_a_setting_added_later_is_refused(reopen: Open) -> None:
     reopen()
     with pytest.raises(UserError, match="started with no --set"):
         reopen(settings={"batch_size": "16"})
@@ -364,7 +363,7 @@ def test_a_running_trial_of_a_dead_process_is_shown_as_interrupted(store: Store,
     assert [trial.state for trial in seen(store)] == ["interrupted"]
 
 
-def test_all_searches_are_read_where_none_is_named(store: Store, tmp_path: Path) -> None:
+def test_all_searches_are_read_if_none_is_named(store: Store, tmp_path: Path) -> None:
     for name in ("one", "two"):
         train(driver_of(open_record(store, name, written(tmp_path, SPACE), 0)), RISING)
     assert {name: len(trials) for name, trials in read_record(store).items()} == {"one": 1, "two": 1}
@@ -377,19 +376,19 @@ def test_an_unknown_search_is_refused_with_the_nearest(store: Store, reopen: Ope
         read_record(store, ["tinny"])
 
 
-def test_a_store_whose_last_search_is_gone_says_that_it_has_none(store: Store, reopen: Open) -> None:
+def test_a_store_whose_last_search_was_deleted_has_no_search(store: Store, reopen: Open) -> None:
     reopen()
     delete_record(store, "tiny")
     with pytest.raises(UserError, match="There is no search"):
         read_record(store)
 
 
-def test_versions_are_those_that_the_search_began_with(reopen: Open) -> None:
+def test_versions_are_those_of_the_start_of_the_search(reopen: Open) -> None:
     assert reopen().remember_versions({"torch": "1"}) == {"torch": "1"}
     assert reopen().remember_versions({"torch": "2"}) == {"torch": "1"}
 
 
-# Who goes on
+# Which trials go on
 
 
 def test_a_baseline_is_never_pruned(store: Store, reopen: Open) -> None:
@@ -400,7 +399,7 @@ def test_a_baseline_is_never_pruned(store: Store, reopen: Open) -> None:
     assert [trial.state for trial in seen(store)] == ["completed", "completed"]
 
 
-def test_a_driver_made_anew_judges_as_one_that_never_stopped(tmp_path: Path) -> None:
+def test_a_new_driver_judges_as_one_that_never_stopped(tmp_path: Path) -> None:
     curves = [[0.3] * 4, [0.1] * 4, [0.5] * 4, [0.4] * 4, [0.2] * 4, [0.6] * 4, [0.45] * 4]
     space = written(tmp_path, SPACE)
     stores = [open_store(tmp_path / name) for name in ("whole", "pieces")]
@@ -426,7 +425,7 @@ def test_an_interrupted_trial_is_judged_against_those_before_the_interruption(st
 LENIENT = SPACE.replace('"let_through": 0', '"let_through": 0.99')
 
 
-def test_a_trial_that_is_let_through_is_trained_on_and_its_record_says_since_when(store: Store, reopen: Open) -> None:
+def test_a_trial_that_is_let_through_is_trained_on_and_has_its_epoch_as_a_fact(store: Store, reopen: Open) -> None:
     driver = driver_of(reopen(LENIENT))
     train(driver, RISING)
     number = driver.next_trial().number
@@ -443,7 +442,7 @@ def test_a_trial_that_is_let_through_is_trained_on_and_its_record_says_since_whe
     assert (trial.state, trial.epochs, trial.facts["let_through_at_epoch"]) == ("completed", 4, 2)
 
 
-def test_a_trial_that_is_stopped_says_at_which_rung(store: Store, reopen: Open) -> None:
+def test_a_stopped_trial_has_its_rung_as_a_fact(store: Store, reopen: Open) -> None:
     driver = driver_of(reopen())
     train(driver, RISING)
     number = train(driver, [0.1, 0.1])
@@ -451,7 +450,7 @@ def test_a_trial_that_is_stopped_says_at_which_rung(store: Store, reopen: Open) 
 
 
 def test_a_rung_that_was_passed_before_an_interruption_stays_passed(store: Store, reopen: Open) -> None:
-    """Though better trials came to it in between, and the resumed trial reports its last epoch again."""
+    """Even if better trials have reached it since, and the resumed trial reports its last epoch again."""
     driver = driver_of(reopen())
     train(driver, RISING)
     number = driver.next_trial().number
@@ -466,22 +465,22 @@ def test_a_rung_that_was_passed_before_an_interruption_stays_passed(store: Store
 
 
 class RecordReader:
-    """An observer that looks into the record whenever it is told something."""
+    """An observer that reads the record at every update."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.told: list[Trial] = []
+        self.updates: list[Trial] = []
         self.written: list[Trial] = []
 
     def update(self, trial: Trial) -> None:
-        self.told.append(trial)
+        self.updates.append(trial)
         self.written.append(seen(self._store)[trial.number])
 
     def tick(self) -> None:
         pass
 
 
-def test_every_change_is_written_before_anybody_is_told(store: Store, reopen: Open) -> None:
+def test_every_change_is_recorded_before_observers_are_updated(store: Store, reopen: Open) -> None:
     observer = RecordReader(store)
     with store.running("tiny"):
         driver = Driver(reopen(), 3, [observer])
@@ -490,39 +489,39 @@ def test_every_change_is_written_before_anybody_is_told(store: Store, reopen: Op
         driver.next_trial()
         driver.interrupt()
     expected = ["running"] * 4 + ["completed"] + ["running"] * 2 + ["pruned", "running", "interrupted"]
-    assert [trial.state for trial in observer.told] == expected
-    assert observer.told == observer.written
+    assert [trial.state for trial in observer.updates] == expected
+    assert observer.updates == observer.written
 
 
 # Resuming, exactly
 
 
-def test_an_epoch_that_a_resumed_trial_repeats_neither_cuts_its_curve_nor_is_judged_again(reopen: Open) -> None:
+def test_an_epoch_repeated_by_a_resumed_trial_keeps_the_curve_and_is_not_judged_again(reopen: Open) -> None:
     first = driver_of(reopen())
     train(first, RISING)
     driver = driver_of(first.record)
     number = train(driver, (0.5, 0.6, 0.7))  # passes its rung
-    train(driver, (0.9, 0.9, 0.9))  # two that raise the bar of that rung
+    train(driver, (0.9, 0.9, 0.9))  # two better trials reach that rung
     train(driver, (0.9, 0.9, 0.9))
     assert driver.add_epoch(number, metrics(2, 0.6), {})
     trial = driver.record.add_epoch(number, metrics(4, 0.8))
     assert accuracies(trial) == [0.5, 0.6, 0.7, 0.8]
 
 
-def test_the_last_recorded_epoch_is_judged_when_it_comes_again(reopen: Open) -> None:
+def test_the_last_recorded_epoch_is_judged_when_it_is_repeated(reopen: Open) -> None:
     record = reopen()
     driver = driver_of(record)
     train(driver, RISING)
     train(driver, (0.9, 0.9, 0.9, 0.9))
     number = driver.next_trial().number
     record.add_epoch(number, metrics(1, 0.1))
-    record.add_epoch(number, metrics(2, 0.1))  # written, and the process killed before the judgement
+    record.add_epoch(number, metrics(2, 0.1))  # recorded, but the process died before the judgement
     again = driver_of(reopen())
     assert again.next_trial().number == number
     assert not again.add_epoch(number, metrics(2, 0.1), {})
 
 
-def test_a_draw_that_the_space_cannot_make_fails_and_does_not_block_the_search(store: Store, tmp_path: Path) -> None:
+def test_a_draw_that_the_space_refuses_fails_and_does_not_block_the_search(store: Store, tmp_path: Path) -> None:
     flag = tmp_path / "raise"
     text = SPACE.replace(
         "    lr =", f"    import pathlib\n    assert not pathlib.Path({str(flag)!r}).exists()\n    lr ="
@@ -550,5 +549,5 @@ def test_baselines_that_a_setting_makes_equal_are_one(reopen: Open) -> None:
 def test_other_images_under_the_same_name_are_refused(reopen: Open) -> None:
     reopen().check_unchanged("data", "a")
     reopen().check_unchanged("data", "a")
-    with pytest.raises(UserError, match=r"was begun with other data.*--name"):
+    with pytest.raises(UserError, match=r"was started with other data.*--name"):
         reopen().check_unchanged("data", "b")

@@ -1,4 +1,4 @@
-"""How trials are shared out over cores and GPUs."""
+"""How trials share cores and GPUs."""
 
 import pytest
 

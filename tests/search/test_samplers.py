@@ -1,4 +1,4 @@
-"""Where the next trial's values come from, under every sampler that a search may name."""
+"""The values of the next trial, with every sampler."""
 
 import random
 from pathlib import Path
@@ -12,9 +12,9 @@ from optuna.trial import BaseTrial
 
 from cifar_tune.errors import UserError
 from cifar_tune.search.gaussian_process import Normal
-from cifar_tune.search.record import open_record_in
+from cifar_tune.search.identity import open_record_in
 from cifar_tune.search.samplers import expected_improvement
-from cifar_tune.search.space import SamplerName
+from cifar_tune.search.search import SamplerName
 from cifar_tune.search.stand_ins import NeighbourTrial, RandomTrial
 
 
@@ -35,8 +35,8 @@ def test_the_same_seed_gives_the_same_trials(tmp_path: Path, sampler: str) -> No
 
 
 @pytest.mark.parametrize("sampler", ["gp", "cmaes", "qmc"])
-def test_a_sampler_that_knows_no_conditions_refuses_a_conditional_space(tmp_path: Path, sampler: str) -> None:
-    with pytest.raises(UserError, match=f"the sampler {sampler} cannot search a conditional space, and not every"):
+def test_a_sampler_without_conditions_refuses_a_conditional_space(tmp_path: Path, sampler: str) -> None:
+    with pytest.raises(UserError, match=f"{sampler} cannot search a conditional space, and label_smoothing is not in"):
         written(tmp_path, CONDITIONAL, sampler)
 
 
@@ -44,27 +44,27 @@ def test_cmaes_refuses_choices(tmp_path: Path) -> None:
     text = NUMBERS.replace('trial.suggest_float("label_smoothing", 0.0, 0.5)', "0.0").replace(
         '"label_smoothing": 0.0', '"batch_size": trial.suggest_categorical("batch_size", [50, 100])'
     )
-    with pytest.raises(UserError, match="cmaes searches numbers alone, and batch_size is a choice"):
+    with pytest.raises(UserError, match="cmaes searches numbers only, and batch_size is a choice"):
         written(tmp_path, text, "cmaes")
 
 
 @pytest.mark.parametrize("sampler", ["forecast", "tpe", "random"])
-def test_the_others_search_a_conditional_space(tmp_path: Path, sampler: str) -> None:
+def test_the_other_samplers_search_a_conditional_space(tmp_path: Path, sampler: str) -> None:
     record = opened(written(tmp_path, CONDITIONAL, sampler))
     search(record, 20)
     assert {"label_smoothing" in trial.params for trial in record.trials()} == {True, False}
 
 
-def test_the_forecast_sampler_finds_the_best_where_random_trials_do_not(tmp_path: Path) -> None:
-    found = {
+def test_the_forecast_sampler_finds_better_trials_than_random_search(tmp_path: Path) -> None:
+    bests = {
         sampler: [max(search(opened(written(tmp_path, NUMBERS, sampler), seed), 30)) for seed in range(3)]
         for sampler in ("forecast", "random")
     }
-    assert min(found["forecast"]) > 0.895
-    assert np.mean(found["forecast"]) > np.mean(found["random"])
+    assert min(bests["forecast"]) > 0.895
+    assert np.mean(bests["forecast"]) > np.mean(bests["random"])
 
 
-def test_the_forecast_sampler_repeats_no_recipe_as_long_as_there_are_others(tmp_path: Path) -> None:
+def test_the_forecast_sampler_repeats_a_recipe_only_when_all_are_tried(tmp_path: Path) -> None:
     text = NUMBERS.replace('trial.suggest_float("optimizer/lr", 1e-5, 1e-1, log=True)', "1e-3").replace(
         'trial.suggest_float("label_smoothing", 0.0, 0.5)',
         'trial.suggest_float("label_smoothing", 0.0, 0.5, step=0.01)',
@@ -82,7 +82,7 @@ def test_the_forecast_sampler_repeats_no_recipe_as_long_as_there_are_others(tmp_
     assert len(values) == 43  # more than there are recipes left
 
 
-def test_a_space_that_samples_nothing_is_searched_too(tmp_path: Path) -> None:
+def test_a_space_without_sampled_values_is_searched_too(tmp_path: Path) -> None:
     text = NUMBERS.replace('trial.suggest_float("optimizer/lr", 1e-5, 1e-1, log=True)', "1e-3").replace(
         'trial.suggest_float("label_smoothing", 0.0, 0.5)', "0.0"
     )
@@ -94,7 +94,7 @@ def test_a_space_that_samples_nothing_is_searched_too(tmp_path: Path) -> None:
     assert len(record.trials()) == 14
 
 
-def test_a_trial_that_goes_on_gets_its_own_values_again(tmp_path: Path) -> None:
+def test_a_resumed_trial_keeps_its_values(tmp_path: Path) -> None:
     storage = optuna.storages.InMemoryStorage()
     space = written(tmp_path, NUMBERS, "forecast")
     record = open_record_in(storage, "numbers", space, 0)
@@ -104,7 +104,7 @@ def test_a_trial_that_goes_on_gets_its_own_values_again(tmp_path: Path) -> None:
     assert open_record_in(storage, "numbers", space, 0).start_trial().params == trial.params
 
 
-def test_a_neighbour_differs_in_about_the_share_of_its_values_and_by_about_the_distance(tmp_path: Path) -> None:
+def test_a_neighbour_changes_the_given_share_of_values_by_the_given_distance(tmp_path: Path) -> None:
     space = written(tmp_path, NUMBERS, "random")
     rng = random.Random(0)
     near = {"optimizer/lr": 1e-3, "label_smoothing": 0.25}
@@ -116,7 +116,7 @@ def test_a_neighbour_differs_in_about_the_share_of_its_values_and_by_about_the_d
     assert np.std(moved) == pytest.approx(0.05, rel=0.15)
 
 
-def test_what_a_neighbour_does_not_have_is_random(tmp_path: Path) -> None:
+def test_values_that_the_centre_of_a_neighbour_lacks_are_random(tmp_path: Path) -> None:
     space = written(tmp_path, CONDITIONAL, "random")
     rng = random.Random(0)
     trials = [NeighbourTrial(rng, {"optimizer/lr": 1e-3, "augment/flip": False}, 0.0, 0.1) for _ in range(20)]
@@ -128,7 +128,7 @@ def test_what_a_neighbour_does_not_have_is_random(tmp_path: Path) -> None:
     assert other.params.keys() == {"optimizer/lr", "augment/flip", "label_smoothing"}
 
 
-def test_random_values_are_spread_over_their_ranges(tmp_path: Path) -> None:
+def test_random_values_are_uniform_over_their_ranges(tmp_path: Path) -> None:
     space = written(tmp_path, NUMBERS, "random")
     rng = random.Random(0)
     trials = [RandomTrial(rng) for _ in range(2000)]
@@ -138,6 +138,6 @@ def test_random_values_are_spread_over_their_ranges(tmp_path: Path) -> None:
     assert np.histogram(logs, bins=4, range=(-5, -1))[0] == pytest.approx([500] * 4, rel=0.15)
 
 
-def test_improvement_is_expected_of_what_is_better_or_uncertain() -> None:
-    found = expected_improvement(Normal(np.array([0.9, 0.5, 0.5]), np.array([1e-12, 1e-12, 0.01])), 0.6)
-    assert found == pytest.approx([0.3, 0.0, 0.0083], abs=1e-4)
+def test_the_expected_improvement_grows_with_mean_and_uncertainty() -> None:
+    improvements = expected_improvement(Normal(np.array([0.9, 0.5, 0.5]), np.array([1e-12, 1e-12, 0.01])), 0.6)
+    assert improvements == pytest.approx([0.3, 0.0, 0.0083], abs=1e-4)

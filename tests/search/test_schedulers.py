@@ -1,4 +1,4 @@
-"""The schedulers: where a trial is judged, by whom, and who goes on."""
+"""The schedulers: where a trial is judged, with which others it is compared, and which trials go on."""
 
 import math
 import random
@@ -12,19 +12,10 @@ from pydantic import TypeAdapter
 
 from cifar_tune.recipe.recipe import Recipe, Value
 from cifar_tune.recipe.schedules import BaseSchedule, Schedule
-from cifar_tune.search.schedulers import (
-    LET_THROUGH,
-    RUNGS,
-    STOPPED_AT,
-    Asha,
-    Hyperband,
-    Judge,
-    Median,
-    NoStopping,
-    Scheduler,
-    group_of,
-    rung_epochs,
-)
+from cifar_tune.search.judge import Judge
+from cifar_tune.search.rungs import group_of, rung_epochs
+from cifar_tune.search.schedulers import Asha, Hyperband, Median, NoStopping, Scheduler
+from cifar_tune.trials.facts import LET_THROUGH, RUNGS, STOPPED_AT
 from cifar_tune.trials.trial import Trial
 
 SCHEDULERS: list[Scheduler] = [member() for member in get_args(get_args(Scheduler)[0])]
@@ -35,7 +26,7 @@ by_scores = pytest.mark.parametrize(
 
 
 def recipe(epochs: int = 8, **settings: Value) -> Recipe:
-    """At a constant rate, unless said otherwise; `head_epochs` makes it two phases."""
+    """A recipe with a constant learning rate by default; `head_epochs` makes it two phases."""
     named = {name.replace("__", "/"): value for name, value in settings.items()}
     document = {
         "dataset": "shapes",
@@ -58,27 +49,27 @@ def trial(
     is_baseline: bool = False,
     facts: Mapping[str, Any] | None = None,
 ) -> Trial:
-    """One that runs, after epochs with these accuracies."""
+    """A running trial after epochs with these accuracies."""
     curve = [{"epoch": i, "val_accuracy": accuracy} for i, accuracy in enumerate(accuracies, start=1)]
     return Trial("tiny", number, "running", planned or recipe(), {}, is_baseline, curve, facts or {})
 
 
 def goes_on(judge: Judge, number: int, accuracy: float, epoch: int = 2, planned: Recipe | None = None) -> bool:
-    """After so many epochs, all with the same accuracy."""
+    """Whether a trial goes on after so many epochs, all with the same accuracy."""
     return judge.judge(trial(number, [accuracy] * epoch, planned)).goes_on
 
 
 def judged(judge: Judge, accuracies: Sequence[float], epoch: int = 2) -> list[bool]:
-    """One trial of 8 epochs after another."""
+    """Whether each trial goes on; they have 8 epochs and reach their rung one after another."""
     return [goes_on(judge, number, accuracy, epoch) for number, accuracy in enumerate(accuracies)]
 
 
 def asha(rungs: tuple[float, ...] = (0.25,), keep: float = 0.5) -> Judge:
-    return Asha(rungs=rungs, keep=keep, let_through=0).start(0)
+    return Judge(Asha(rungs=rungs, keep=keep, let_through=0), 0)
 
 
 def run(judge: Judge, whole: Trial) -> Trial:
-    """Give a trial its epochs as far as it may go, and note what the record has to say."""
+    """Train a trial as far as the judge lets it; the trial with its state and facts."""
     for num_epochs in range(whole.epochs + 1):
         so_far = replace(whole, curve=whole.curve[:num_epochs])
         if num_epochs:
@@ -90,8 +81,8 @@ def run(judge: Judge, whole: Trial) -> Trial:
 
 
 def rebuilt(scheduler: Scheduler, trials: Sequence[Trial], seed: int = 0) -> Judge:
-    """A judge that was fed what a record holds."""
-    judge = scheduler.start(seed)
+    """A judge that was rebuilt from the trials of a record."""
+    judge = Judge(scheduler, seed)
     for each in trials:
         for num_epochs in range(1, each.epochs + 1):
             judge.judge(replace(each, state="running", curve=each.curve[:num_epochs]))
@@ -126,7 +117,7 @@ def rising(number: int, quality: float, planned: Recipe | None = None, *, is_bas
     ],
     ids=str,
 )
-def test_a_rung_is_after_the_first_whole_epoch_that_reaches_its_fraction(
+def test_a_rung_is_the_first_whole_epoch_that_reaches_its_fraction(
     epochs: int, fractions: tuple[float, ...], expected: dict[int, float]
 ) -> None:
     assert rung_epochs(recipe(epochs), fractions) == expected
@@ -144,7 +135,7 @@ def test_a_rung_is_after_the_first_whole_epoch_that_reaches_its_fraction(
 def test_rungs_lie_in_the_last_phase_and_two_epochs_into_it(
     epochs: int, head_epochs: int, expected: dict[int, float]
 ) -> None:
-    """Each phase has a schedule of its own. Of 8 epochs with a head's 4, the rung after 5 is left out."""
+    """Each phase has its own schedule. Of 8 epochs, 4 of them for the head, the rung after epoch 5 is left out."""
     assert rung_epochs(recipe(epochs, head_epochs=head_epochs), (0.25, 0.5, 0.75)) == expected
 
 
@@ -156,36 +147,36 @@ def test_every_rung_lies_within_the_run(epochs: int) -> None:
 
 
 def test_a_fraction_that_is_a_whole_number_of_epochs_is_that_epoch() -> None:
-    """In floats 0.28 * 25 is a little above 7; that must not push the rung one epoch on."""
+    """In floats 0.28 * 25 is a little above 7, which must not delay the rung by an epoch."""
     late = {
-        (epochs, percent / 100): found
+        (epochs, percent / 100): rungs
         for epochs in (10, 20, 25, 50, 100)
         for percent in range(1, 100)
         if epochs * percent % 100 == 0
-        and list(found := rung_epochs(recipe(epochs), (percent / 100,))) != [epochs * percent // 100]
+        and list(rungs := rung_epochs(recipe(epochs), (percent / 100,))) != [epochs * percent // 100]
     }
     assert late == {}
 
 
-def test_a_schedule_says_where_its_runs_are_judged_unless_the_search_does() -> None:
-    """The higher the rate still is, the later."""
+def test_the_rungs_are_the_schedules_unless_the_search_has_its_own() -> None:
+    """The longer the learning rate stays high, the later."""
     first = {name: recipe(schedule=name).schedule.rungs[0] for name in ("constant", "step", "cosine", "one-cycle")}
     assert first["constant"] == first["step"] < first["cosine"] < first["one-cycle"]
     one_cycle = recipe(20, schedule="one-cycle")
     scores = [0.9, 0.1]
-    for judge, epoch in ((Asha(let_through=0).start(0), 10), (asha(), 5)):
+    for judge, epoch in ((Judge(Asha(let_through=0), 0), 10), (asha(), 5)):
         assert [goes_on(judge, number, score, epoch, one_cycle) for number, score in enumerate(scores)] == [True, False]
-    assert all(goes_on(Asha(let_through=0).start(0), number, 0.1, 5, one_cycle) for number in range(9))
+    assert all(goes_on(Judge(Asha(let_through=0), 0), number, 0.1, 5, one_cycle) for number in range(9))
 
 
 @pytest.mark.parametrize("schedule", get_args(get_args(Schedule)[0]), ids=lambda schedule: schedule.__name__)
-def test_every_schedule_says_at_which_fractions_its_runs_may_be_judged(schedule: type[BaseSchedule]) -> None:
+def test_every_schedule_has_rungs(schedule: type[BaseSchedule]) -> None:
     assert schedule.rungs
     assert list(schedule.rungs) == sorted(set(schedule.rungs))
     assert all(0 < fraction < 1 for fraction in schedule.rungs)
 
 
-def test_trials_are_compared_with_those_whose_schedules_share_their_rungs() -> None:
+def test_trials_whose_schedules_share_rungs_are_compared() -> None:
     judge = asha((0.5,))
     assert goes_on(judge, 0, 0.6, 4)
     assert not goes_on(judge, 1, 0.5, 4, recipe(schedule="step"))
@@ -194,7 +185,7 @@ def test_trials_are_compared_with_those_whose_schedules_share_their_rungs() -> N
     assert not goes_on(judge, 4, 0.4, 4, recipe(schedule="plateau"))
 
 
-def test_trials_of_one_phase_and_of_two_are_compared_apart() -> None:
+def test_trials_of_one_phase_and_of_two_are_not_compared() -> None:
     """Half of the second phase is three quarters of the run."""
     judge = asha((0.5,))
     assert goes_on(judge, 0, 0.9, 4)
@@ -202,7 +193,7 @@ def test_trials_of_one_phase_and_of_two_are_compared_apart() -> None:
     assert group_of(recipe()) != group_of(recipe(head_epochs=4))
 
 
-def test_trials_of_different_lengths_meet_at_the_same_share_of_their_schedules() -> None:
+def test_trials_of_different_lengths_are_compared_at_the_same_share_of_their_schedules() -> None:
     judge = asha()
     assert goes_on(judge, 0, 0.6, 2)
     assert not goes_on(judge, 1, 0.5, 5, recipe(20))
@@ -226,21 +217,21 @@ def test_trials_of_different_lengths_meet_at_the_same_share_of_their_schedules()
     ],
     ids=str,
 )
-def test_the_best_share_of_the_trials_seen_so_far_goes_on(
+def test_the_best_share_of_the_trials_so_far_goes_on(
     keep: float, accuracies: list[float], expected: list[bool]
 ) -> None:
-    """The number that goes on is rounded up, and equals go on together."""
+    """The number of trials is rounded up, and equals go on together."""
     assert judged(asha(keep=keep), accuracies) == expected
 
 
 @pytest.mark.parametrize("keep", [0.01, 0.25, 0.5, 0.75, 1.0])
-def test_each_judgement_is_by_rank_among_what_was_seen(keep: float) -> None:
-    """The rule in other words; without anyone let through it decides alone."""
+def test_a_judgement_is_by_rank_among_the_trials_so_far(keep: float) -> None:
+    """The rule in other words; no trial is let through."""
     draw = random.Random(0)
     accuracies = [draw.choice([draw.random(), 0.5]) for _ in range(200)]
     for number, went_on in enumerate(judged(asha(keep=keep), accuracies)):
-        seen = sorted(accuracies[: number + 1], reverse=True)
-        assert went_on == (accuracies[number] in seen[: max(1, math.ceil(keep * len(seen)))])
+        ranked = sorted(accuracies[: number + 1], reverse=True)
+        assert went_on == (accuracies[number] in ranked[: max(1, math.ceil(keep * len(ranked)))])
 
 
 def test_a_share_that_is_a_whole_number_of_trials_is_that_number() -> None:
@@ -258,7 +249,7 @@ def test_between_the_rungs_and_at_the_end_every_trial_goes_on(epoch: int) -> Non
     assert judged(asha((0.25, 0.5), 0.01), [0.9, 0.1, 0.05], epoch) == [True, True, True]
 
 
-def test_what_happens_between_the_rungs_is_not_compared() -> None:
+def test_scores_between_the_rungs_are_not_compared() -> None:
     judge = asha()
     assert judged(judge, [0.9, 0.8, 0.7], 1) == [True, True, True]
     assert goes_on(judge, 3, 0.1)
@@ -270,14 +261,14 @@ def test_each_rung_compares_its_own_accuracies() -> None:
     assert judged(judge, [0.2, 0.3], 4) == [True, True]
 
 
-def test_a_trial_that_comes_again_replaces_what_was_seen_of_it() -> None:
+def test_a_repeated_trial_replaces_its_earlier_score() -> None:
     judge = asha()
     assert judged(judge, [0.6, 0.5]) == [True, False]
     assert [goes_on(judge, 1, 0.5) for _ in range(5)] == [False] * 5
     assert goes_on(judge, 0, 0.6)
 
 
-def test_a_baseline_is_compared_with_and_never_stopped() -> None:
+def test_a_baseline_is_compared_with_others_and_never_stopped() -> None:
     judge = asha()
     assert judge.judge(trial(0, [0.9, 0.9], is_baseline=True)).goes_on
     assert not goes_on(judge, 2, 0.5)
@@ -288,8 +279,8 @@ def test_a_baseline_is_compared_with_and_never_stopped() -> None:
 
 
 @pytest.mark.parametrize("scheduler", [NoStopping(), Asha(rungs=())], ids=lambda scheduler: scheduler.name)
-def test_a_search_without_rungs_stops_nobody(scheduler: Scheduler) -> None:
-    judge = scheduler.start(0)
+def test_a_search_without_rungs_stops_no_trial(scheduler: Scheduler) -> None:
+    judge = Judge(scheduler, 0)
     assert all(judged(judge, [0.9, 0.1, 0.05], epoch) == [True] * 3 for epoch in range(1, 9))
 
 
@@ -297,21 +288,21 @@ BRACKETS = Hyperband(rungs=(0.25, 0.5), let_through=0)
 
 
 def bracket(number: int) -> int:
-    """By the first rung that a trial has; 2 stands for none."""
+    """The bracket of a trial, by its first rung; 2 for none."""
     rungs = [BRACKETS.rung(trial(number, [0.5] * epoch)) for epoch in range(1, 8)]
     return next(({0.25: 0, 0.5: 1}[rung.fraction] for rung in rungs if rung), 2)
 
 
-def test_the_brackets_of_hyperband_begin_one_rung_later_each() -> None:
+def test_each_bracket_of_hyperband_begins_one_rung_later() -> None:
     rungs = {bracket(number): [] for number in range(20)}
     for number in range(20):
-        found = [BRACKETS.rung(trial(number, [0.5] * epoch)) for epoch in range(1, 8)]
-        rungs[bracket(number)] = [rung.fraction for rung in found if rung]
+        reached = [BRACKETS.rung(trial(number, [0.5] * epoch)) for epoch in range(1, 8)]
+        rungs[bracket(number)] = [rung.fraction for rung in reached if rung]
     assert rungs == {0: [0.25, 0.5], 1: [0.5], 2: []}
 
 
 def test_each_bracket_of_hyperband_gets_about_the_same_number_of_epochs() -> None:
-    """Their trials take 4, 6 and 8 of 8 epochs, so the shares are as 6 to 4 to 3, in the first few trials too."""
+    """Their trials take 4, 6 and 8 of 8 epochs, so the shares are as 6 to 4 to 3, even in the first few trials."""
     for num_trials, tolerance in ((13, 1), (1300, 5)):
         counts = Counter(bracket(number) for number in range(num_trials))
         for place, weight in enumerate((6, 4, 3)):
@@ -319,7 +310,7 @@ def test_each_bracket_of_hyperband_gets_about_the_same_number_of_epochs() -> Non
 
 
 def test_trials_of_one_bracket_are_compared() -> None:
-    judge = BRACKETS.start(0)
+    judge = Judge(BRACKETS, 0)
     numbers = [[number for number in range(30) if bracket(number) == place] for place in range(3)]
     assert [goes_on(judge, number, 0.9, 4) for number in numbers[0][:2]] == [True, True]
     assert [goes_on(judge, number, 0.5, 4) for number in numbers[1][:2]] == [True, True]
@@ -329,8 +320,8 @@ def test_trials_of_one_bracket_are_compared() -> None:
 
 
 def median_of(curves: Sequence[Sequence[float]], grace: float = 0.25) -> list[bool]:
-    """Whether each went on after its last epoch."""
-    judge = Median(rungs=(0.25, 0.5), grace=grace, let_through=0).start(0)
+    """Whether each trial goes on after its last epoch."""
+    judge = Judge(Median(rungs=(0.25, 0.5), grace=grace, let_through=0), 0)
     return [judge.judge(trial(number, curve)).goes_on for number, curve in enumerate(curves)]
 
 
@@ -352,11 +343,11 @@ def test_the_median_rule_compares_the_best_so_far_with_the_median_of_the_others_
     assert median_of([*others, curve]) == [True, True, True, expected]
 
 
-def test_the_median_rule_stops_nobody_while_few_were_seen() -> None:
+def test_the_median_rule_stops_no_trial_while_there_are_few() -> None:
     assert median_of([[0.9] * 2, [0.8] * 2, [0.1] * 2, [0.1] * 2]) == [True, True, True, False]
 
 
-def test_the_median_rule_stops_nobody_during_the_grace() -> None:
+def test_the_median_rule_stops_no_trial_during_the_grace() -> None:
     curves = [[0.9] * 2] * 5 + [[0.1] * 2]
     assert median_of(curves)[-1] is False
     assert median_of(curves, grace=0.4)[-1] is True
@@ -364,7 +355,7 @@ def test_the_median_rule_stops_nobody_during_the_grace() -> None:
 
 
 def test_equals_pass_the_median_rule() -> None:
-    """Of floats a sum divided by their number may lie above each of them."""
+    """A rounded mean of equal floats may lie above each of them."""
     for accuracy in (0.1, 0.3, 0.7, 1 / 3):
         assert all(median_of([[accuracy] * 4] * 9))
 
@@ -383,16 +374,16 @@ def test_the_share_of_trials_that_is_let_through(share: float, bounds: tuple[int
     assert low <= len(let_through(Asha(let_through=share), seed=3)) <= high
 
 
-def test_who_is_let_through_depends_on_the_seed_and_the_number_alone() -> None:
-    """The numbers are written here, so that another version or process that chose others would be noticed."""
+def test_the_trials_that_are_let_through_depend_on_seed_and_number_only() -> None:
+    """The numbers are written here, so that a version that lets other trials through is noticed."""
     assert let_through(Asha(), 0, 100) == let_through(Asha(keep=0.1), 0, 100) == {9, 10, 20, 46, 75, 77, 79, 80, 92}
     assert let_through(Asha(), 0) != let_through(Asha(), 1)
     assert let_through(Asha(), 0) < let_through(Asha(let_through=0.2), 0)
 
 
-def test_a_trial_that_is_let_through_goes_on_to_its_end_and_its_facts_say_since_when() -> None:
+def test_a_trial_that_is_let_through_goes_on_to_its_end_with_its_epoch_as_a_fact() -> None:
     number = next(n for n in range(1, 1000) if Asha().is_let_through(n, 0))
-    judge = Asha(rungs=(0.25, 0.5), keep=0.01).start(0)
+    judge = Judge(Asha(rungs=(0.25, 0.5), keep=0.01), 0)
     assert run(judge, rising(0, 0.9)).state == "completed"
     (weak,) = [run(judge, rising(number, 0.1))]
     assert (weak.state, weak.epochs) == ("completed", 8)
@@ -400,10 +391,10 @@ def test_a_trial_that_is_let_through_goes_on_to_its_end_and_its_facts_say_since_
 
 
 def test_others_are_compared_with_a_trial_that_was_let_through_only_where_it_would_have_stopped() -> None:
-    """So they are judged as if nobody ever were."""
+    """So the other trials are judged as if none were let through."""
     draw = random.Random(2)
     trials = [rising(number, draw.random()) for number in range(200)]
-    with_none, with_some = (Asha(let_through=share).start(0) for share in (0, 0.2))
+    with_none, with_some = (Judge(Asha(let_through=share), 0) for share in (0, 0.2))
     for each in trials:
         strict, lenient = run(with_none, each), run(with_some, each)
         if LET_THROUGH in lenient.facts:
@@ -413,7 +404,7 @@ def test_others_are_compared_with_a_trial_that_was_let_through_only_where_it_wou
             assert (lenient.state, lenient.facts) == (strict.state, strict.facts)
 
 
-def test_facts_say_which_rungs_a_trial_passed_and_where_it_stopped() -> None:
+def test_the_rungs_that_a_trial_passed_and_its_last_one_are_facts() -> None:
     judge = asha((0.25, 0.5))
     assert run(judge, trial(0, [0.5] * 8)).facts == {RUNGS: {"2": 0.25, "4": 0.5}}
     assert run(judge, trial(1, [0.6, 0.6, 0.4, 0.4, 0.4])).facts == {RUNGS: {"2": 0.25}, STOPPED_AT: 0.5}
@@ -424,10 +415,10 @@ def test_facts_say_which_rungs_a_trial_passed_and_where_it_stopped() -> None:
 
 @by_scores
 def test_a_judge_that_is_rebuilt_decides_as_one_that_never_stopped(scheduler: Scheduler) -> None:
-    """Trials of three schedules, one after another; the judge is made anew before each of them."""
+    """Trials of three schedules, one after another; the judge is rebuilt before each of them."""
     draw = random.Random(1)
     plans = [recipe(epochs, schedule=name) for epochs in (8, 20) for name in ("constant", "step", "cosine")]
-    whole, trials = scheduler.start(7), list[Trial]()
+    whole, trials = Judge(scheduler, 7), list[Trial]()
     for number in range(80):
         planned = draw.choice(plans)
         curve = [draw.random() for _ in range(planned.epochs)]
@@ -440,9 +431,9 @@ def test_a_judge_that_is_rebuilt_decides_as_one_that_never_stopped(scheduler: Sc
 
 
 @by_scores
-def test_the_order_in_which_a_judge_is_fed_makes_no_difference(scheduler: Scheduler) -> None:
+def test_a_judge_does_not_depend_on_the_order_of_trials(scheduler: Scheduler) -> None:
     draw = random.Random(4)
-    before = scheduler.start(0)
+    before = Judge(scheduler, 0)
     trials = [run(before, rising(number, draw.random())) for number in range(40)]
     for number, quality in enumerate((0.1, 0.3, 0.5, 0.7, 0.9), start=100):
         judges = [rebuilt(scheduler, order) for order in (trials, trials[::-1])]
@@ -450,7 +441,7 @@ def test_the_order_in_which_a_judge_is_fed_makes_no_difference(scheduler: Schedu
         assert ends[0] == ends[1]
 
 
-def test_a_rung_that_was_passed_is_passed_however_good_the_others_are_by_now() -> None:
+def test_a_rung_that_was_passed_stays_passed_when_others_are_better() -> None:
     judge = asha()
     early = trial(1, [0.5, 0.5])
     facts = judge.judge(early).facts
@@ -461,7 +452,7 @@ def test_a_rung_that_was_passed_is_passed_however_good_the_others_are_by_now() -
 
 def test_since_when_a_trial_was_let_through_does_not_change() -> None:
     scheduler = Asha(rungs=(0.25, 0.5), let_through=0.99)
-    judge = scheduler.start(0)
+    judge = Judge(scheduler, 0)
     assert judged(judge, [0.9, 0.9])
     weak = run(judge, rising(5, 0.1))
     assert weak.facts[LET_THROUGH] == 2
@@ -495,7 +486,7 @@ def test_the_epochs_that_an_average_trial_takes(scheduler: Scheduler, expected: 
 @pytest.mark.parametrize("scheduler", [Asha(), Asha(keep=0.25), Hyperband(let_through=0.2)], ids=str)
 def test_many_random_trials_take_the_epochs_that_are_expected(scheduler: Scheduler) -> None:
     draw = random.Random(5)
-    judge = scheduler.start(0)
+    judge = Judge(scheduler, 0)
     trials = [run(judge, rising(number, draw.random(), recipe(20))) for number in range(3000)]
     assert sum(each.epochs for each in trials) / 3000 == pytest.approx(scheduler.expected_epochs(recipe(20)), rel=0.04)
 

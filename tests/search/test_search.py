@@ -121,10 +121,10 @@ def metric_steps(store: Store, run_id: str) -> list[int]:
     return [metric.step for metric in MlflowClient(store.mlflow_url).get_metric_history(run_id, "val_accuracy")]
 
 
-def test_a_search_goes_on_after_ctrl_c_and_a_killed_worker_and_to_more_trials(
+def test_a_search_resumes_after_ctrl_c_and_a_killed_worker_and_continues_to_more_trials(
     slow_space: Path, store: Store, start: Start
 ) -> None:
-    # One core a trial throughout: an epoch that is trained again on another number of threads comes out otherwise.
+    # One core a trial in both runs: an epoch that is repeated with another number of threads has other results.
     arguments = ("run", slow_space, "--store", store.root, "--cpus-per-trial", 1)
     process = start(*arguments, "--num-trials", 3)
     wait_until(lambda: process.poll() is not None or num_epochs(store) > 1)
@@ -162,36 +162,36 @@ def test_a_search_whose_driver_is_killed_three_times_completes(
     assert last.code == 0, last.stderr
     assert_each_trial_and_epoch_once(store, 3)
     first = read_record(store)["tiny"][0]
-    assert first.facts[EARLIER][0][WORKER] != first.facts[WORKER], "who had it before is forgotten"
+    assert first.facts[EARLIER][0][WORKER] != first.facts[WORKER], "the earlier worker is lost"
 
 
 def assert_each_trial_and_epoch_once(store: Store, num_trials: int) -> None:
-    """In the record and in MLflow."""
+    """The record and MLflow have each trial once and each of its epochs once."""
     assert_records_agree(store, num_trials)
     for trial in read_record(store)["tiny"]:
         if trial.state == "diverged":
-            continue  # in its first epoch; MLflow has chance accuracy of it
+            continue  # in its first epoch; MLflow has its chance accuracy
         assert [epoch["epoch"] for epoch in trial.curve] == list(range(1, trial.epochs + 1))
         assert trial.mlflow_run_id is not None
         assert metric_steps(store, trial.mlflow_run_id) == list(range(1, trial.epochs + 1))
 
 
 def listening_addresses(pid: int) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The addresses that a process and all its descendants listen on."""
-    found = set()
+    """The addresses on which a process and its descendants listen."""
+    addresses = set()
     for member in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             connections = member.net_connections(kind="inet")
-            found |= {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
-    assert found, "a running search has servers"
-    return {ipaddress.ip_address(address.removeprefix("::ffff:")) for address in found}
+            addresses |= {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
+    assert addresses, "a running search has servers"
+    return {ipaddress.ip_address(address.removeprefix("::ffff:")) for address in addresses}
 
 
 def live_workers(pid: int) -> list[psutil.Process]:
     """The processes that train: Ray names them after what they run."""
-    found = []
+    workers = []
     for child in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie, which is one
             if any("ray::ImplicitFunc" in part for part in child.cmdline()):
-                found.append(child)
-    return found
+                workers.append(child)
+    return workers

@@ -1,4 +1,4 @@
-"""Search-space files: every shipped one keeps the contract, and every bad one is refused in a sentence."""
+"""Search-space files: every shipped one keeps the contract, and every bad one is refused with one sentence."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Value, field_of
 from cifar_tune.recipe.schedules import Schedule
-from cifar_tune.search.space import Search, Space, contains, format_range, load_space
+from cifar_tune.search.ranges import contains, format_range
+from cifar_tune.search.search import Search
+from cifar_tune.search.space import Space, load_space
 
 SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.py"))
 every_shipped_space = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -62,7 +64,7 @@ def changed(old: str, new: str) -> str:
 
 
 def draw(space: Space, num_trials: int) -> list[tuple[dict[str, Value], dict[str, Value]]]:
-    """What was sampled, and every name of the Recipe that came of it."""
+    """The sampled values and all names of the Recipe, for each of the random trials."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     trials = [study.ask() for _ in range(num_trials)]
     recipes = [space.sample(trial) for trial in trials]
@@ -74,7 +76,7 @@ def test_spaces_are_shipped() -> None:
 
 
 @every_shipped_space
-def test_what_a_shipped_space_samples_is_what_its_recipe_trains_with(path: Path) -> None:
+def test_a_shipped_space_samples_the_values_that_its_recipe_trains_with(path: Path) -> None:
     for params, names in draw(load_space(path), 50):
         assert params
         assert params == {name: names[name] for name in params}
@@ -92,7 +94,7 @@ def test_a_shipped_space_gives_its_baselines_back_from_values_inside_its_ranges(
 
 
 @every_shipped_space
-def test_the_ranges_of_a_shipped_space_know_every_name_that_it_samples(path: Path) -> None:
+def test_the_ranges_of_a_shipped_space_have_every_name_that_it_samples(path: Path) -> None:
     space = load_space(path)
     assert {name for params, _ in draw(space, 50) for name in params} <= set(space.ranges())
 
@@ -117,7 +119,7 @@ def test_a_shipped_space_stops_trials_within_their_epochs(path: Path) -> None:
 
 
 @every_shipped_space
-def test_a_shipped_space_says_its_command_source_cost_and_expected_result(path: Path) -> None:
+def test_the_docstring_of_a_shipped_space_has_its_command_source_cost_and_expected_result(path: Path) -> None:
     docstring = path.read_text(encoding="utf-8").split('"""')[1]
     assert f"    cifar-tune run search_spaces/{path.name}\n" in docstring
     for word in ("Source: ", "Cost: ", "Expected: "):
@@ -158,7 +160,7 @@ def test_a_set_variant_leaves_only_its_own_branch(tmp_path: Path) -> None:
     assert {(names["optimizer/name"], names["optimizer/momentum"]) for _, names in draw(space, 20)} == {("sgd", 0.5)}
 
 
-def test_a_setting_of_one_branch_passes_the_others_by(tmp_path: Path) -> None:
+def test_a_setting_of_one_branch_leaves_the_others_as_they_are(tmp_path: Path) -> None:
     space = load_space(write(tmp_path, BRANCHES), {"schedule/every": "2"})
     assert "schedule/step/every" not in space.ranges()
     assert {(names["schedule/name"], names.get("schedule/every")) for _, names in draw(space, 20)} == {
@@ -184,26 +186,28 @@ def test_a_file_may_have_several_baselines(tmp_path: Path) -> None:
     assert [baseline.optimizer.lr for baseline in space.baselines] == [0.001, 0.002]
 
 
-def test_what_knows_accuracy_alone_is_no_default_where_a_cost_is_minimized() -> None:
+def test_the_defaults_are_others_where_a_cost_is_minimized() -> None:
     names = {"sampler": "random", "scheduler": {"name": "none"}}
-    for given, sampler, scheduler in (
+    for options, sampler, scheduler in (
         ({}, "forecast", "forecast"),
         ({"minimize": "seconds"}, "tpe", "asha"),
         ({"minimize": "seconds", **names}, "random", "none"),
     ):
-        search = Search.model_validate(given)
+        search = Search.model_validate(options)
         assert (search.sampler, search.scheduler.name) == (sampler, scheduler)
 
 
-def test_a_file_says_how_to_search_or_takes_the_defaults(tmp_path: Path) -> None:
+def test_a_file_without_search_takes_the_defaults(tmp_path: Path) -> None:
     assert load_space(write(tmp_path, GOOD)).search == Search(num_trials=7)
     assert load_space(write(tmp_path, changed("SEARCH = ", "OTHER = "))).search == Search()
 
 
-def test_a_space_is_described_by_the_words_of_its_file_what_is_set_and_its_code(tmp_path: Path) -> None:
-    words = load_space(write(tmp_path, '"""What it is.\n\n    a command\n"""\n' + GOOD), {"epochs": "3"}).description
+def test_a_description_has_the_files_docstring_the_settings_and_its_code(tmp_path: Path) -> None:
+    description = load_space(
+        write(tmp_path, '"""What it is.\n\n    a command\n"""\n' + GOOD), {"epochs": "3"}
+    ).description
     code = f"```python\n{GOOD.strip()}\n```"
-    assert words == f"What it is.\n\n    a command\n\nIn every trial: `epochs=3`.\n\n{code}"
+    assert description == f"What it is.\n\n    a command\n\nIn every trial: `epochs=3`.\n\n{code}"
     assert load_space(write(tmp_path, GOOD)).description == code
     assert load_space(write(tmp_path, "\ufeff" + GOOD)).description == code, "with a byte-order mark"
 
@@ -244,7 +248,7 @@ BAD_FILES = {
     ),
     "baseline cannot come out": (
         changed('{"optimizer/lr": lr}', '{"optimizer/lr": lr, "epochs": 3}'),
-        r"cannot give the baseline: epochs comes out as 3 where BASELINE has 2",
+        r"cannot give the baseline: epochs comes out as 3, but BASELINE has 2",
     ),
     "sampled name is no field": (
         changed('suggest_float("optimizer/lr"', 'suggest_float("optimizer/rate"'),
@@ -272,10 +276,10 @@ def assert_one_sentence(message: str) -> None:
     assert not message.endswith((": .", ".."))
 
 
-@pytest.mark.parametrize(("text", "said"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_a_bad_file_is_refused_with_its_place_and_reason(tmp_path: Path, text: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_a_bad_file_is_refused_with_its_place_and_reason(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         load_space(path)
     assert_one_sentence(str(error.value))
     assert str(error.value).startswith(str(path))
@@ -299,12 +303,12 @@ def test_a_file_may_have_settings_of_its_own_which_the_command_line_overrides(tm
     assert (space.baselines[0].epochs, space.baselines[0].batch_size) == (7, 50)
 
 
-def test_a_wrong_setting_of_a_file_is_told_as_the_files(tmp_path: Path) -> None:
+def test_an_error_names_settings_as_the_source_of_a_wrong_setting(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^SETTINGS epoch: the recipe has no such field; the nearest is epochs"):
         load_space(write(tmp_path, GOOD + "\nSETTINGS = {'epoch': '5'}\n"))
 
 
-def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_python_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("BASELINE: 1", encoding="utf-8")
     with pytest.raises(UserError, match="is not a Python file"):
@@ -312,7 +316,7 @@ def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"optimizer/lrr": "1"}, r"^--set optimizer/lrr: the recipe has no such field; the nearest is optimizer/lr "),
         ({"optimizer/momentum": "0.5"}, r"^--set optimizer/momentum: the recipe has no such field; the nearest is "),
@@ -328,8 +332,8 @@ def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_bad_setting_is_refused_with_the_field(tmp_path: Path, settings: dict[str, str], said: str) -> None:
-    with pytest.raises(UserError, match=said) as error:
+def test_a_bad_setting_is_refused_with_the_field(tmp_path: Path, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
         load_space(write(tmp_path, GOOD), settings)
     assert_one_sentence(str(error.value))
 
@@ -349,19 +353,17 @@ def test_a_bad_setting_is_refused_with_the_field(tmp_path: Path, settings: dict[
     ],
     ids=["choices", "zero on a logarithmic scale"],
 )
-def test_a_baseline_that_optuna_cannot_even_represent_is_said_to_lie_outside_its_range(
-    tmp_path: Path, text: str
-) -> None:
+def test_a_baseline_that_optuna_cannot_represent_lies_outside_its_range(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"the baseline's optimizer/\w+=0\S* lies outside its range"):
         load_space(write(tmp_path, text))
 
 
-def test_baselines_that_are_no_list_are_refused(tmp_path: Path) -> None:
+def test_baselines_that_are_not_a_list_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="BASELINE"):
         load_space(write(tmp_path, GOOD + "\nBASELINES = 5\n"))
 
 
-def test_an_error_without_words_is_still_a_sentence(tmp_path: Path) -> None:
+def test_an_error_without_a_message_is_still_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="line 8: RuntimeError") as error:
         load_space(write(tmp_path, changed("def space", "raise RuntimeError\ndef space")))
     assert_one_sentence(str(error.value))
@@ -378,7 +380,7 @@ def test_an_error_without_words_is_still_a_sentence(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_range_is_written_shortly(distribution: optuna.distributions.BaseDistribution, text: str) -> None:
+def test_a_range_is_formatted(distribution: optuna.distributions.BaseDistribution, text: str) -> None:
     assert format_range(distribution) == text
 
 
@@ -392,7 +394,7 @@ def test_a_range_is_written_shortly(distribution: optuna.distributions.BaseDistr
     ],
     ids=str,
 )
-def test_a_distribution_contains_what_it_can_give(
+def test_a_distribution_contains_the_values_that_it_can_give(
     distribution: optuna.distributions.BaseDistribution, inside: tuple[Value, ...], outside: tuple[Value, ...]
 ) -> None:
     assert all(contains(distribution, value) for value in inside)
@@ -400,7 +402,7 @@ def test_a_distribution_contains_what_it_can_give(
 
 
 def test_the_space_of_everything_starts_from_the_recipes_of_the_others() -> None:
-    """But for the data set, the image size and the weights, which fit all of them."""
+    """The same recipes, except for the data set and the image size, which all of them share."""
     spaces = Path(__file__).parents[2] / "search_spaces"
     adapted = {"dataset": "cifar10", "model/image_size": 32}
     names = ["resnet50_linear", "resnet50_two_phase", "resnet9", "resnet50_cifar100", "mini_resnet"]
@@ -415,7 +417,7 @@ def test_some_frozen_trials_of_the_space_of_everything_have_features_that_can_be
 
 
 @pytest.mark.parametrize("model", ["resnet9", "mini_resnet", "resnet50"])
-def test_of_several_baselines_those_of_the_variant_that_is_set_stay(model: str) -> None:
+def test_a_set_variant_leaves_only_its_own_baselines(model: str) -> None:
     path = Path(__file__).parents[2] / "search_spaces" / "all.py"
     own = [baseline for baseline in load_space(path).baselines if baseline.model.name == model]
     space = load_space(path, {"model/name": model})

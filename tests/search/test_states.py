@@ -1,4 +1,4 @@
-"""A search that tells the truth: a trial of every end, of which Optuna, MLflow and the report say the same."""
+"""A search with a trial in every state: Optuna, MLflow and the report agree about all of them."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from cifar_tune.store import Store, open_store
 from cifar_tune.trials.reading import read_record
 from cifar_tune.trials.trial import Trial
 
-# Baselines are judged by nobody, so each ends as it must; what is sampled learns little and is pruned.
+# Baselines are never pruned, so each ends as its recipe makes it; sampled recipes learn little and are pruned.
 SPACE = """
 from cifar_tune import Recipe, Search
 
@@ -53,7 +53,7 @@ SEARCH = Search(scheduler={"name": "asha", "rungs": (0.5,), "keep": 0.1, "let_th
 """
 CANNOT_SAVE = 4  # the number of the trial whose folder is taken
 
-TABLE = {  # design.md: a state of the report, in Optuna and in MLflow
+TABLE = {  # a state of the report, in Optuna and in MLflow
     "completed": ("COMPLETE", "FINISHED"),
     "stopped early": ("COMPLETE", "FINISHED"),
     "pruned": ("PRUNED", "FINISHED"),
@@ -79,41 +79,41 @@ def recorded(store: Store) -> list[Trial]:
 
 
 def has_every_end(store: Store) -> bool:
-    """And a trial that is in the middle."""
+    """Whether there is a trial in every final state, and one in the middle of its training."""
     trials = recorded(store)
     is_in_the_middle = any(trial.state == "running" and trial.epochs for trial in trials)
     return {trial.state for trial in trials} >= ENDS and is_in_the_middle
 
 
-def by_mlflow(store: Store) -> dict[int | None, Run]:
+def runs_in_mlflow(store: Store) -> dict[int | None, Run]:
     """The runs by trial number, the search's under None; each trial has one."""
     client = MlflowClient(store.mlflow_url)
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    found = {int(n) if (n := run.data.tags.get("cifar_tune.trial")) else None: run for run in runs}
-    assert len(found) == len(runs), "a trial has two runs"
-    return found
+    by_number = {int(n) if (n := run.data.tags.get("cifar_tune.trial")) else None: run for run in runs}
+    assert len(by_number) == len(runs), "a trial has two runs"
+    return by_number
 
 
 def over(rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Those of which nothing more will come."""
+    """The rows of trials in a final state, by number."""
     return {row["trial"]: row for row in rows if row["state"] != "interrupted"}
 
 
-def assert_one_truth(store: Store, call: Call) -> list[dict[str, Any]]:
-    """The report without its ranks, after every row of it was held against the others."""
+def assert_all_agree(store: Store, call: Call) -> list[dict[str, Any]]:
+    """The rows of the report without their ranks, after each was compared with Optuna and MLflow."""
     rows = json.loads(call("report", "tiny", "--store", store.root, "--format", "json").stdout)
     rows = sorted(({**row, "rank": None} for row in rows), key=lambda row: int(row["trial"]))
     table = call("report", "tiny", "--store", store.root).stdout
     study = optuna.load_study(study_name="tiny", storage=store.optuna_url)
-    told = {trial["number"]: trial for trial in by_optuna(store, "trials", "--study-name", "tiny")}
-    shown = by_mlflow(store)
+    in_optuna = {trial["number"]: trial for trial in by_optuna(store, "trials", "--study-name", "tiny")}
+    shown = runs_in_mlflow(store)
     numbers = [row["trial"] for row in rows]
-    assert numbers == sorted(told) == sorted(number for number in shown if number is not None)
+    assert numbers == sorted(in_optuna) == sorted(number for number in shown if number is not None)
     for row in rows:
         number, state = row["trial"], row["state"]
         assert re.search(rf"^ *\d+ +{number} +{state} ", table, re.MULTILINE), table
-        assert (told[number]["state"], shown[number].info.status) == TABLE[state]
-        assert told[number]["user_attrs"]["state"] == shown[number].data.tags["cifar_tune.state"] == state
+        assert (in_optuna[number]["state"], shown[number].info.status) == TABLE[state]
+        assert in_optuna[number]["user_attrs"]["state"] == shown[number].data.tags["cifar_tune.state"] == state
         assert row["mlflow_run_id"] == shown[number].info.run_id
         assert_same_scores(row, study.trials[number], shown[number], store)
     return rows
@@ -138,25 +138,25 @@ def assert_same_scores(row: Mapping[str, Any], trial: optuna.trial.FrozenTrial, 
     assert all(value == value and abs(value) != float("inf") for value in run.data.metrics.values())
 
 
-def assert_causes_are_told(store: Store, call: Call) -> None:
-    """In `report --trial N`, and in MLflow."""
-    said = {number: call("report", "tiny", "--store", store.root, "--trial", number).stdout for number in range(5)}
-    tags = {number: run.data.tags for number, run in by_mlflow(store).items()}
+def assert_causes_are_shown(store: Store, call: Call) -> None:
+    """`report --trial N` and MLflow show why a trial broke down."""
+    reports = {number: call("report", "tiny", "--store", store.root, "--trial", number).stdout for number in range(5)}
+    tags = {number: run.data.tags for number, run in runs_in_mlflow(store).items()}
     trials = recorded(store)
     step = trials[2].facts["diverged_at_step"]
-    assert 4 <= step < 8, "the first epoch, of four steps, trained the head alone at a rate that is none too high"
+    assert 4 <= step < 8, "the first epoch, of four steps, trained only the head at a moderate learning rate"
     assert trials[2].epochs == 1
-    assert re.search(rf"diverged_at_step +{step}\b", said[2])
+    assert re.search(rf"diverged_at_step +{step}\b", reports[2])
     assert tags[2]["diverged_at_step"] == str(step)
     peak = trials[3].facts["peak_memory_bytes"]
     assert peak > 2**20
-    assert re.search(r"peak_memory_bytes +[\d,]+", said[3])
+    assert re.search(r"peak_memory_bytes +[\d,]+", reports[3])
     assert tags[3]["peak_memory_bytes"] == str(peak)
-    assert "FileExistsError" in said[CANNOT_SAVE]
+    assert "FileExistsError" in reports[CANNOT_SAVE]
     assert "FileExistsError" in tags[CANNOT_SAVE]["error"]
 
 
-def test_every_end_is_told_alike_by_optuna_mlflow_and_the_report_until_the_search_is_deleted(
+def test_optuna_mlflow_and_the_report_agree_about_every_state_until_the_search_is_deleted(
     tmp_path: Path, store: Store, start: Start, call: Call
 ) -> None:
     space = tmp_path / "tiny.py"
@@ -169,27 +169,27 @@ def test_every_end_is_told_alike_by_optuna_mlflow_and_the_report_until_the_searc
     search = start(*arguments, 1000)
     wait_until(lambda: has_every_end(store))
     (study,) = by_optuna(store, "studies")
-    told = by_optuna(store, "trials", "--study-name", "tiny")
+    trials = by_optuna(store, "trials", "--study-name", "tiny")
     assert search.poll() is None, "it runs, and Optuna's command reads its record"
-    assert (study["name"], study["n_trials"] <= len(told)) == ("tiny", True)
-    assert "RUNNING" in {trial["state"] for trial in told}
+    assert (study["name"], study["n_trials"] <= len(trials)) == ("tiny", True)
+    assert "RUNNING" in {trial["state"] for trial in trials}
     os.killpg(search.pid, signal.SIGINT)
     _, stderr = search.communicate(timeout=PATIENCE)
     assert search.returncode == 130, stderr
 
-    before = assert_one_truth(store, call)
+    before = assert_all_agree(store, call)
     assert {row["state"] for row in before} == set(TABLE)
-    assert by_mlflow(store)[None].info.status == "KILLED"
-    assert_causes_are_told(store, call)
+    assert runs_in_mlflow(store)[None].info.status == "KILLED"
+    assert_causes_are_shown(store, call)
 
     resumed = call(*arguments, len(before))
     assert resumed.code == 0, resumed.stderr
-    after = assert_one_truth(store, call)
+    after = assert_all_agree(store, call)
     assert {row["state"] for row in after} == ENDS
     assert len(after) == len(before)
     assert {row["trial"]: row for row in after if row["trial"] in over(before)} == over(before)
-    assert by_mlflow(store)[None].info.status == "FINISHED"
-    assert_causes_are_told(store, call)
+    assert runs_in_mlflow(store)[None].info.status == "FINISHED"
+    assert_causes_are_shown(store, call)
     (weights,) = store.search("tiny").rglob("*.safetensors")
     assert str(weights) in resumed.stdout
     assert not list(store.search("tiny").rglob("state.pt"))
@@ -197,12 +197,12 @@ def test_every_end_is_told_alike_by_optuna_mlflow_and_the_report_until_the_searc
     larger = call(*arguments, 1000, "--time-budget", "3s")
     assert larger.code == 0, larger.stderr
     assert "The time budget is used up. To resume: cifar-tune run" in " ".join(larger.stderr.split())
-    more = assert_one_truth(store, call)
+    more = assert_all_agree(store, call)
     assert len(after) < len(more) < 1000
     assert [row["recipe"] for row in more[: len(after)]] == [row["recipe"] for row in after]
 
     deleted = call("delete", "tiny", "--store", store.root, "--yes")
     assert deleted.code == 0, deleted.stderr
     assert not store.search("tiny").exists()
-    assert by_mlflow(store) == {}
+    assert runs_in_mlflow(store) == {}
     assert call("report", "tiny", "--store", store.root).code == 2

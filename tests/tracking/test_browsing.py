@@ -1,4 +1,4 @@
-"""What people browse besides the report: MLflow's own UI by `cifar-tune ui`, and optuna-dashboard on the record."""
+"""The web pages besides the report: MLflow's UI by `cifar-tune ui`, and optuna-dashboard on the record."""
 
 import socket
 import subprocess
@@ -16,14 +16,14 @@ from playwright.sync_api import Browser, expect
 
 from cifar_tune.data.images import TrainingData
 from cifar_tune.store import Store, open_store
-from cifar_tune.tracking.runs import Tracker
+from cifar_tune.tracking.tracker import Tracker
 
 MILLISECONDS = 1000 * PATIENCE  # as playwright counts
 
 
 @pytest.fixture
 def port() -> int:
-    """A free one."""
+    """A free port."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
@@ -41,7 +41,7 @@ def wait_for(url: str, process: "subprocess.Popen[str]") -> None:
     raise AssertionError(f"{url} does not answer")
 
 
-def test_mlflow_shows_a_search_with_names_that_say_what_differs(
+def test_mlflow_shows_a_search_with_runs_named_by_their_values(
     browser: Browser, start: Start, port: int, tmp_path: Path, tiny: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -57,8 +57,8 @@ def test_mlflow_shows_a_search_with_names_that_say_what_differs(
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     assert process.stderr is not None
-    said = [process.stderr.readline() for _ in range(2)]
-    page.goto(said[1].partition("the runs of cifar-tune shapes: ")[2].strip(), timeout=MILLISECONDS)
+    lines = [process.stderr.readline() for _ in range(2)]
+    page.goto(lines[1].partition("the runs of cifar-tune shapes: ")[2].strip(), timeout=MILLISECONDS)
     expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible(timeout=MILLISECONDS)
     page.locator('[role=gridcell][col-id*="Run Name"] button').first.click(timeout=MILLISECONDS)  # the search's trials
     expect(page.get_by_text("mine 1: sgd, lr=0.123").first).to_be_visible(timeout=MILLISECONDS)

@@ -38,7 +38,7 @@ print(*as_function.metadata.metadata["classes"])
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """With an experiment whose artifacts lie in it."""
+    """A store with an experiment whose artifacts lie in it."""
     opened = open_store(tmp_path_factory.mktemp("registry"))
     MlflowClient(opened.mlflow_url).create_experiment("tiny", artifact_location=opened.artifacts.as_uri())
     return opened
@@ -65,7 +65,7 @@ def files(store: Store) -> list[Path]:
     return [path for path in store.artifacts.rglob("*") if path.is_file()]
 
 
-def test_the_champion_is_loaded_without_cifar_tune_and_freed_with_its_search(store: Store, tmp_path: Path) -> None:
+def test_the_champion_loads_without_cifar_tune_and_is_deleted_with_its_search(store: Store, tmp_path: Path) -> None:
     client = MlflowClient(store.mlflow_url)
     run_id = start_run(client, "first")
     winner = classifier(0)
@@ -106,7 +106,7 @@ def test_the_champion_is_loaded_without_cifar_tune_and_freed_with_its_search(sto
 @pytest.mark.parametrize(
     "after", ["finalize_logged_model", "create_registered_model", "create_model_version", "set_registered_model_alias"]
 )
-def test_registering_that_was_cut_off_is_finished_without_a_second_copy(
+def test_a_registration_that_was_interrupted_is_completed_without_a_second_copy(
     store: Store, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
     client = MlflowClient(store.mlflow_url)

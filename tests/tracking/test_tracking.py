@@ -1,4 +1,4 @@
-"""MLflow as a projection of the record: real runs in a real SQLite store, from hand-made trials."""
+"""What a search writes to MLflow: real runs in a real SQLite store, from hand-made trials."""
 
 import re
 import sqlite3
@@ -14,7 +14,8 @@ from mlflow.tracking import MlflowClient
 from cifar_tune.data.images import TrainingData
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.store import Store, open_store
-from cifar_tune.tracking.runs import STATUSES, Tracker, delete_runs, find_runs, tell_outcome, tracking_url
+from cifar_tune.tracking.runs import delete_runs, find_runs, tell_outcome, tracking_url
+from cifar_tune.tracking.tracker import STATUSES, Tracker
 from cifar_tune.trials.trial import State, Trial
 
 RECIPE = Recipe(
@@ -26,7 +27,7 @@ RECIPE = Recipe(
     batch_size=32,
 )
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds", "images_per_second")
-STATES_IN_MLFLOW: dict[State, str] = {  # design.md's table
+STATES_IN_MLFLOW: dict[State, str] = {  # each state of a trial and its status
     "running": "RUNNING",
     "completed": "FINISHED",
     "stopped early": "FINISHED",
@@ -55,7 +56,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Room:
-    """One search in MLflow: opens trackers on it, as each process that works on it does, and reads what they left."""
+    """One search in MLflow: opens trackers as each process that works on it does, and reads their runs."""
 
     def __init__(self, store: Store, search: str, data: TrainingData) -> None:
         self.store = store
@@ -79,7 +80,7 @@ class Room:
         return parent
 
     def children(self) -> dict[int, Run]:
-        """By trial number; each has one run, under the one parent."""
+        """The runs of trials by number; each trial has one run, under the one parent."""
         parent_id = self.parent().info.run_id
         children = [run for run in self.runs() if "cifar_tune.trial" in run.data.tags]
         assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {parent_id}
@@ -88,12 +89,12 @@ class Room:
         return dict(zip(numbers, children, strict=True))
 
     def history(self, number: int, metric: str = "val_accuracy") -> list[tuple[int, float]]:
-        """(step, value), in the order of the steps."""
-        found = self.client.get_metric_history(self.children()[number].info.run_id, metric)
-        return sorted((metric.step, metric.value) for metric in found)
+        """A metric as (step, value) in the order of the steps."""
+        metrics = self.client.get_metric_history(self.children()[number].info.run_id, metric)
+        return sorted((metric.step, metric.value) for metric in metrics)
 
     def assert_shows(self, *trials: Trial) -> None:
-        """Every trial once, with its state and each of its epochs once."""
+        """MLflow has every trial once, with its state and each of its epochs once."""
         children = self.children()
         assert sorted(children) == [trial.number for trial in trials]
         for trial in trials:
@@ -107,7 +108,7 @@ class Room:
             assert run.data.metrics.get("val_accuracy") == self.score(trial)
 
     def score(self, trial: Trial) -> float | None:
-        """What a run says of its trial: the score, or the last epoch's accuracy where there is none."""
+        """The accuracy of a trial's run: the score, or the last epoch's accuracy if there is none."""
         last = trial.accuracies[-1] if trial.curve else None
         return trial.val_accuracy if trial.is_over and trial.val_accuracy is not None else last
 
@@ -158,14 +159,14 @@ def test_a_trial_is_a_child_run_with_its_whole_recipe(room: Room) -> None:
 def test_every_run_names_its_dataset(room: Room) -> None:
     room.update(room.tracker(), trial(0))
     for run in room.runs():
-        ((dataset,)) = [given.dataset for given in run.inputs.dataset_inputs]
+        ((dataset,)) = [each.dataset for each in run.inputs.dataset_inputs]
         assert (dataset.name, dataset.digest) == ("shapes", room.data.digest[:36])
         experiment = room.client.get_experiment(run.info.experiment_id)
         assert experiment.name == "cifar-tune shapes"
         assert experiment.artifact_location == (room.store.artifacts / "shapes").as_uri()
 
 
-def test_every_metric_of_every_epoch_is_there_at_its_step(room: Room) -> None:
+def test_every_metric_of_every_epoch_is_logged_at_its_step(room: Room) -> None:
     tracker = room.tracker()
     accuracies = (0.2, 0.3, 0.4, 0.5)
     room.update(tracker, *(trial(0, "running", accuracies[:n]) for n in range(5)), trial(0, "completed", accuracies))
@@ -175,7 +176,7 @@ def test_every_metric_of_every_epoch_is_there_at_its_step(room: Room) -> None:
     assert room.children()[0].data.tags["num_parameters"] == "77850"
 
 
-def test_the_table_of_statuses_is_the_designs() -> None:
+def test_each_state_has_its_status() -> None:
     assert STATUSES == STATES_IN_MLFLOW
 
 
@@ -212,7 +213,7 @@ def test_a_finished_run_has_its_trials_score(
     room.assert_shows(ended)
 
 
-def test_a_score_that_a_killed_process_wrote_before_the_status_is_mended(room: Room) -> None:
+def test_a_status_that_a_killed_process_did_not_write_is_corrected(room: Room) -> None:
     ended = trial(0, "stopped early", (0.2, 0.6, 0.4, 0.5), recipe=PATIENT)
     room.update(room.tracker(), ended)
     room.client.update_run(room.children()[0].info.run_id, status="RUNNING")
@@ -222,7 +223,7 @@ def test_a_score_that_a_killed_process_wrote_before_the_status_is_mended(room: R
 
 
 @pytest.mark.parametrize("state", ["stopped early", "diverged"])
-def test_a_score_is_written_once_however_often_it_is_told(room: Room, state: State) -> None:
+def test_a_score_is_written_once_even_if_it_is_updated_again(room: Room, state: State) -> None:
     ended = trial(0, state, (0.2, 0.6, 0.4, 0.5), recipe=PATIENT)
     tracker = room.tracker()
     for _ in range(2):
@@ -230,18 +231,20 @@ def test_a_score_is_written_once_however_often_it_is_told(room: Room, state: Sta
     room.assert_shows(ended)
 
 
-def test_an_error_is_a_tag_however_long(room: Room) -> None:
+def test_an_error_of_any_length_is_a_tag(room: Room) -> None:
     room.update(room.tracker(), trial(0), trial(0, "failed", error="x" * 20_000 + "\nKeyError: 'lr'"))
     assert room.children()[0].data.tags["error"].endswith("x\nKeyError: 'lr'")
 
 
-def test_the_parent_run_has_the_best_score_and_its_gain_whenever_they_change(room: Room) -> None:
+def test_the_parent_run_has_the_best_score_and_its_gain(room: Room) -> None:
     first, better, worse = (trial(n, "completed", (score,)) for n, score in enumerate((0.5, 0.7, 0.6)))
     tracker = room.tracker()
     room.update(tracker, trial(1), better)
     assert room.parent().data.metrics == {"best_val_accuracy": 0.7}, "there is no baseline yet"
     room.update(tracker, trial(0), first)
-    room.client.log_metric(room.parent().info.run_id, "best_val_accuracy", 0.1)  # as a process that died had it
+    room.client.log_metric(
+        room.parent().info.run_id, "best_val_accuracy", 0.1
+    )  # as a process that died may have left it
     resumed = room.tracker()
     resumed.catch_up([first, better])
     room.update(resumed, trial(2), worse, trial(3, "pruned", (0.9,)))
@@ -252,15 +255,15 @@ def test_the_parent_run_has_the_best_score_and_its_gain_whenever_they_change(roo
     assert sorted({metric.value for metric in history}) == [0.1, 0.7, 0.8]
 
 
-def test_what_came_of_a_search_stands_above_what_it_is(room: Room) -> None:
+def test_the_outcome_of_a_search_is_above_its_description(room: Room) -> None:
     room.update(room.tracker("What it is.\n\n***\n\nAt length."), trial(0, "completed", (0.5,)))
-    for said in ("Best of 1 trial.", "Best of 2 trials."):
-        tell_outcome(room.store, room.run_ids.id, said)
+    for outcome in ("Best of 1 trial.", "Best of 2 trials."):
+        tell_outcome(room.store, room.run_ids.id, outcome)
     note = room.parent().data.tags["mlflow.note.content"]
     assert note == "Best of 2 trials.\n\n<!-- about -->\n\nWhat it is.\n\n***\n\nAt length."
 
 
-def test_a_long_description_is_cut_as_code_where_the_outcome_stands_above_it(room: Room) -> None:
+def test_a_long_description_below_an_outcome_is_cut_as_code(room: Room) -> None:
     code = "lr = 0.1\n" * 1000
     room.update(room.tracker(f"```python\n{code}```"), trial(0, "completed", (0.5,)))
     for _ in range(2):
@@ -277,7 +280,7 @@ def test_a_search_in_which_no_trial_started_leaves_no_run(room: Room) -> None:
 
 
 def test_a_description_may_be_long(room: Room) -> None:
-    """It is the space file, of any length."""
+    """The description contains the space file, which may have any length."""
     room.update(room.tracker("a line of a space file\n" * 2000), trial(0))
     assert room.parent().data.tags["mlflow.note.content"].startswith("a line of a space file\n")
 
@@ -311,8 +314,8 @@ def test_a_resumed_process_continues_the_same_runs(room: Room) -> None:
     assert room.parent().info.status == "FINISHED"
 
 
-def test_what_a_killed_process_left_is_mended(room: Room) -> None:
-    """It wrote the record, and died before it told MLflow."""
+def test_the_runs_that_a_killed_process_left_are_completed(room: Room) -> None:
+    """It wrote the record, and died before it wrote to MLflow."""
     room.update(room.tracker(), trial(0, "running", (0.2,)), trial(1, "running", (0.1,)), trial(2))
     ended = [
         trial(0, "completed", (0.2, 0.3, 0.4, 0.5)),
@@ -326,20 +329,20 @@ def test_what_a_killed_process_left_is_mended(room: Room) -> None:
     room.assert_shows(*ended)
 
 
-def test_what_a_killed_process_left_running_runs_no_more(room: Room) -> None:
+def test_a_run_that_a_killed_process_left_running_is_closed(room: Room) -> None:
     room.update(room.tracker(), trial(0, "running", (0.2,)))
     room.tracker().catch_up([trial(0, "interrupted", (0.2, 0.3))])
     room.assert_shows(trial(0, "interrupted", (0.2, 0.3)))
 
 
-def test_a_trial_of_many_epochs_is_mended_too(room: Room) -> None:
+def test_a_trial_of_many_epochs_is_completed_too(room: Room) -> None:
     """1,400 metrics: more than MLflow's REST interface takes at a time."""
     long = trial(0, "completed", [n / 1000 for n in range(200)])
     room.tracker().catch_up([long])
     room.assert_shows(long)
 
 
-def test_a_run_that_was_made_and_not_filled_is_mended(room: Room) -> None:
+def test_a_run_without_parameters_is_completed(room: Room) -> None:
     """The process died between making the run and writing the recipe into it."""
     room.update(room.tracker(), trial(1, "completed", (0.1,)))
     parent = room.parent().info
@@ -350,7 +353,7 @@ def test_a_run_that_was_made_and_not_filled_is_mended(room: Room) -> None:
     assert room.children()[0].data.params == {name: str(value) for name, value in RECIPE.flatten().items()}
 
 
-def test_an_epoch_that_was_trained_again_and_came_out_otherwise_is_written_again(room: Room) -> None:
+def test_an_epoch_that_was_trained_again_with_another_result_is_written_again(room: Room) -> None:
     room.update(room.tracker(), trial(0), trial(0, "interrupted", (0.1, 0.2, 0.3)))
     room.update(room.tracker(), trial(0), trial(0, "completed", (0.1, 0.25, 0.3, 0.4)))
     last = dict(room.history(0))
@@ -365,13 +368,13 @@ def test_two_searches_do_not_see_each_other(store: Store, tiny: TrainingData) ->
     assert [len(room.runs()) for room in rooms] == [2, 2]
 
 
-def test_a_server_of_the_users_own_is_honoured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_server_is_used(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracking_url(store) == store.mlflow_url
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert tracking_url(store) == "http://127.0.0.1:9"
 
 
-def test_rates_are_written_so_that_their_texts_sort_as_they_do(room: Room) -> None:
+def test_learning_rates_sort_as_texts_as_they_do_as_numbers(room: Room) -> None:
     rates = [1e-5, 0.0003, 0.001, 0.02, 1.0]
     for number, rate in enumerate(rates):
         recipe = trial(number).recipe.replace({"optimizer/lr": rate})
@@ -381,7 +384,7 @@ def test_rates_are_written_so_that_their_texts_sort_as_they_do(room: Room) -> No
     assert [float(text) for text in texts] == rates
 
 
-def test_deleting_the_runs_of_a_search_leaves_nothing_of_it(room: Room, store: Store, tiny: TrainingData) -> None:
+def test_deleting_the_runs_of_a_search_leaves_nothing_behind(room: Room, store: Store, tiny: TrainingData) -> None:
     kept = Room(store, "kept", tiny)
     kept.update(kept.tracker(), trial(0))
     room.update(room.tracker(), trial(0, "completed", (0.2,)), trial(1, "completed", (0.2,)))
@@ -396,13 +399,13 @@ def test_deleting_the_runs_of_a_search_leaves_nothing_of_it(room: Room, store: S
 
 
 def rows_that_mention(database: Path, run_ids: Sequence[str]) -> dict[str, int]:
-    """Table to the number of its rows that name one of the runs."""
-    found: dict[str, int] = {}
+    """The number of rows in each table that name one of the runs."""
+    counts: dict[str, int] = {}
     with sqlite3.connect(database) as connection:
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             rows = connection.execute(f'SELECT * FROM "{table}"').fetchall()
             mentioning = sum(any(run_id in map(str, row) for run_id in run_ids) for row in rows)
             if mentioning:
-                found[table] = mentioning
+                counts[table] = mentioning
     connection.close()
-    return found
+    return counts

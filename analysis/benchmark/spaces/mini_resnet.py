@@ -1,6 +1,6 @@
 """A narrow Mini-ResNet under three optimizers and four schedules: the benchmark's conditional space.
 
-The ranges are those of search_spaces/mini_resnet.py and somewhat wider. Batches are smaller, because an epoch here has
+The ranges are somewhat wider than those of search_spaces/mini_resnet.py. Batches are smaller, because an epoch here has
 3,000 images of 16x16 pixels. A whole training takes about half a minute on one core.
 """
 
@@ -18,7 +18,7 @@ BASELINE = Recipe(
 
 
 def space(trial: Trial) -> Recipe:
-    """Rate, schedule, optimizer, regularisation; which values there are depends on the first two."""
+    """Optimizer, schedule, learning rate and regularisation; optimizer and schedule decide which values there are."""
     optimizer = trial.suggest_categorical("optimizer/name", ["adam", "adamw", "sgd"])
     schedule = trial.suggest_categorical("schedule/name", ["step", "cosine", "one-cycle", "constant"])
     low, high = (3e-3, 1.0) if optimizer == "sgd" else (1e-4, 1e-1)

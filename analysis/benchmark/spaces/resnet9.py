@@ -1,6 +1,6 @@
-"""A narrow ResNet9 with one-cycle, small enough to record hundreds of whole trainings: what the benchmark searches.
+"""A narrow ResNet9 with a one-cycle schedule, small enough to record hundreds of whole trainings for the benchmark.
 
-The ranges are those of search_spaces/resnet9.py and somewhat wider. Batches are smaller, because an epoch here has
+The ranges are somewhat wider than those of search_spaces/resnet9.py. Batches are smaller, because an epoch here has
 4,000 images of 16x16 pixels. A whole training takes about 20 s on one core.
 """
 
@@ -19,7 +19,7 @@ BASELINE = Recipe(
 
 
 def space(trial: Trial) -> Recipe:
-    """Ten values, all of which every recipe has."""
+    """Ten values, which every recipe has."""
     return Recipe(
         dataset="cifar10",
         model={"name": "resnet9", "width": 0.125, "dropout": trial.suggest_float("model/dropout", 0.0, 0.6)},

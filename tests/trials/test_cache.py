@@ -1,4 +1,4 @@
-"""Large records: trials that are over are read from a file of the store, and nothing else changes."""
+"""The cache of a large record: finished trials are read from a file of the store, and nothing else changes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from make_store import make_store
 
-from cifar_tune.search.record import open_record
+from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import Store
-from cifar_tune.trials import cache as finished
+from cifar_tune.trials import cache
 from cifar_tune.trials.cache import FILE
 from cifar_tune.trials.reading import as_trials, read_record
 from cifar_tune.trials.storage import open_storage
@@ -21,20 +21,20 @@ NAME = "many"
 @pytest.fixture
 def many(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store with a search of 40 trials, which counts as many."""
-    monkeypatch.setattr(finished, "MIN_NEW", 10)
+    monkeypatch.setattr(cache, "MIN_NEW", 10)
     make_store(store.root, 40, 4, NAME)
     return store
 
 
 def from_optuna(store: Store) -> list[Any]:
-    """Without the file."""
+    """All trials, read without the cache file."""
     import optuna
 
     study = optuna.load_study(study_name=NAME, storage=open_storage(store))
     return as_trials(study, study.get_trials(deepcopy=False))
 
 
-def test_what_is_read_from_the_file_is_what_optuna_has(many: Store) -> None:
+def test_trials_read_from_the_file_equal_those_of_optuna(many: Store) -> None:
     expected = from_optuna(many)
     assert read_record(many)[NAME] == expected
     file = many.search(NAME) / FILE
@@ -50,15 +50,15 @@ def test_trials_that_end_after_the_file_was_written_are_read_from_optuna(many: S
     running = record.start_trial()
     ended = record.start_trial()
     record.finish_trial(ended.number, "diverged")
-    found = read_record(many)[NAME]
-    assert [trial.state for trial in found[-2:]] == ["interrupted", "diverged"]
-    assert found == [replace(t, state="interrupted") if t.number == running.number else t for t in from_optuna(many)]
+    trials = read_record(many)[NAME]
+    assert [trial.state for trial in trials[-2:]] == ["interrupted", "diverged"]
+    assert trials == [replace(t, state="interrupted") if t.number == running.number else t for t in from_optuna(many)]
     record.finish_trial(running.number, "failed", "why")
     assert read_record(many)[NAME] == from_optuna(many)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0}', '{"format": 1, "id": "of another search"}'])
-def test_a_damaged_or_foreign_file_is_made_anew(many: Store, content: str) -> None:
+def test_a_damaged_or_foreign_file_is_replaced(many: Store, content: str) -> None:
     expected = read_record(many)[NAME]
     (many.search(NAME) / FILE).write_text(content, encoding="utf-8")
     assert read_record(many)[NAME] == expected

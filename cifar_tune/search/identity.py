@@ -1,0 +1,67 @@
+"""The identity of a search: its name, space file, settings and seed. Opening a record starts a search or checks it."""
+
+import difflib
+import uuid
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.study import StudyDirection
+
+from cifar_tune.errors import UserError
+from cifar_tune.search.forecast import Forecast
+from cifar_tune.search.record import Record
+from cifar_tune.search.space import Space
+from cifar_tune.store import Store
+from cifar_tune.trials.storage import open_storage
+
+
+def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
+    """A search's record, made if there is none; a UserError where another search has the name already."""
+    return open_record_in(open_storage(store), name, space, seed)
+
+
+def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space, seed: int) -> Record:
+    """As `open_record`, in any storage of Optuna's: a simulation keeps its studies in memory."""
+    from cifar_tune.search.samplers import build_sampler  # loads scipy.stats, a second that reports need not wait for
+
+    directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if space.search.minimize else [])]
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    identity = {"space": space.source, "settings": dict(space.settings), "seed": seed}
+    stored = study.user_attrs.get("identity")
+    if stored is None:
+        _name_objectives(study, space)
+        study.set_user_attr("id", uuid.uuid4().hex)
+        study.set_user_attr("num_baselines", len(space.baselines))
+        study.set_user_attr("goal", space.search.goal.model_dump())
+        study.set_user_attr("identity", identity)
+    elif stored != identity:
+        raise UserError(
+            f"The search {name} was started with {_difference(stored, identity)}; "
+            f"use the same to continue it, or start a new search with --name."
+        )
+    for params in space.first_params():
+        study.enqueue_trial(params, skip_if_exists=True)
+    forecast = Forecast(study, space.ranges, space.search.scheduler.levels)
+    study.sampler = build_sampler(space, forecast, seed + len(study.get_trials(deepcopy=False)))
+    return Record(study, space, forecast)
+
+
+def _name_objectives(study: optuna.Study, space: Space) -> None:
+    """Name the study's values for Optuna's own tools."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(["val_accuracy", *([space.search.minimize] if space.search.minimize else [])])
+
+
+def _difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What the search was started with and is different now: settings, seed or space file."""
+    if stored["settings"] != now["settings"]:
+        return " ".join(f"--set {name}={value}" for name, value in stored["settings"].items()) or "no --set"
+    if stored["seed"] != now["seed"]:
+        return f"--seed {stored['seed']}"
+    lines = difflib.unified_diff(now["space"].splitlines(), stored["space"].splitlines(), lineterm="", n=0)
+    changed = [line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
+    return f"another space file, which differs in {len(changed)} lines: " + " | ".join(changed[:6])

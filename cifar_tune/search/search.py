@@ -1,0 +1,34 @@
+"""SEARCH in a space file: the number of trials, the sampler, the scheduler, and a cost to minimize or to limit."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from cifar_tune.recipe.options import Count
+from cifar_tune.search.schedulers import Asha, ByForecast, Scheduler
+from cifar_tune.trials.goal import Goal
+
+SamplerName = Literal["forecast", "tpe", "random", "gp", "cmaes", "qmc"]
+UNCONDITIONAL: tuple[SamplerName, ...] = ("gp", "cmaes", "qmc")  # Optuna's, for names that every trial samples
+ONE_OBJECTIVE: tuple[SamplerName, ...] = ("forecast", "cmaes")  # they know accuracy only
+TWO_OBJECTIVES: Mapping[str, Any] = {"sampler": "tpe", "scheduler": Asha()}  # defaults where a cost is minimized
+
+
+class Search(Goal):
+    """How to search a space, and for what."""
+
+    num_trials: Count = 40
+    sampler: SamplerName = "forecast"
+    scheduler: Scheduler = ByForecast()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_defaults(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Where a cost is minimized other defaults apply, because the forecast predicts accuracy only."""
+        return {**TWO_OBJECTIVES, **options} if options.get("minimize") else options
+
+    @property
+    def goal(self) -> Goal:
+        """The part that says what to search for."""
+        return Goal(minimize=self.minimize, limits=self.limits)
