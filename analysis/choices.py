@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from scipy.stats import kruskal
 from study import run_study
 
-from cifar_tune.report.leaderboard import BAND, COLUMNS, MARKS, counting
+from cifar_tune.report.columns import searched_names
+from cifar_tune.report.leaderboard import eligible
 
 KINDS = ("model", "schedule", "optimizer")  # columns of every leaderboard
+REPEATED = [f"{kind}/name" for kind in KINDS]  # searched values that say the same
 MIN_TRIALS = 3  # of a group
 MAX_VALUES = 6  # a number with more is no choice; it is split into its lower and its upper half
 
@@ -23,8 +25,8 @@ MAX_VALUES = 6  # a number with more is no choice; it is split into its lower an
 def choices(trials: pd.DataFrame) -> pd.DataFrame:
     """A row for each search and choice: `spread` from the worst to the best group in points, `p` of none, `best`."""
     rows = []
-    for search, found in counting(trials).groupby("search"):
-        for name in [*KINDS, *searched_names(trials)]:
+    for search, found in eligible(trials).groupby("search"):
+        for name in [*KINDS, *(name for name in searched_names(trials) if name not in REPEATED)]:
             groups = as_groups(found[name])
             known = groups.notna()
             row = spread(groups[known], found.loc[known, "val_accuracy"])
@@ -32,12 +34,6 @@ def choices(trials: pd.DataFrame) -> pd.DataFrame:
                 rows.append({"search": search, "choice": name, **row})
     columns = ["search", "choice", "trials", "spread", "p", "best"]
     return pd.DataFrame(rows, columns=columns).sort_values("spread", ascending=False, ignore_index=True)
-
-
-def searched_names(trials: pd.DataFrame) -> list[str]:
-    """The columns of searched values, without those that KINDS say already."""
-    others = {*COLUMNS, *MARKS, *BAND, *(f"{kind}/name" for kind in KINDS)}
-    return [name for name in trials.columns if name not in others]
 
 
 def as_groups(values: pd.Series) -> pd.Series:

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from study import run_study
 
 from cifar_tune.evaluation.significance import Gain
-from cifar_tune.report.leaderboard import BAND, counting
+from cifar_tune.report.columns import BAND
+from cifar_tune.report.leaderboard import eligible
 from cifar_tune.report.sentences import format_gain
 
 
@@ -21,7 +22,7 @@ def payoff(trials: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for search, found in trials.groupby("search"):
         ordered = found.sort_values("trial")
-        counted = ordered.index.isin(counting(ordered).index)
+        counted = ordered.index.isin(eligible(ordered).index)
         gains = ordered["gain"].where(counted).astype(float)
         first = ordered[ordered["gain"] == 0]["seconds"]  # of the baseline that gains are over
         if gains.notna().sum() == 0 or first.empty:

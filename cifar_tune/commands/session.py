@@ -23,7 +23,7 @@ from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import TrainingData
 from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.report.leaderboard import BAND, band
+from cifar_tune.report.columns import BAND, band
 from cifar_tune.report.sentences import told_whole
 from cifar_tune.search.driver import Driver, Observer
 from cifar_tune.search.ray_settings import configure_ray

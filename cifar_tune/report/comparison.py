@@ -10,13 +10,13 @@ from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import Confirmation
 from cifar_tune.evaluation.significance import estimate_mean
 from cifar_tune.recipe.recipe import Recipe, Value, nearest
+from cifar_tune.report.columns import LEADERBOARD
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import BAND, MARKS, TASK, counting, leaderboard
+from cifar_tune.report.leaderboard import TASK, eligible, leaderboard
 from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.trial import Trial
 
-# Columns of the leaderboard that say what a trial found, and not what it is.
-RESULTS = {"rank", "trial", "val_accuracy", "gain", "verdict", "epochs", "seconds", "let_through", *MARKS, *BAND}
+RESULTS = {column.name for column in LEADERBOARD if column.is_result}
 
 
 def compare(found: Findings, by: str) -> pd.DataFrame:
@@ -53,7 +53,7 @@ SUMMARY = ("trials", "completed", "best", "gain", "mean", "mean_low", "mean_high
 
 
 def _summary(group: pd.DataFrame) -> dict[str, Any]:
-    complete = counting(group)
+    complete = eligible(group)
     scores = [float(score) for score in complete["val_accuracy"]]
     best = complete.iloc[scores.index(max(scores))] if scores else None
     mean = estimate_mean(scores) if len(scores) > 1 else None

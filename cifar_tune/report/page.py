@@ -4,7 +4,7 @@ The file is page.html, filled in by Jinja with page.css, page.js and plotly's ow
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -18,19 +18,28 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from cifar_tune.report import figures
+from cifar_tune.report.columns import (
+    GROUPS,
+    LEADERBOARD,
+    NOTHING,
+    Column,
+    TrialColumn,
+    constant_columns,
+    find_column,
+    is_numeric,
+    varying_columns,
+)
 from cifar_tune.report.comparison import documents, grouped
 from cifar_tune.report.figures import MIN_WIDTH, Figure, Searched
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import BAND, MARKS, TASK, footnotes, leaderboard
+from cifar_tune.report.leaderboard import TASK, footnotes, leaderboard
 from cifar_tune.report.pruning import pruning_by_rung
 from cifar_tune.report.sentences import pruning_caption, pruning_sentence, told_cost, told_difference, told_search
-from cifar_tune.report.text import HEADERS, NOTHING, PRUNING_HEADERS, format_value, pruning_rows
+from cifar_tune.report.text import PRUNING_HEADERS, pruning_rows
 from cifar_tune.report.timing import describe_time
 from cifar_tune.trials.trial import COMPLETE_STATES, Trial
 
 MAX_ROWS = 1000  # of a leaderboard on the page
-LAST = ("epochs", "seconds", "let_through", "num_parameters", "num_macs")
-FIRST = ("rank", "trial", "search", "state", "val_accuracy", "gain", "verdict", *BAND, *MARKS)  # columns
 
 
 @dataclass(frozen=True)
@@ -44,19 +53,25 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Column:
+class Header:
+    """The head of a table's column."""
+
     title: str
     is_number: bool
 
 
 @dataclass(frozen=True)
 class Cell:
+    """A cell; `value` is what the page sorts by where the text does not say it."""
+
     text: str
-    value: float | None = None  # what it sorts by, if that is no text
+    value: float | None = None
 
 
 @dataclass(frozen=True)
 class Row:
+    """A row; `state` and `kind` are a trial's, for the filter and the style."""
+
     cells: list[Cell]
     state: str | None = None
     kind: str = ""
@@ -64,16 +79,18 @@ class Row:
 
 @dataclass(frozen=True)
 class PageTable:
-    columns: list[Column]
+    """A table of the page."""
+
+    columns: list[Header]
     rows: list[Row]
 
 
-def render_page(found: Findings) -> str:
+def render_page(found: Findings, columns: Sequence[TrialColumn] = LEADERBOARD) -> str:
     """The whole page."""
     folder = files("cifar_tune.report")
     read = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
     searches = found.searches
-    frame = leaderboard(searches, found.confirmations)
+    frame = leaderboard(searches, found.confirmations, columns)
     names = list(searches)
     template = Environment(autoescape=True, trim_blocks=True).from_string(read["page.html"])
     return template.render(
@@ -84,35 +101,39 @@ def render_page(found: Findings) -> str:
         js=Markup(read["page.js"]),
         plotly=Markup(get_plotlyjs()),
         tasks=[
-            _task(index, task, rows, searches)
+            _task(index, task, rows, searches, columns)
             for index, (task, rows) in enumerate(frame.groupby(TASK, dropna=False, sort=False))
         ],
         searches=[
             _search(index, Searched(name, trials), told_search(found, name))
             for index, (name, trials) in enumerate(searches.items())
         ],
-        documents=_table(documents(found)),
+        documents=_comparison(documents(found)),
         notes=[_with_code(note) for note in footnotes(frame)],
     )
 
 
 def _task(
-    index: int, task: tuple[Any, ...], rows: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]
+    index: int,
+    task: tuple[Any, ...],
+    rows: pd.DataFrame,
+    searches: Mapping[str, Sequence[Trial]],
+    columns: Sequence[TrialColumn],
 ) -> dict[str, Any]:
     """What may be compared: a data set and a number of training images."""
     dataset, images = task[0], None if pd.isna(task[1]) else int(task[1])
     title = f"Leaderboard on {dataset}" + (f", {images:,} training images" if images else "")
     baselines = {(t.search, t.number) for found in searches.values() for t in found if t.is_baseline}
-    constant = _same(rows)
+    same = [(column, rows[column.name].iloc[0]) for column in constant_columns(rows, columns)]
     groups = grouped(rows, "model", "schedule")
     return {
         "id": f"leaderboard-{index}",
         "title": title,
         "states": list(dict.fromkeys(rows["state"])),
-        "leaderboard": _leaderboard(rows.head(MAX_ROWS), baselines, constant),
-        "same": ", ".join(f"{_title(name)} {value}" for name, value in constant.items()),
+        "leaderboard": _leaderboard(rows, baselines, columns),
+        "same": ", ".join(column.describe(value) for column, value in same if column.name not in TASK),
         "left_out": _left_out(len(rows)),
-        "comparison": _table(groups.drop(columns=TASK)),
+        "comparison": _comparison(groups.drop(columns=TASK)),
         "comparison_figure": _drawn(figures.comparison(groups)),
     }
 
@@ -127,7 +148,7 @@ def _search(index: int, searched: Searched, said: str) -> dict[str, Any]:
     name, trials = searched.name, searched.trials
     rungs = pruning_by_rung(trials)
     pruning = [[Cell(text) for text in row] for row in pruning_rows(rungs)]
-    columns = [Column(header, is_number=False) for header in PRUNING_HEADERS]
+    columns = [Header(header, is_number=False) for header in PRUNING_HEADERS]
     stopped = pruning_sentence(trials, rungs)
     return {
         "id": f"search-{index}",
@@ -171,57 +192,36 @@ def _sampled(searched: Searched) -> str:
     )
 
 
-def _leaderboard(frame: pd.DataFrame, baselines: Set[tuple[str, int]], constant: Collection[str]) -> PageTable:
-    """What a trial found, then what it is; without the columns that are empty, constant or told by another."""
-    told = {*TASK, *constant, *(f"{column}/name" for column in frame.columns)}
-    known = [column for column in frame.columns if frame[column].notna().any() and column not in told]
-    between = [column for column in known if column not in {*FIRST, *LAST}]
-    shown = frame[[column for column in (*FIRST, *between, *LAST) if column in known]]
-    columns, rows = _columns(shown), []
-    for row, cells in zip(frame.to_dict("records"), _cells(shown, columns), strict=True):
+def _leaderboard(frame: pd.DataFrame, baselines: Set[tuple[str, int]], columns: Sequence[TrialColumn]) -> PageTable:
+    """The first rows: what a trial found, then what it is, then what it cost."""
+    varying = sorted(varying_columns(frame, columns), key=lambda column: GROUPS.index(column.group))
+    shown = frame.head(MAX_ROWS)
+    table = _table(shown, varying)
+    rows = []
+    for row, plain in zip(shown.to_dict("records"), table.rows, strict=True):
         is_baseline = (row["search"], row["trial"]) in baselines
         kind = "baseline" if is_baseline else "" if row["state"] in COMPLETE_STATES else "cut"
-        rows.append(Row(cells, str(row["state"]), kind))
-    return PageTable(columns, rows)
+        rows.append(Row(plain.cells, str(row["state"]), kind))
+    return PageTable(table.columns, rows)
 
 
-def _same(frame: pd.DataFrame) -> dict[str, str]:
-    """What is the same in all rows, of what trials could differ in."""
-    names = ("search", "model", "schedule", "optimizer", "num_parameters", "num_macs")
-    same = [name for name in names if len(frame) > 1 and frame[name].notna().all() and frame[name].nunique() == 1]
-    return {name: format_value(name, frame[name].iloc[0]) for name in same}
-
-
-def _table(frame: pd.DataFrame) -> PageTable:
-    columns = _columns(frame)
-    return PageTable(columns, [Row(cells) for cells in _cells(frame, columns)])
-
-
-def _columns(frame: pd.DataFrame) -> list[Column]:
-    return [Column(_title(str(name)), _is_number(frame[name])) for name in frame.columns]
-
-
-def _title(name: str) -> str:
-    """A header of text.py's in one line; a searched value is called as everywhere."""
-    return HEADERS.get(name, name).replace("-\n", "").replace("\n", " ")
-
-
-def _cells(frame: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
-    found = [
-        [_cell(str(name), value, is_number=column.is_number) for value in frame[name]]
-        for name, column in zip(frame.columns, columns, strict=True)
+def _table(frame: pd.DataFrame, columns: Sequence[Column]) -> PageTable:
+    """These columns of the frame."""
+    headers = [Header(column.title, is_numeric(frame[column.name])) for column in columns]
+    cells = [
+        [_cell(column, value, is_number=header.is_number) for value in frame[column.name]]
+        for column, header in zip(columns, headers, strict=True)
     ]
-    return [list(row) for row in zip(*found, strict=True)]
+    return PageTable(headers, [Row(list(row)) for row in zip(*cells, strict=True)])
 
 
-def _cell(name: str, value: Any, *, is_number: bool) -> Cell:  # noqa: ANN401 - of a frame
-    text = format_value(name, value)
+def _cell(column: Column, value: Any, *, is_number: bool) -> Cell:  # noqa: ANN401 - of a frame
+    text = column.text(value)
     return Cell(text, float(value) if is_number and text != NOTHING else None)
 
 
-def _is_number(values: "pd.Series[Any]") -> bool:
-    known = values.dropna()
-    return len(known) > 0 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+def _comparison(frame: pd.DataFrame) -> PageTable:
+    return _table(frame, [find_column(str(name)) for name in frame.columns])
 
 
 def _drawn(figure: Figure) -> Drawn:

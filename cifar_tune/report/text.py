@@ -13,8 +13,20 @@ from rich.text import Text
 
 from cifar_tune.provenance import as_typed
 from cifar_tune.recipe.recipe import Recipe, field_of
+from cifar_tune.report.columns import (
+    ALWAYS_SHOWN,
+    LEADERBOARD,
+    NOTHING,
+    Column,
+    TrialColumn,
+    constant_columns,
+    find_column,
+    format_value,
+    is_numeric,
+    varying_columns,
+)
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import BAND, COLUMNS, MARKS, TASK, footnotes, leaderboard
+from cifar_tune.report.leaderboard import TASK, eligible, footnotes, leaderboard
 from cifar_tune.report.pruning import RungFindings, pruning_by_rung
 from cifar_tune.report.sentences import (
     pruning_caption,
@@ -26,48 +38,28 @@ from cifar_tune.search.schedulers import LET_THROUGH
 from cifar_tune.search.space import load_space
 from cifar_tune.trials import facts as times
 from cifar_tune.trials.ranking import baseline_accuracy, gain_in_points
-from cifar_tune.trials.trial import COMPLETE_STATES, Trial
+from cifar_tune.trials.trial import Trial
 from cifar_tune.wording import format_cost
 
 Format = Literal["table", "csv", "json", "markdown"]
 
-ACCURACIES = ("best", "mean", "mean_low", "mean_high")  # of groups of trials
-COUNTS = ("num_parameters", "rank", "trial", "epochs", "let_through", "train_images", "trials", "completed", "runs")
 PRUNING_HEADERS = ("rung", "schedules", "stopped", "epochs saved", "seconds saved", "rank correlation", "missed")
-ALWAYS = ("rank", "search", "trial", "state", "val_accuracy", "gain")  # shown however narrow a terminal is
 PADDING = 2  # between columns
 NARROW = 100  # characters, under which a table that does not fit is written as a list
 MAX_ROWS = 500  # of a table in a terminal; more would take longer to draw than to find out
-NOTHING = "-"
-HEADERS = {  # two lines, where a terminal is narrow
-    "val_accuracy": "val\naccuracy",
-    "let_through": "let through\nat epoch",
-    "num_parameters": "para-\nmeters",
-    "num_macs": "multiply\nadds",
-    "confirmed_gain": "confirmed\ngain",
-    "gain_low": "from",
-    "gain_high": "to",
-    "pareto": "Pareto\nfront",
-    "over_limits": "over\nlimits",
-    "train_images": "training\nimages",
-    "mean_low": "95 %\nfrom",
-    "mean_high": "to",
-    "best_trial": "best\ntrial",
-}
 
 
-def format_report(found: Findings, kind: Format) -> str:
+def format_report(findings: Findings, kind: Format, columns: Sequence[TrialColumn] = LEADERBOARD) -> str:
     """The leaderboard as text for a machine or a document; the terminal's table is `as_table`."""
-    frame = leaderboard(found.searches, found.confirmations)
+    frame = leaderboard(findings.searches, findings.confirmations, columns)
     if kind == "json":
-        return json.dumps(_documents(frame, found.searches), indent=2) + "\n"
-    return format_frame(frame, kind) + "".join(
-        f"\n{sentence}.\n" for sentence in (footnotes(frame) if kind == "markdown" else [])
-    )
+        return json.dumps(_with_recipes(frame, findings.searches), indent=2) + "\n"
+    notes = footnotes(frame) if kind == "markdown" else []
+    return format_frame(frame, kind) + "".join(f"\n{note}.\n" for note in notes)
 
 
 def format_frame(frame: pd.DataFrame, kind: Format) -> str:
-    """Any frame as csv, json or markdown; what a row does not have is null, or a dash."""
+    """Any frame as csv, json or markdown; a missing value is empty, null or a dash."""
     if kind == "csv":
         return frame.to_csv(index=False)
     if kind == "json":
@@ -84,14 +76,13 @@ def _named(row: Mapping[Hashable, Any]) -> dict[str, Any]:
     return {str(name): value for name, value in row.items()}
 
 
-def _documents(frame: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
-    """The rows with the whole recipe and the MLflow run; what a row does not have is null."""
-    trials = {(trial.search, trial.number): trial for found in searches.values() for trial in found}
+def _with_recipes(frame: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
+    """The rows with the whole recipe and the MLflow run of each trial."""
+    by_row = {(trial.search, trial.number): trial for trials in searches.values() for trial in trials}
     documents = []
     for row in _records(frame):
-        trial = trials[row["search"], row["trial"]]
-        whole = {"recipe": trial.recipe.model_dump(mode="json"), "mlflow_run_id": trial.mlflow_run_id}
-        documents.append({**row, **whole})
+        trial = by_row[row["search"], row["trial"]]
+        documents.append({**row, "recipe": trial.recipe.model_dump(mode="json"), "mlflow_run_id": trial.mlflow_run_id})
     return documents
 
 
@@ -102,97 +93,78 @@ def _markdown(frame: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_table(frame: pd.DataFrame, title: str, width: int, limit: int | None = None) -> Table:
+def as_table(
+    frame: pd.DataFrame,
+    title: str,
+    width: int,
+    limit: int | None = None,
+    columns: Sequence[TrialColumn] = LEADERBOARD,
+) -> Table:
     """The leaderboard for a terminal of `width` characters.
 
-    What is the same in every row moves into the title; searched values that do not fit are left out, and named.
+    What is the same in every row moves into the title; columns that do not fit are left out, and named.
     """
     rows = frame.head(limit or len(frame))
-    cells = {column: [format_value(column, value) for value in rows[column]] for column in map(str, frame.columns)}
-    constant = [
-        column
-        for column in COLUMNS[1:]
-        if frame[column].nunique(dropna=False) == 1 and column not in ("trial", "gain", "verdict")
-    ]
-    told = [
-        cells[column][0] for column in ("search", "model", "schedule", "optimizer", "dataset") if column in constant
-    ]
-    told += [state for state in cells["state"][:1] if "state" in constant and state != "completed"]
-    told += [f"{images} training images" for images in cells["train_images"][:1] if images != NOTHING]
-    repeated = [f"{column}/name" for column in ("model", "schedule", "optimizer")]  # the columns before say it
-    empty = {column for column in cells if frame[column].isna().all()} - {"gain"}
-    hidden = {*constant, *repeated, *empty} - {"val_accuracy"}
-    columns, left_out = _fitting({column: cells[column] for column in cells if column not in hidden}, width)
-    said = [f"not shown for want of width: {', '.join(left_out)}"] if left_out else []
+    varying = varying_columns(frame, columns)
+    cells = {column.name: [column.text(value) for value in rows[column.name]] for column in varying}
+    fitting = _fitting(varying, cells, width)
+    left_out = [column.name for column in varying if column not in fitting]
+    notes = [f"not shown for want of width: {', '.join(left_out)}"] if left_out else []
     if len(rows) < len(frame):
-        said.append(f"the best {len(rows):,} of {len(frame):,} trials; report --format csv has all")
-    caption = "; ".join(said) or None
-    heading = " · ".join(dict.fromkeys([title, *told]))
+        notes.append(f"the best {len(rows):,} of {len(frame):,} trials; report --format csv has all")
+    same = [(column, frame[column.name].iloc[0]) for column in constant_columns(frame, columns)]
+    heading = " · ".join([title, *(column.describe(value) for column, value in same if value != title)])
     table = Table(
-        title=heading, caption=caption, title_justify="left", caption_justify="left", box=None, pad_edge=False
+        title=heading,
+        caption="; ".join(notes) or None,
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
     )
-    for column in columns:
-        numeric = all(isinstance(value, int | float) for value in frame[column].dropna())
-        table.add_column(HEADERS.get(column, column), justify="right" if numeric else "left", header_style="bold")
-    over = cells.get("over_limits", [NOTHING] * len(rows))
-    for i, state in enumerate(rows["state"]):
-        is_best = state in COMPLETE_STATES and over[i] == NOTHING
-        table.add_row(*(cells[column][i] for column in columns), style="" if is_best else "dim")
+    for column in fitting:
+        _add_column(table, column, frame[column.name])
+    eligible_rows = set(eligible(rows).index)
+    for i, row in enumerate(rows.index):
+        table.add_row(*(cells[column.name][i] for column in fitting), style="" if row in eligible_rows else "dim")
     return table
+
+
+def _add_column(table: Table, column: Column, values: "pd.Series[Any]") -> None:
+    justify: Literal["left", "right"] = "right" if is_numeric(values) else "left"
+    table.add_column("\n".join(column.lines), justify=justify, header_style="bold")
 
 
 def as_plain_table(frame: pd.DataFrame, title: str, width: int) -> list[Table]:
     """Any frame for a terminal of `width` characters, with lines that wrap; where it is narrow, a list for each row."""
-    cells = {name: [format_value(name, value) for value in frame[name]] for name in map(str, frame.columns)}
-    if width < NARROW and sum(_widths(cells).values()) > width + PADDING:
+    columns = [find_column(name) for name in map(str, frame.columns)]
+    cells = [[column.text(value) for value in frame[column.name]] for column in columns]
+    total = sum(_width(column, texts) for column, texts in zip(columns, cells, strict=True))
+    if width < NARROW and total > width + PADDING:
         rows = frame.to_dict("records")
         return [_pairs(f"\n{title}, {i} of {len(rows)}", _named(row), set()) for i, row in enumerate(rows, start=1)]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in cells:
-        numeric = all(isinstance(value, int | float) for value in frame[name].dropna())
-        table.add_column(HEADERS.get(name, name), justify="right" if numeric else "left", header_style="bold")
-    for row in zip(*cells.values(), strict=True):
+    for column in columns:
+        _add_column(table, column, frame[column.name])
+    for row in zip(*cells, strict=True):
         table.add_row(*row)
     return [table]
 
 
-def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> tuple[list[str], list[str]]:
-    """The columns that fit, in order, and the names of those that do not; those that are worth most come first."""
-    searched = [column for column in cells if column not in {*COLUMNS, *MARKS, *BAND}]
-    by_worth = [*ALWAYS, "verdict", *BAND, *MARKS, "epochs", "model", "schedule", "optimizer", *searched, *COLUMNS]
-    widths, left, kept = _widths(cells), width + PADDING, set()
-    for column in dict.fromkeys(column for column in by_worth if column in cells):
-        if widths[column] <= left or column in ALWAYS:
-            kept.add(column)
-            left -= widths[column]
-    return [column for column in cells if column in kept], [column for column in cells if column not in kept]
+def _fitting(columns: Sequence[TrialColumn], cells: Mapping[str, Sequence[str]], width: int) -> list[TrialColumn]:
+    """The columns that fit, in order; those of the smallest priority are placed first."""
+    left, kept = width + PADDING, set()
+    for column in sorted(columns, key=lambda column: column.priority):
+        needed = _width(column, cells[column.name])
+        if needed <= left or column.priority == ALWAYS_SHOWN:
+            kept.add(column.name)
+            left -= needed
+    return [column for column in columns if column.name in kept]
 
 
-def _widths(cells: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Of columns, with the space between them."""
-    return {
-        column: PADDING + max(len(text) for text in [*values, *HEADERS.get(column, column).split("\n")])
-        for column, values in cells.items()
-    }
-
-
-def format_value(name: str, value: Any) -> str:  # noqa: ANN401 - a cell
-    """A cell as people write it: accuracies to a hundredth of a point, gains with their sign, nothing as a dash."""
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return NOTHING
-    if name in ("val_accuracy", *ACCURACIES):
-        return f"{value:.4f}"
-    if name in ("gain", *BAND):
-        return f"{value:+.2f}"
-    if name in COUNTS:
-        return f"{int(value):,}"
-    if name == "num_macs":
-        return f"{value / 1e6:,.1f} M"
-    if name == "pareto":
-        return "yes" if value else NOTHING
-    if name == "seconds":
-        return f"{value:.1f}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _width(column: Column, texts: Sequence[str]) -> int:
+    """The characters that a column takes, with the space to the next one."""
+    return PADDING + max(len(text) for text in [*texts, *column.lines])
 
 
 def output_console(file: TextIO) -> Console:
@@ -201,15 +173,15 @@ def output_console(file: TextIO) -> Console:
     return Console(file=file, width=None if file.isatty() else 160, force_terminal=in_colour)
 
 
-def render(found: Findings, width: int) -> list[Table | Text]:
+def render(findings: Findings, width: int) -> list[Table | Text]:
     """For a terminal of `width` characters: a table for each task; each search's headline, and what pruning did."""
-    searches = found.searches
-    frame = leaderboard(searches, found.confirmations)
+    searches = findings.searches
+    frame = leaderboard(searches, findings.confirmations)
     title = next(iter(searches)) if len(searches) == 1 else "leaderboard"
     tables = [as_table(task, title, width, limit=MAX_ROWS) for _, task in frame.groupby(TASK, dropna=False)]
     parts: list[Table | Text] = [*tables]
     for name, trials in searches.items():
-        parts += [Text(f"\n{name}: {' '.join(told_whole(found, name))}"), *describe_pruning(trials)]
+        parts += [Text(f"\n{name}: {' '.join(told_whole(findings, name))}"), *describe_pruning(trials)]
     return [*parts, *(Text(f"\n{sentence}.", style="dim") for sentence in footnotes(frame))]
 
 

@@ -213,9 +213,9 @@ def test_what_is_the_same_in_all_rows_is_told_once() -> None:
     found = trials(["completed", "failed"] * 4)
     same = [replace(trial, facts={**trial.facts, "num_parameters": 77_850}) for trial in found]
     page = render_page(Findings({"made": same}))
-    assert "The same in all rows: search made, model mini_resnet, parameters 77,850, multiply adds 31.0 M." in page
+    assert "The same in all rows: search made, mini_resnet, 77,850 parameters, 31.0 M multiply-adds." in page
     bare = [replace(trial, facts={}) if trial.state == "failed" else trial for trial in same]
-    assert "The same in all rows: search made, model mini_resnet." in render_page(Findings({"made": bare}))
+    assert "The same in all rows: search made, mini_resnet." in render_page(Findings({"made": bare}))
 
 
 def test_a_resumed_trial_has_the_times_of_every_worker_that_had_it() -> None:
