@@ -29,7 +29,7 @@ from cifar_tune.report.columns import (
     is_numeric,
     varying_columns,
 )
-from cifar_tune.report.comparison import documents, grouped
+from cifar_tune.report.comparison import compare_projects, grouped
 from cifar_tune.report.figures import MIN_WIDTH, Figure, Searched
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import TASK, footnotes, leaderboard
@@ -108,7 +108,7 @@ def render_page(found: Findings, columns: Sequence[TrialColumn] = LEADERBOARD) -
             _search(index, Searched(name, trials), told_search(found, name))
             for index, (name, trials) in enumerate(searches.items())
         ],
-        documents=_comparison(documents(found)),
+        projects=_comparison(compare_projects(found)),
         notes=[_with_code(note) for note in footnotes(frame)],
     )
 

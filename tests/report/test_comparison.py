@@ -14,10 +14,11 @@ from make_store import make_store
 from cifar_tune import load_trials
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Value
-from cifar_tune.report.comparison import DOCUMENTS, compare, documents, grouped
+from cifar_tune.report.comparison import compare, compare_projects, grouped
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.frames import EPOCH
 from cifar_tune.report.leaderboard import leaderboard
+from cifar_tune.report.projects import PROJECTS
 from cifar_tune.search.space import load_space
 from cifar_tune.store import Store
 from cifar_tune.training.loop import EpochMetrics
@@ -70,9 +71,9 @@ def test_trials_are_grouped_by_two_columns_at_once() -> None:
     ("by", "said"),
     [
         ("nosuch", "the leaderboard has no column 'nosuch'; "),
-        ("documents", "the leaderboard has no column 'documents'; choose one of "),
-        ("val_accuracy", "val_accuracy is what a trial found; "),
-        ("rank", "rank is what a trial found; "),
+        ("project", "the leaderboard has no column 'project'; choose one of "),
+        ("val_accuracy", "val_accuracy is a result; "),
+        ("rank", "rank is a result; "),
     ],
 )
 def test_what_cannot_group_is_refused(by: str, said: str) -> None:
@@ -80,33 +81,43 @@ def test_what_cannot_group_is_refused(by: str, said: str) -> None:
         grouped(leaderboard({"tiny": [trial(0)]}), "model", by)
 
 
-def test_the_documents_are_named_to_who_misspells_them() -> None:
-    with pytest.raises(UserError, match="the nearest is document"):
-        compare(Findings({"tiny": [trial(0)]}), "documents")
-    assert list(compare(Findings({"tiny": [trial(0)]}), " model, schedule").columns)[2:4] == ["model", "schedule"]
+def test_a_misspelt_column_is_answered_with_the_nearest_and_with_the_projects() -> None:
+    findings = Findings({"tiny": [trial(0, params={"augment/flip": True})]})
+    with pytest.raises(UserError, match="the nearest is project"):
+        compare(findings, "projects")
+    for name in ("document", "modle"):
+        with pytest.raises(UserError, match=f"no column '{name}'; .* The published projects are --by project."):
+            compare(findings, name)
+    assert list(compare(findings, " model, schedule").columns)[2:4] == ["model", "schedule"]
 
 
 @pytest.mark.parametrize(
-    ("space", "number"),
-    [("resnet50_linear", 1), ("resnet50_two_phase", 2), ("resnet9", 3), ("resnet50_cifar100", 4), ("mini_resnet", 5)],
+    ("space", "name"),
+    [
+        ("resnet50_linear", "resnet50 linear head"),
+        ("resnet50_two_phase", "resnet50 two-phase"),
+        ("resnet9", "resnet9 one-cycle"),
+        ("resnet50_cifar100", "resnet50 cifar100"),
+        ("mini_resnet", "mini-resnet step decay"),
+    ],
 )
-def test_the_recipe_of_each_document_is_known(space: str, number: int) -> None:
+def test_the_recipe_of_each_project_is_known(space: str, name: str) -> None:
     (recipe,) = load_space(SPACES / f"{space}.py").baselines
-    assert [document.number for document in DOCUMENTS if document.is_of(recipe)] == [number]
+    assert [project.name for project in PROJECTS if project.is_of(recipe)] == [name]
 
 
 STEP: dict[str, Value] = {"dataset": "cifar10", "train_images": 900, "schedule/name": "step", "schedule/every": 3}
 
 
-def test_documents_are_held_against_every_baseline_of_their_kind() -> None:
+def test_projects_are_compared_with_every_baseline_of_their_kind() -> None:
     step, other = RECIPE.replace(STEP), RECIPE.replace({"dataset": "cifar10", "train_images": 900})
     mine = [
         trial(0, 0.5, search="mine", recipe=step),
         trial(1, 0.55, search="mine", recipe=other, is_baseline=True),
         trial(2, 0.6, search="mine", recipe=step),
     ]
-    rows = documents(Findings({"mine": mine, "other": [trial(0, search="other")]})).to_dict("records")
-    assert [row["document"] for row in rows] == [1, 2, 3, 4, 5]
+    rows = compare_projects(Findings({"mine": mine, "other": [trial(0, search="other")]})).to_dict("records")
+    assert [row["project"] for row in rows] == [project.name for project in PROJECTS]
     assert (rows[4]["search"], rows[4]["trial"], rows[4]["baseline"], rows[4]["best_trial"]) == (
         "mine",
         0,
@@ -155,7 +166,7 @@ def test_comparisons_are_told_in_every_format(two_searches: Store, call: Call, t
     assert "by model,schedule" in call("report", "--by", "model,schedule", *where).stdout
     found = json.loads(call("report", "--by", "search", "--format", "json", *where).stdout)
     assert {row["search"]: row["trials"] for row in found} == {"first": 30, "second": 10}
-    assert "88.2 %" in call("report", "first", "--by", "document", "--format", "markdown", *where).stdout
+    assert "88.2 %" in call("report", "first", "--by", "project", "--format", "markdown", *where).stdout
     kept = tmp_path / "kept.csv"
     kept.write_text("mine", encoding="utf-8")
     for arguments in (("--by", "nosuch"), ("--by", "model", "--format", "html"), ("--by", "model", "--trial", 0)):

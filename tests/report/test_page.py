@@ -443,10 +443,10 @@ def test_links_lead_to_their_sections_where_the_page_is_shown_inside_another(bro
         written.read_text(encoding="utf-8"),
     )
     frame = page.frame_locator("iframe")
-    heading = frame.get_by_role("heading", name="The five documents")
+    heading = frame.get_by_role("heading", name="The five published projects")
     heading.wait_for()
     before = heading.bounding_box()
-    frame.get_by_role("link", name="The five documents").click()
+    frame.get_by_role("link", name="The five published projects").click()
     after = heading.bounding_box()
     assert before is not None
     assert after is not None
