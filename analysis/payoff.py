@@ -14,7 +14,7 @@ from study import run_study
 from cifar_tune.evaluation.significance import Gain
 from cifar_tune.report.columns import BAND
 from cifar_tune.report.leaderboard import eligible
-from cifar_tune.report.sentences import format_gain
+from cifar_tune.report.sentences import describe_gain
 
 
 def payoff(trials: pd.DataFrame) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def _verdict(best: pd.Series) -> str:
     """What fresh seeds said of the best trial's gain; nothing where they were not asked."""
     if pd.isna(best.get(BAND[0])):
         return ""
-    return format_gain(Gain(*(best[name] / 100 for name in BAND)))
+    return describe_gain(Gain(*(best[name] / 100 for name in BAND)))
 
 
 def conclude(found: pd.DataFrame) -> str:

@@ -85,7 +85,7 @@ class RankedTrial:
 
     @property
     def verdict(self) -> str | None:
-        """Whether the gain is known to be real; None for baselines and trials that were not trained to their end."""
+        """Whether the gain is real, as far as fresh seeds judged it; None for baselines and incomplete trials."""
         if self.confirmed_gain is not None:
             return self.confirmed_gain.verdict
         if self.trial.is_baseline or not self.trial.is_complete:
@@ -98,10 +98,10 @@ class RankedTrial:
 class TrialColumn(Column):
     """A column of the leaderboard; `value` is that of a trial.
 
-    `is_result` is true for what a trial found, in contrast to what it is. `applies` says for which trials the column
-    exists; a leaderboard without such a trial lacks it. In csv, json and frames the searched values stand behind all
-    columns but those that `follow_values`. The page orders columns by `group`; a narrow terminal drops those of the
-    largest `priority` first. `phrase` is what is said where a value is the same in every row.
+    A column is a result (`is_result`) if it says how a trial went, in contrast to what the trial is. `applies` tells
+    for which trials the column exists; a leaderboard without such a trial lacks it. In csv, json and frames searched
+    values stand behind all columns except those with `follows_values`. The page orders columns by `group`; a narrow
+    terminal drops the columns with the largest `priority` first. `phrase` describes a value that all rows share.
     """
 
     value: Callable[[RankedTrial], Any]

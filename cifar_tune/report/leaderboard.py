@@ -27,8 +27,8 @@ ORDER: tuple[State, ...] = (
     "running",
 )
 UNCONFIRMED = (
-    "unconfirmed: one run each, on a validation split that all rows share and that chose the best; `cifar-tune confirm "
-    "SEARCH` trains the best again with fresh seeds and says whether their gains are real"
+    "unconfirmed: one run each, scored on the validation split by which the best was chosen. "
+    "`cifar-tune confirm SEARCH` retrains the best trials with fresh seeds and judges whether their gains are real"
 )
 TASK = ["dataset", "train_images"]  # what scores must share to be compared
 

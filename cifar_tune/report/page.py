@@ -1,6 +1,7 @@
 """The report as one HTML file that opens offline: leaderboards, comparisons, and every search in figures.
 
-The file is page.html, filled in by Jinja with page.css, page.js and plotly's own script, which it carries along.
+The file is page.html, filled in by Jinja with page.css, page.js and plotly's own script. Sentences are made in
+sentences.py and timing.py, figures in figures.py and value_figures.py; the captions of figures are in page.html.
 """
 
 import json
@@ -17,7 +18,6 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from cifar_tune.report import figures
 from cifar_tune.report.columns import (
     GROUPS,
     LEADERBOARD,
@@ -30,26 +30,45 @@ from cifar_tune.report.columns import (
     varying_columns,
 )
 from cifar_tune.report.comparison import compare_projects, grouped
-from cifar_tune.report.figures import MIN_WIDTH, Figure, Searched
+from cifar_tune.report.figures import (
+    MIN_WIDTH,
+    DrawnSearch,
+    Figure,
+    comparison,
+    costs,
+    history,
+    learning_curves,
+    timeline,
+)
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import TASK, footnotes, leaderboard
 from cifar_tune.report.pruning import pruning_by_rung
-from cifar_tune.report.sentences import pruning_caption, pruning_sentence, told_cost, told_difference, told_search
+from cifar_tune.report.sentences import (
+    describe_cost,
+    describe_difference,
+    describe_outcome,
+    pruning_caption,
+    pruning_sentence,
+)
 from cifar_tune.report.text import PRUNING_HEADERS, pruning_rows
 from cifar_tune.report.timing import describe_time
+from cifar_tune.report.value_figures import importances, parallel_coordinates, slices
 from cifar_tune.trials.trial import COMPLETE_STATES, Trial
 
 MAX_ROWS = 1000  # of a leaderboard on the page
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A figure as the page has it, or what is said in its place; sizes in pixels."""
+class EmbeddedFigure:
+    """A figure as the page has it, or the `reason` why there is none; sizes in pixels.
+
+    On a screen that is narrower than `width` the figure scrolls.
+    """
 
     json: Markup | None = None
     height: int | None = None
-    width: int | None = None  # at least: a narrower screen scrolls
-    said: str = ""
+    width: int | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +81,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell; `value` is what the page sorts by where the text does not say it."""
+    """A cell; the page sorts by `value`, or by the text where there is none."""
 
     text: str
     value: float | None = None
@@ -70,7 +89,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row; `state` and `kind` are a trial's, for the filter and the style."""
+    """A row; `state` (for the filter) and `kind` (for the style) are a trial's."""
 
     cells: list[Cell]
     state: str | None = None
@@ -85,45 +104,45 @@ class PageTable:
     rows: list[Row]
 
 
-def render_page(found: Findings, columns: Sequence[TrialColumn] = LEADERBOARD) -> str:
+def render_page(findings: Findings, columns: Sequence[TrialColumn] = LEADERBOARD) -> str:
     """The whole page."""
     folder = files("cifar_tune.report")
-    read = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
-    searches = found.searches
-    frame = leaderboard(searches, found.confirmations, columns)
+    html, css, js = (folder.joinpath(f"page.{ending}").read_text(encoding="utf-8") for ending in ("html", "css", "js"))
+    searches = findings.searches
+    frame = leaderboard(searches, findings.confirmations, columns)
     names = list(searches)
-    template = Environment(autoescape=True, trim_blocks=True).from_string(read["page.html"])
+    template = Environment(autoescape=True, trim_blocks=True).from_string(html)
     return template.render(
         title=names[0] if len(names) == 1 else f"{len(names)} searches",
         version=version("cifar-tune"),
         made_at=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        css=Markup(read["page.css"]),
-        js=Markup(read["page.js"]),
+        css=Markup(css),
+        js=Markup(js),
         plotly=Markup(get_plotlyjs()),
         tasks=[
-            _task(index, task, rows, searches, columns)
+            _task_section(index, task, rows, searches, columns)
             for index, (task, rows) in enumerate(frame.groupby(TASK, dropna=False, sort=False))
         ],
         searches=[
-            _search(index, Searched(name, trials), told_search(found, name))
+            _search_section(index, DrawnSearch(name, trials), describe_outcome(findings, name))
             for index, (name, trials) in enumerate(searches.items())
         ],
-        projects=_comparison(compare_projects(found)),
+        projects=_comparison_table(compare_projects(findings)),
         notes=[_with_code(note) for note in footnotes(frame)],
     )
 
 
-def _task(
+def _task_section(
     index: int,
     task: tuple[Any, ...],
     rows: pd.DataFrame,
     searches: Mapping[str, Sequence[Trial]],
     columns: Sequence[TrialColumn],
 ) -> dict[str, Any]:
-    """What may be compared: a data set and a number of training images."""
+    """The variables of a section on one task: a data set and a number of training images, whose scores compare."""
     dataset, images = task[0], None if pd.isna(task[1]) else int(task[1])
     title = f"Leaderboard on {dataset}" + (f", {images:,} training images" if images else "")
-    baselines = {(t.search, t.number) for found in searches.values() for t in found if t.is_baseline}
+    baselines = {(trial.search, trial.number) for trials in searches.values() for trial in trials if trial.is_baseline}
     same = [(column, rows[column.name].iloc[0]) for column in constant_columns(rows, columns)]
     groups = grouped(rows, "model", "schedule")
     return {
@@ -132,77 +151,81 @@ def _task(
         "states": list(dict.fromkeys(rows["state"])),
         "leaderboard": _leaderboard(rows, baselines, columns),
         "same": ", ".join(column.describe(value) for column, value in same if column.name not in TASK),
-        "left_out": _left_out(len(rows)),
-        "comparison": _comparison(groups.drop(columns=TASK)),
-        "comparison_figure": _drawn(figures.comparison(groups)),
+        "left_out": _describe_left_out(len(rows)),
+        "comparison": _comparison_table(groups.drop(columns=TASK)),
+        "comparison_figure": _embed(comparison(groups)),
     }
 
 
-def _left_out(num_rows: int) -> str:
+def _describe_left_out(num_rows: int) -> Markup:
     if num_rows <= MAX_ROWS:
-        return ""
-    return f"The best {MAX_ROWS:,} of {num_rows:,} trials; report --format csv has all."
+        return Markup("")
+    return _with_code(f"The best {MAX_ROWS:,} of {num_rows:,} trials; `report --format csv` has all.")
 
 
-def _search(index: int, searched: Searched, said: str) -> dict[str, Any]:
-    name, trials = searched.name, searched.trials
+def _search_section(index: int, search: DrawnSearch, outcome: str) -> dict[str, Any]:
+    """The variables of a section on one search."""
+    trials = search.trials
     rungs = pruning_by_rung(trials)
-    pruning = [[Cell(text) for text in row] for row in pruning_rows(rungs)]
-    columns = [Header(header, is_number=False) for header in PRUNING_HEADERS]
-    stopped = pruning_sentence(trials, rungs)
+    rung_rows = [Row([Cell(text) for text in cells]) for cells in pruning_rows(rungs)]
+    saved = pruning_sentence(trials, rungs)
     return {
         "id": f"search-{index}",
-        "name": name,
-        "headline": _unbroken(said),
-        "difference": told_difference(trials),
-        "cost": told_cost(trials),
-        "drawn": _sampled(searched),
-        "lacks": searched.lacks,
-        "learning_curves": _drawn(figures.learning_curves(searched)),
-        "history": _drawn(figures.history(searched)),
-        "importances": _drawn(figures.importances(searched)),
-        "slices": [{"name": of, "figure": _drawn(figure)} for of, figure in figures.slices(searched).items()],
-        "parallel": _drawn(figures.parallel_coordinates(searched)),
-        "costs": [{"name": of, "figure": _drawn(figure)} for of, figure in figures.costs(searched).items()],
-        "pruning_said": [stopped] if stopped else [],
-        "pruning": PageTable(columns, [Row(cells) for cells in pruning] if stopped else []),
-        "pruning_caption": pruning_caption(trials),
-        "time": _unbroken(describe_time(searched.spans)),
-        "timeline": _drawn(figures.timeline(searched)),
+        "name": search.name,
+        "headline": _unbroken(outcome),
+        "difference": describe_difference(trials),
+        "cost": describe_cost(trials),
+        "sample": _describe_sample(search),
+        "obstacle": search.obstacle,
+        "learning_curves": _embed(learning_curves(search)),
+        "history": _embed(history(search)),
+        "importances": _embed(importances(search)),
+        "slices": [{"name": name, "figure": _embed(figure)} for name, figure in slices(search).items()],
+        "parallel": _embed(parallel_coordinates(search)),
+        "costs": [{"name": name, "figure": _embed(figure)} for name, figure in costs(search).items()],
+        "saved": saved,
+        "rungs": PageTable([Header(header, is_number=False) for header in PRUNING_HEADERS], rung_rows if saved else []),
+        "rungs_caption": pruning_caption(trials),
+        "time": _unbroken(describe_time(search.spans)),
+        "timeline": _embed(timeline(search)),
     }
 
 
 def _unbroken(sentence: str) -> str:
-    """No line ends between a number and its sign."""
+    """The sentence without line breaks between a number and its sign."""
     return sentence.replace(" %", "\u00a0%")
 
 
 def _with_code(sentence: str) -> Markup:
-    """What stands between backticks as code."""
+    """The sentence with the parts between backticks as code."""
     parts = [escape(part) for part in sentence.split("`")]
     return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
 
 
-def _sampled(searched: Searched) -> str:
-    if len(searched.drawn) == len(searched.trials):
+def _describe_sample(search: DrawnSearch) -> str:
+    if len(search.drawn) == len(search.trials):
         return ""
     return (
-        f"The figures show {len(searched.drawn):,} of {len(searched.trials):,} trials: the baselines, the best, and "
-        f"others by lot. Sentences and tables count all."
+        f"The figures show {len(search.drawn):,} of {len(search.trials):,} trials: the baselines, the best, and a "
+        f"random sample of the others. Sentences and tables count all."
     )
 
 
 def _leaderboard(frame: pd.DataFrame, baselines: Set[tuple[str, int]], columns: Sequence[TrialColumn]) -> PageTable:
-    """The first rows: what a trial found, then what it is, then what it cost."""
+    """The first rows, with baselines and incomplete trials marked; columns in the order of GROUPS."""
     varying = sorted(varying_columns(frame, columns), key=lambda column: GROUPS.index(column.group))
     shown = frame.head(MAX_ROWS)
     table = _table(shown, varying)
     rows = []
     for row, plain in zip(shown.to_dict("records"), table.rows, strict=True):
         is_baseline = (row["search"], row["trial"]) in baselines
-        kind = "baseline" if is_baseline else "" if row["state"] in COMPLETE_STATES else "cut"
+        kind = "baseline" if is_baseline else "" if row["state"] in COMPLETE_STATES else "incomplete"
         rows.append(Row(plain.cells, str(row["state"]), kind))
     return PageTable(table.columns, rows)
+
+
+def _comparison_table(frame: pd.DataFrame) -> PageTable:
+    return _table(frame, [find_column(str(name)) for name in frame.columns])
 
 
 def _table(frame: pd.DataFrame, columns: Sequence[Column]) -> PageTable:
@@ -220,16 +243,12 @@ def _cell(column: Column, value: Any, *, is_number: bool) -> Cell:  # noqa: ANN4
     return Cell(text, float(value) if is_number and text != NOTHING else None)
 
 
-def _comparison(frame: pd.DataFrame) -> PageTable:
-    return _table(frame, [find_column(str(name)) for name in frame.columns])
-
-
-def _drawn(figure: Figure) -> Drawn:
-    """As JSON that may stand in a script element; the page brings the colours of text and grid."""
+def _embed(figure: Figure) -> EmbeddedFigure:
+    """The figure as JSON that may stand in a script element; the page brings the colours of text and grid."""
     if isinstance(figure, str):
-        return Drawn(said=figure)
+        return EmbeddedFigure(reason=figure)
     figure.update_layout(template=None)
     document = json.loads(plotly.io.to_json(figure, validate=False))
     document.get("layout", {}).pop("template", None)
     text = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
-    return Drawn(Markup(text), figure.layout.height, (figure.layout.meta or {}).get(MIN_WIDTH))
+    return EmbeddedFigure(Markup(text), figure.layout.height, (figure.layout.meta or {}).get(MIN_WIDTH))

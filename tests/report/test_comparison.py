@@ -1,4 +1,4 @@
-"""Comparisons across searches, and the frames for anybody's own analysis."""
+"""Comparisons across searches, and the frames for an analysis of your own."""
 
 import json
 import re
@@ -37,38 +37,38 @@ def test_groups_state_their_size_their_best_and_the_interval_of_their_mean() -> 
         trial(3, 0.9, "pruned", recipe=step, num_epochs=1),
         trial(4, 0.1, "failed"),
     ]
-    found = grouped(leaderboard({"tiny": trials}), "schedule").to_dict("records")
-    assert [(row["schedule"], row["trials"], row["completed"], row["best"]) for row in found] == [
+    groups = grouped(leaderboard({"tiny": trials}), "schedule").to_dict("records")
+    assert [(row["schedule"], row["trials"], row["completed"], row["best"]) for row in groups] == [
         ("step", 3, 2, 0.71),
         ("constant", 2, 1, 0.5),
     ]
-    assert found[0]["gain"] == pytest.approx(21)
+    assert groups[0]["gain"] == pytest.approx(21)
     # The mean of 0.69 and 0.71 has a standard error of 0.01, and 12.706 is the t quantile of one degree of freedom.
-    assert (found[0]["mean_low"], found[0]["mean"], found[0]["mean_high"]) == pytest.approx(
+    assert (groups[0]["mean_low"], groups[0]["mean"], groups[0]["mean_high"]) == pytest.approx(
         (0.7 - 0.12706, 0.7, 0.7 + 0.12706), abs=1e-5
     )
-    assert (found[1]["mean"], found[1]["mean_low"]) == (0.5, None)
+    assert (groups[1]["mean"], groups[1]["mean_low"]) == (0.5, None)
 
 
 def test_groups_of_two_data_sets_are_never_one() -> None:
     other = trial(0, 0.9, search="b", recipe=RECIPE.replace({"dataset": "cifar10"}))
-    found = grouped(leaderboard({"a": [trial(0, 0.5, search="a")], "b": [other]}), "model")
-    assert list(found["dataset"]) == ["cifar10", "shapes"]
+    groups = grouped(leaderboard({"a": [trial(0, 0.5, search="a")], "b": [other]}), "model")
+    assert list(groups["dataset"]) == ["cifar10", "shapes"]
     assert list(grouped(leaderboard({"b": [other]}), "dataset").columns).count("dataset") == 1
 
 
 def test_trials_are_grouped_by_two_columns_at_once() -> None:
     step = RECIPE.replace({"schedule/name": "step", "schedule/every": 3})
     trials = [trial(0, 0.5), trial(1, 0.6, recipe=step), trial(2, 0.7, recipe=step.replace({"batch_size": 64}))]
-    found = grouped(leaderboard({"tiny": trials}), "model", "schedule")
-    assert found[["model", "schedule", "trials"]].to_numpy().tolist() == [
+    groups = grouped(leaderboard({"tiny": trials}), "model", "schedule")
+    assert groups[["model", "schedule", "trials"]].to_numpy().tolist() == [
         ["mini_resnet", "step", 2],
         ["mini_resnet", "constant", 1],
     ]
 
 
 @pytest.mark.parametrize(
-    ("by", "said"),
+    ("by", "reason"),
     [
         ("nosuch", "the leaderboard has no column 'nosuch'; "),
         ("project", "the leaderboard has no column 'project'; choose one of "),
@@ -76,8 +76,8 @@ def test_trials_are_grouped_by_two_columns_at_once() -> None:
         ("rank", "rank is a result; "),
     ],
 )
-def test_what_cannot_group_is_refused(by: str, said: str) -> None:
-    with pytest.raises(UserError, match=f"--by model,{by}: {re.escape(said)}"):
+def test_what_cannot_group_is_refused(by: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"--by model,{by}: {re.escape(reason)}"):
         grouped(leaderboard({"tiny": [trial(0)]}), "model", by)
 
 
@@ -147,9 +147,9 @@ def two_searches(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_the_frames_have_every_trial_and_every_epoch(two_searches: Store) -> None:
     trials, epochs = load_trials(store=two_searches.root)
-    found = read_record(two_searches)
+    searches = read_record(two_searches)
     assert len(trials) == 40
-    assert len(epochs) == sum(trial.epochs for each in found.values() for trial in each)
+    assert len(epochs) == sum(trial.epochs for trials_ in searches.values() for trial in trials_)
     joined = epochs.merge(trials, on=["search", "trial"], suffixes=("_epoch", ""))
     complete = joined[(joined["state"] == "completed") & (joined["epoch"] == joined["epochs"])]
     assert (complete["val_accuracy_epoch"] == complete["val_accuracy"]).all()
@@ -160,12 +160,12 @@ def test_the_frames_have_every_trial_and_every_epoch(two_searches: Store) -> Non
         load_trials("third", store=two_searches.root)
 
 
-def test_comparisons_are_told_in_every_format(two_searches: Store, call: Call, tmp_path: Path) -> None:
+def test_comparisons_come_in_every_format(two_searches: Store, call: Call, tmp_path: Path) -> None:
     where = ("--store", two_searches.root)
     assert "by schedule" in call("report", "--by", "schedule", *where).stdout
     assert "by model,schedule" in call("report", "--by", "model,schedule", *where).stdout
-    found = json.loads(call("report", "--by", "search", "--format", "json", *where).stdout)
-    assert {row["search"]: row["trials"] for row in found} == {"first": 30, "second": 10}
+    rows = json.loads(call("report", "--by", "search", "--format", "json", *where).stdout)
+    assert {row["search"]: row["trials"] for row in rows} == {"first": 30, "second": 10}
     assert "88.2 %" in call("report", "first", "--by", "project", "--format", "markdown", *where).stdout
     kept = tmp_path / "kept.csv"
     kept.write_text("mine", encoding="utf-8")
