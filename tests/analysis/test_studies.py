@@ -51,7 +51,7 @@ def test_a_study_says_why_it_has_no_result(study: object) -> None:
     assert re.search(r"no (result|gain to state)\. \w.*\.$", study.conclude(pd.DataFrame()))  # type: ignore[attr-defined]
 
 
-def test_a_choice_that_matters_is_told_from_one_that_does_not() -> None:
+def test_a_choice_that_matters_differs_from_one_that_does_not() -> None:
     rng = np.random.default_rng(0)
     kinds, noise = np.repeat(["a", "b"], 30), np.tile(["x", "y"], 30)
     scores = pd.Series(np.where(kinds == "a", 0.8, 0.7) + rng.normal(0, 0.02, 60))

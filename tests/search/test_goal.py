@@ -376,8 +376,9 @@ def test_a_baseline_over_a_limit_is_what_gains_are_counted_from_and_is_said_to_b
     goal = {"limits": {"num_parameters": 800}}
     trials = [made(0, 0.6, 1000, goal), made(1, 0.55, 700, goal)]
     assert headline(trials) == (
-        "Best of 2 trials: trial 1 with 55.00 %, 5.00 points below the baseline's 60.00 %, which is over a limit "
-        "(one run each, unconfirmed: the choice of the 1,000 images alone leaves up to ±4.33 open, at 95 %)."
+        "Best of 2 trials: trial 1 with 55.00 %, 5.00 points below the baseline's 60.00 % "
+        "(one run each; the baseline is over a limit). "
+        "Unconfirmed; the sampling error of 1,000 validation images alone is up to ±4.33 points (95 %)."
     )
     assert headline(trials[:1]) == "No trial has completed within its limits: 1 completed over a limit."
 
