@@ -254,7 +254,7 @@ def test_a_trial_that_took_too_long_is_complete_and_never_the_best(memory: BaseS
     assert (slow.state, slow.over_limits, told.state) == ("completed", ["seconds"], TrialState.COMPLETE)
     assert (told.value, told.constraints) == (0.9, {"seconds": pytest.approx(1 / 3)})
     assert best_trial(trials) == trials[0]
-    assert "which is the baseline" in headline(trials)
+    assert "It is the baseline" in headline(trials)
 
 
 @pytest.mark.parametrize("sampler", OF_TWO)
