@@ -19,9 +19,9 @@ from cifar_tune.trials.trial import Trial
 from cifar_tune.wording import format_millions, format_points
 
 NOTHING = "-"  # a cell without a value
-GROUPS = ("number", "outcome", "recipe", "cost")  # in the order of the page
 Group = Literal["number", "outcome", "recipe", "cost"]
-ALWAYS_SHOWN, SEARCHED_PRIORITY, LAST_PRIORITY = 0, 6, 7  # the highest priority comes first
+GROUPS: tuple[Group, ...] = ("number", "outcome", "recipe", "cost")  # in the order of the page
+ALWAYS_SHOWN, SEARCHED_PRIORITY, LAST_PRIORITY = 0, 6, 7  # a narrow terminal keeps the smallest
 
 
 def _plain(value: Any) -> str:  # noqa: ANN401 - a cell

@@ -56,7 +56,7 @@ def _check_columns(frame: pd.DataFrame, by: Sequence[str]) -> None:
             raise UserError(f"--by {','.join(by)}: {name} is a result; group by what a trial is, such as model.")
         if name not in choices:
             advice = nearest(name, [*choices, PROJECT] if len(by) == 1 else choices)
-            hint = f" The published projects are --by {PROJECT}." if len(by) == 1 else ""
+            hint = f" For the published projects, use --by {PROJECT}." if len(by) == 1 else ""
             raise UserError(f"--by {','.join(by)}: the leaderboard has no column {name!r}; {advice}.{hint}")
 
 

@@ -6,10 +6,10 @@ import re
 from io import StringIO
 
 import pytest
-from helpers.made_trials import RECIPE, trial
+from helpers.made_trials import RECIPE, conditional_trials, trial
 from rich.console import Console
 
-from cifar_tune.recipe.recipe import Value
+from cifar_tune.recipe.recipe import Recipe, Value
 from cifar_tune.report.columns import (
     LEADERBOARD,
     TrialColumn,
@@ -46,6 +46,55 @@ def test_a_column_that_is_added_to_the_table_is_shown_everywhere() -> None:
     page = render_page(findings, WITH_MEMORY)
     assert '<button type="button">peak memory</button>' in page
     assert '<td class="number" data-value="1610612736.0">1.5 GiB</td>' in page
+
+
+def test_a_json_row_has_the_columns_the_searched_values_the_recipe_and_the_run() -> None:
+    rows = json.loads(format_report(Findings({"tiny": conditional_trials()}), "json"))
+    row = next(row for row in rows if row["trial"] == 1)
+    assert row == {
+        "rank": 1,
+        "search": "tiny",
+        "trial": 1,
+        "state": "completed",
+        "model": "mini_resnet",
+        "schedule": "step",
+        "optimizer": "sgd",
+        "dataset": "shapes",
+        "train_images": 64,
+        "val_accuracy": 0.6,
+        "gain": pytest.approx(10),
+        "verdict": "unconfirmed",
+        "epochs": 4,
+        "seconds": 2.0,
+        "let_through": None,
+        "num_parameters": 77_850,
+        "num_macs": None,
+        "optimizer/name": "sgd",
+        "optimizer/sgd/lr": 0.2,
+        "schedule/name": None,
+        "schedule/step/every": 3,
+        "augment/flip": True,
+        "optimizer/adam/lr": None,
+        "recipe": conditional_trials()[1].recipe.model_dump(mode="json"),
+        "mlflow_run_id": "abc",
+    }
+    assert Recipe.model_validate(row["recipe"]) == conditional_trials()[1].recipe
+
+
+def test_what_is_missing_is_null() -> None:
+    trials = [trial(0, 0.5), trial(1, None, "failed", recipe=RECIPE.replace({"train_images": None}))]
+    rows = json.loads(format_report(Findings({"tiny": trials}), "json"))
+    failed = next(row for row in rows if row["trial"] == 1)
+    assert {name for name, value in failed.items() if value is None} == {
+        "val_accuracy",
+        "gain",
+        "verdict",
+        "let_through",
+        "num_parameters",
+        "num_macs",
+        "train_images",
+        "mlflow_run_id",
+    }
 
 
 def test_names_are_unique_and_a_recipe_cannot_shadow_them() -> None:

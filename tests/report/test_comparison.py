@@ -86,7 +86,7 @@ def test_a_misspelt_column_is_answered_with_the_nearest_and_with_the_projects() 
     with pytest.raises(UserError, match="the nearest is project"):
         compare(findings, "projects")
     for name in ("document", "modle"):
-        with pytest.raises(UserError, match=f"no column '{name}'; .* The published projects are --by project."):
+        with pytest.raises(UserError, match=f"no column '{name}'; .* For the published projects, use --by project."):
             compare(findings, name)
     assert list(compare(findings, " model, schedule").columns)[2:4] == ["model", "schedule"]
 

@@ -13,7 +13,6 @@ from helpers.made_trials import RECIPE, SEARCHES, conditional_trials, printed, t
 from rich.table import Table
 from rich.text import Text
 
-from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.report.columns import LEADERBOARD
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import leaderboard
@@ -34,53 +33,6 @@ def json_rows(searches: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
 
 def refuse_constant(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
-
-
-def test_a_json_row_has_the_columns_the_searched_values_the_recipe_and_the_run() -> None:
-    row = next(row for row in json_rows({"tiny": conditional_trials()}) if row["trial"] == 1)
-    assert row == {
-        "rank": 1,
-        "search": "tiny",
-        "trial": 1,
-        "state": "completed",
-        "model": "mini_resnet",
-        "schedule": "step",
-        "optimizer": "sgd",
-        "dataset": "shapes",
-        "train_images": 64,
-        "val_accuracy": 0.6,
-        "gain": pytest.approx(10),
-        "verdict": "unconfirmed",
-        "epochs": 4,
-        "seconds": 2.0,
-        "let_through": None,
-        "num_parameters": 77_850,
-        "num_macs": None,
-        "optimizer/name": "sgd",
-        "optimizer/sgd/lr": 0.2,
-        "schedule/name": None,
-        "schedule/step/every": 3,
-        "augment/flip": True,
-        "optimizer/adam/lr": None,
-        "recipe": conditional_trials()[1].recipe.model_dump(mode="json"),
-        "mlflow_run_id": "abc",
-    }
-    assert Recipe.model_validate(row["recipe"]) == conditional_trials()[1].recipe
-
-
-def test_what_is_missing_is_null() -> None:
-    rows = json_rows({"tiny": [trial(0, 0.5), trial(1, None, "failed", recipe=RECIPE.replace({"train_images": None}))]})
-    failed = next(row for row in rows if row["trial"] == 1)
-    assert {name for name, value in failed.items() if value is None} == {
-        "val_accuracy",
-        "gain",
-        "verdict",
-        "let_through",
-        "num_parameters",
-        "num_macs",
-        "train_images",
-        "mlflow_run_id",
-    }
 
 
 def test_integers_stay_integers_where_another_row_has_none() -> None:
