@@ -1,11 +1,11 @@
-"""Which of the documents' choices matter: what scores go with each searched choice, over all searches of a store.
+"""Which choices of a recipe matter: the scores that go with each searched choice, over all searches of a store.
 
     uv run python analysis/choices.py [--store FOLDER] [--output choices.png]
 
-Each choice of a recipe (architecture, schedule, optimizer, augmentation, ...) splits a search's complete trials into
-groups. What a choice is worth is the difference between the means of its best and its worst group, beside the chance of
-groups that differ as much (Kruskal and Wallis' test of the scores' ranks) if it went with nothing. A searcher does not
-draw values independently, and pruning keeps the good trials: what goes with the scores need not be their cause.
+Each choice (architecture, schedule, optimizer, augmentation, ...) splits a search's complete trials into groups. The
+spread of a choice is the difference between the mean scores of its best and its worst group. Beside it stands p: the
+chance of so large a difference if the choice had no effect (Kruskal and Wallis' test of the scores' ranks). A sampler
+does not draw values independently, and pruning keeps the good trials: what goes with the scores need not cause them.
 """
 
 import pandas as pd
@@ -13,35 +13,32 @@ from matplotlib.figure import Figure
 from scipy.stats import kruskal
 from study import run_study
 
-from cifar_tune.report.leaderboard import BAND, COLUMNS, MARKS, counting
+from cifar_tune.report.columns import searched_names
+from cifar_tune.report.leaderboard import eligible
+from cifar_tune.wording import format_count
 
 KINDS = ("model", "schedule", "optimizer")  # columns of every leaderboard
+REPEATED = [f"{kind}/name" for kind in KINDS]  # searched values that say the same
 MIN_TRIALS = 3  # of a group
-MAX_VALUES = 6  # a number with more is no choice; it is split into its lower and its upper half
+MAX_VALUES = 6  # a number with more values is split into its lower and its upper half
+ALPHA = 0.05  # the chance of naming any choice that has no effect
 
 
 def choices(trials: pd.DataFrame) -> pd.DataFrame:
-    """A row for each search and choice: `spread` from the worst to the best group in points, `p` of none, `best`."""
+    """A row for each search and choice, the largest `spread` (in points) first: `trials`, `p`, and the `best` group."""
     rows = []
-    for search, found in counting(trials).groupby("search"):
-        for name in [*KINDS, *searched_names(trials)]:
-            groups = as_groups(found[name])
-            known = groups.notna()
-            row = spread(groups[known], found.loc[known, "val_accuracy"])
+    for search, own in eligible(trials).groupby("search"):
+        for name in [*KINDS, *(name for name in searched_names(trials) if name not in REPEATED)]:
+            groups = as_groups(own[name]).dropna()
+            row = spread(groups, own.loc[groups.index, "val_accuracy"])
             if row is not None:
                 rows.append({"search": search, "choice": name, **row})
     columns = ["search", "choice", "trials", "spread", "p", "best"]
     return pd.DataFrame(rows, columns=columns).sort_values("spread", ascending=False, ignore_index=True)
 
 
-def searched_names(trials: pd.DataFrame) -> list[str]:
-    """The columns of searched values, without those that KINDS say already."""
-    others = {*COLUMNS, *MARKS, *BAND, *(f"{kind}/name" for kind in KINDS)}
-    return [name for name in trials.columns if name not in others]
-
-
 def as_groups(values: pd.Series) -> pd.Series:
-    """The values themselves, or of numbers with many values which half of them each lies in."""
+    """The group of each value: the value itself, or its half for numbers with many values; missing ones stay so."""
     if values.nunique() <= MAX_VALUES or not pd.api.types.is_numeric_dtype(values.dropna().infer_objects()):
         return values.map(str, na_action="ignore")
     numbers = pd.to_numeric(values)
@@ -50,45 +47,53 @@ def as_groups(values: pd.Series) -> pd.Series:
 
 
 def spread(groups: pd.Series, scores: pd.Series) -> dict[str, object] | None:
-    """Between the groups' means; None where fewer than two groups have MIN_TRIALS."""
+    """The spread between the groups' means; None where fewer than two groups have MIN_TRIALS."""
     counts = groups.value_counts()
     large = groups.isin(counts[counts >= MIN_TRIALS].index)
-    found = scores[large].astype(float).groupby(groups[large])
-    if len(found) < 2:
+    by_group = scores[large].astype(float).groupby(groups[large])
+    if len(by_group) < 2:
         return None
-    means = found.mean()
-    values = [group.to_numpy() for _, group in found]
-    p = float(kruskal(*values).pvalue) if scores[large].nunique() > 1 else 1.0
+    means = by_group.mean()
+    samples = [group.to_numpy() for _, group in by_group]
+    p = float(kruskal(*samples).pvalue) if scores[large].nunique() > 1 else 1.0
     return {"trials": int(large.sum()), "spread": 100 * (means.max() - means.min()), "p": p, "best": means.idxmax()}
 
 
-def conclude(found: pd.DataFrame) -> str:
-    """A paragraph."""
-    if found.empty:
-        return f"No choice has two groups of {MIN_TRIALS} complete trials, so nothing can be said; search longer."
-    level = 0.05 / len(found)
-    sure, unsure = found[found["p"] <= level], found[found["p"] > level]
-    said = [f"{row.choice} ({row.search}: {row.spread:.1f} points for {row.best})" for row in sure.itertuples()]
-    tested = f"Of {len(found)} choices, tested at {level:.2g} each,"
-    matter = (
-        f"{tested} {len(sure)} {'goes' if len(sure) == 1 else 'go'} with the scores: {'; '.join(said)}."
-        if said
-        else f"{tested} none goes with the scores."
-    )
-    rest = f" In {len(unsure)} no difference can be told from chance." if len(unsure) else ""
-    return f"{matter}{rest} What goes with a score need not be its cause: searchers draw good values together."
+def level(results: pd.DataFrame) -> float:
+    """The level at which each choice is tested, so that the chance of any false one is ALPHA (Bonferroni)."""
+    return ALPHA / max(1, len(results))
 
 
-def draw(found: pd.DataFrame) -> Figure:
-    """The spreads as bars; filled where chance does not explain them."""
-    shown = found.head(20).iloc[::-1]
+def conclude(results: pd.DataFrame) -> str:
+    """The results in a paragraph."""
+    if results.empty:
+        return f"No choice has two groups of {MIN_TRIALS} complete trials, so there is no result. Search longer."
+    is_clear = results["p"] <= level(results)
+    clear = [
+        f"{row.choice} ({row.search}: {row.spread:.1f} points for {row.best})" for row in results[is_clear].itertuples()
+    ]
+    num_unclear = int((~is_clear).sum())
+    sentences = [
+        f"{format_count(len(results), 'choice was', 'choices were')} tested at a level of {level(results):.2g} each.",
+        f"{format_count(len(clear), 'choice goes', 'choices go')} with the scores: {'; '.join(clear)}."
+        if clear
+        else "No choice goes with the scores.",
+        f"For the other {num_unclear} the difference may be chance." if clear and num_unclear else "",
+        "A choice that goes with the scores need not cause them: samplers draw good values together.",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def draw(results: pd.DataFrame) -> Figure:
+    """The spreads as bars, filled where chance does not explain them."""
+    shown = results.head(20).iloc[::-1]
     figure = Figure(figsize=(8, 1 + 0.35 * max(1, len(shown))), layout="constrained")
     axes = figure.add_subplot()
-    sure = shown["p"] <= 0.05 / max(1, len(found))
+    colors = ["#0072B2" if p <= level(results) else "white" for p in shown["p"]]
     labels = [f"{row.choice} ({row.search}, n={row.trials})" for row in shown.itertuples()]
-    axes.barh(labels, shown["spread"], color=["#0072B2" if each else "white" for each in sure], edgecolor="#0072B2")
+    axes.barh(labels, shown["spread"], color=colors, edgecolor="#0072B2")
     axes.set_title("Which choices go with the scores")
-    axes.set_xlabel("points from the worst to the best group (white: maybe chance)")
+    axes.set_xlabel("points from the worst to the best group (white: may be chance)")
     return figure
 
 

@@ -1,9 +1,9 @@
-"""A store of made-up results, as large as one likes: for whoever wants to know what a report of it costs.
+"""Makes a store of invented results, as large as you like, to measure what a report of it costs.
 
     uv run python analysis/make_store.py STORE --trials 10000 --epochs 10
 
-The recipes are random draws of a real search space. What their trials show is invented: the nearer the learning rate is
-to a good one the better, seven in ten are stopped early, a few break down. The record is a real one.
+The record is real, and so is the search space that its recipes are drawn from. The results are invented: the nearer the
+learning rate is to a good one, the better the score; seven in ten trials are stopped early, a few break down.
 """
 
 import argparse
@@ -31,7 +31,7 @@ STATES: dict[State, float] = {"pruned": 0.7, "completed": 0.25, "diverged": 0.03
 
 
 def made_up(drawn: Draw, number: int, epochs: int, rng: random.Random, state: State) -> FrozenTrial:
-    """A trial that ended in the state. The workers take turns, and wait for each other after every round."""
+    """A trial that ended in the state. The workers take turns, and after every round they wait for each other."""
     rung = max(1, int(RUNG * epochs))
     num_epochs = epochs if state == "completed" else rung
     best = 0.9 - 0.1 * abs(math.log10(drawn.recipe.optimizer.lr) + 2.5) - rng.uniform(0, 0.05)
@@ -66,7 +66,7 @@ def made_up(drawn: Draw, number: int, epochs: int, rng: random.Random, state: St
         user_attrs=attributes,
         intermediate_values={int(epoch["epoch"]): epoch["val_accuracy"] for epoch in curve},
     )
-    trial.datetime_start = start.replace(tzinfo=None)  # as Optuna has it
+    trial.datetime_start = start.replace(tzinfo=None)  # Optuna's times have no zone
     trial.datetime_complete = trial.datetime_start + timedelta(seconds=SECONDS_PER_EPOCH * max(1, num_epochs))
     return trial
 
@@ -87,7 +87,7 @@ def _epoch(epoch: int, epochs: int, best: float) -> dict[str, float]:
 
 
 def make_store(folder: Path, num_trials: int, epochs: int, name: str = "made-up", seed: int = 0) -> None:
-    """Add a search of so many trials to the store, the baseline's among them."""
+    """Add a search of `num_trials` trials, the baseline among them, to the store in the folder."""
     rng, space = random.Random(seed), load_space(SPACE, {"epochs": str(epochs)})
     store = open_store(folder)
     store.save_space(name, space.source)
@@ -102,7 +102,7 @@ def make_store(folder: Path, num_trials: int, epochs: int, name: str = "made-up"
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("store", type=Path)
     parser.add_argument("--trials", type=int, default=10_000)

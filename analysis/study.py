@@ -1,4 +1,4 @@
-"""What the studies of a store have in common: which store, where the figure goes, and what is printed."""
+"""The command that all studies of a store share: which store, where the figure goes, what is printed."""
 
 import argparse
 from collections.abc import Callable
@@ -9,28 +9,31 @@ from matplotlib.figure import Figure
 
 from cifar_tune import load_trials
 
-Find = Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]  # from the trials and the epochs of a store
+Analysis = Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]  # the results from the trials and epochs of a store
 
 
 def run_study(
-    about: str,
+    description: str,
     name: str,
-    find: Find,
+    analyse: Analysis,
     draw: Callable[[pd.DataFrame], Figure],
     conclude: Callable[[pd.DataFrame], str],
     *,
     prints_table: bool = True,
 ) -> None:
-    """The command of a study: its table, its paragraph, its figure's path; where it finds nothing, the paragraph."""
-    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
-    parser.add_argument("--store", type=Path)
-    parser.add_argument("--output", type=Path, default=Path(f"{name}.png"))
+    """Print the results, a paragraph and the path of the figure; without results, print the paragraph alone.
+
+    The first line of `description` is the command's help.
+    """
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--store", type=Path, help="the folder of the store; CIFAR_TUNE_STORE's if unset")
+    parser.add_argument("--output", type=Path, default=Path(f"{name}.png"), help="the figure's file")
     arguments = parser.parse_args()
-    found = find(*load_trials(store=arguments.store))
-    if found.empty:
-        print(conclude(found))
+    results = analyse(*load_trials(store=arguments.store))
+    if results.empty:
+        print(conclude(results))
         return
-    draw(found).savefig(arguments.output, dpi=150)
+    draw(results).savefig(arguments.output, dpi=150)
     if prints_table:
-        print(found.to_string(index=False), end="\n\n")
-    print(f"{conclude(found)}\n{arguments.output}")
+        print(results.to_string(index=False), end="\n\n")
+    print(f"{conclude(results)}\n{arguments.output}")

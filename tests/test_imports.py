@@ -36,6 +36,7 @@ ROOMS = {
         "search/",
         "trials/",
         "report/figures.py",
+        "report/value_figures.py",
         "commands/describe.py",
         "evaluation/reruns.py",
         "__init__.py",

@@ -97,7 +97,7 @@ def test_every_kind_of_report_has_all_its_trials(old: OldStore, call: Call, kind
         assert answer.stdout.count(search) >= len(old.expected(search))
 
 
-def test_each_trial_is_told_whole(old: OldStore, call: Call) -> None:
+def test_each_trial_is_shown_whole(old: OldStore, call: Call) -> None:
     for row in old.rows:
         answer = call("report", row["search"], "--trial", row["trial"], "--store", old.root)
         assert answer.code == 0, answer.stderr

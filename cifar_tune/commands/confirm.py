@@ -24,7 +24,7 @@ from cifar_tune.commands.session import (
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import METHOD, Confirmation, read_confirmation
 from cifar_tune.evaluation.reruns import Design, fresh_seeds
-from cifar_tune.report.sentences import format_gain
+from cifar_tune.report.sentences import describe_gain
 from cifar_tune.report.text import output_console
 from cifar_tune.store import Store, open_store
 from cifar_tune.trials.ranking import finalists
@@ -103,6 +103,6 @@ def render(confirmation: Confirmation, trials: Sequence[Trial]) -> list[Table | 
             format_percent(accuracy.mean),
             format_percent_range(accuracy.low, accuracy.high),
             format_points(100 * (accuracy.mean - score)),
-            "baseline" if is_baseline else format_gain(confirmation.gains.get(number)),
+            "baseline" if is_baseline else describe_gain(confirmation.gains.get(number)),
         )
     return [table, Text(f"\n{METHOD}.", style="dim")]

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.report.leaderboard import ORDER
-from cifar_tune.report.sentences import told_state
+from cifar_tune.report.sentences import format_state
 from cifar_tune.search.cost import seconds_remaining
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import Trial
@@ -122,7 +122,7 @@ class Display:
         gain = gain_in_points(trial, baseline_accuracy(self._trials.values()))
         points = f" ({format_points(gain)})" if gain is not None and not (trial.is_baseline or trial.is_rerun) else ""
         epochs = f"{trial.epochs} of {trial.recipe.epochs} epochs"
-        return f"{trial.label} {told_state(trial)}{score}{points} after {epochs}, {format_seconds(trial.seconds)}"
+        return f"{trial.label} {format_state(trial)}{score}{points} after {epochs}, {format_seconds(trial.seconds)}"
 
     def _counts(self) -> str:
         states = Counter(trial.state for trial in self._trials.values())

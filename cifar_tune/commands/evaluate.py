@@ -28,7 +28,7 @@ from cifar_tune.evaluation.test_set import (
     watched_epochs,
 )
 from cifar_tune.evaluation.test_set_log import read_openings
-from cifar_tune.report.sentences import told_openings
+from cifar_tune.report.sentences import describe_openings
 from cifar_tune.report.text import output_console
 from cifar_tune.store import CHAMPION, Store, model_name, open_store
 from cifar_tune.trials.ranking import best_trial
@@ -60,7 +60,7 @@ def evaluate_search(search: str, options: RerunOptions, *, flip_averaging: bool)
     for part in render(evaluation, flip_averaging=flip_averaging):
         out.print(part, highlight=False)
     folder = store.search(reruns.record.name)
-    out.print(f"\n{told_openings(read_openings(store, search))}", highlight=False)
+    out.print(f"\n{describe_openings(read_openings(store, search))}", highlight=False)
     for line in (
         f"Page of the evaluation: {folder / PAGE / 'index.html'}",
         f"Winner, exported to use or to search on from: {folder / EXPORT}",

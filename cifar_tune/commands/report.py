@@ -13,14 +13,8 @@ from typing import Literal, TextIO
 from cifar_tune.errors import UserError
 from cifar_tune.report.comparison import compare
 from cifar_tune.report.findings import Findings, read_findings
-from cifar_tune.report.text import (
-    as_plain_table,
-    describe_trial,
-    format_frame,
-    format_report,
-    output_console,
-    render,
-)
+from cifar_tune.report.text import as_plain_table, format_frame, format_report, output_console, render
+from cifar_tune.report.trial_sheet import describe_trial
 from cifar_tune.store import Store, absolute
 from cifar_tune.trials.trial import Trial
 

@@ -25,7 +25,7 @@ from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import read_confirmations
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import leaderboard
-from cifar_tune.report.sentences import told_whole
+from cifar_tune.report.sentences import describe_search
 from cifar_tune.report.text import as_table, output_console
 from cifar_tune.search.extend import check_extends, extend
 from cifar_tune.search.identity import open_record
@@ -118,7 +118,7 @@ def _print_result(record: Record, store: Store, options: TrainingOptions) -> Non
     out.print(as_table(leaderboard({record.name: trials}, confirmations), record.name, out.width, limit=NUM_ROWS_SHOWN))
     out.print()
     extensions = {record.name: record.extension} if record.extension else {}
-    for sentence in told_whole(Findings({record.name: trials}, extensions, confirmations), record.name):
+    for sentence in describe_search(Findings({record.name: trials}, extensions, confirmations), record.name):
         out.print(sentence, highlight=False, markup=False)
     page = ("--format", "html", "--output", "report.html")
     for line in (

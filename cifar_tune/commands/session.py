@@ -23,8 +23,8 @@ from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import TrainingData
 from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.report.leaderboard import BAND, band
-from cifar_tune.report.sentences import told_whole
+from cifar_tune.report.columns import BAND, band
+from cifar_tune.report.sentences import describe_search
 from cifar_tune.search.driver import Driver, Observer
 from cifar_tune.search.ray_settings import configure_ray
 from cifar_tune.search.record import Record
@@ -220,7 +220,7 @@ def log_outcome(store: Store, search: str) -> None:
     gain = confirmation.gains.get(best.number) if best and confirmation else None
     unjudged = dict.fromkeys(BAND, math.nan) if confirmation else {}  # replaces the gain of an earlier best trial
     metrics = band(gain) if gain else unjudged
-    tell_outcome(store, search_id, "\n\n".join(told_whole(findings, search)))
+    tell_outcome(store, search_id, "\n\n".join(describe_search(findings, search)))
     with TemporaryDirectory() as folder:
         (Path(folder) / "report.html").write_text(render_page(findings), encoding="utf-8")
         log_files(store, search_id, Path(folder), metrics)

@@ -1,1 +1,1 @@
-"""What came of searches, told: the leaderboard, in a terminal, for programs and as a page."""
+"""What came of searches, for people: the leaderboard, its sentences and figures, in a terminal, as files, as a page."""

@@ -1,4 +1,4 @@
-"""What an evaluation writes for people: figures, the report of every class, and one page that holds all of it."""
+"""The files that an evaluation writes for people: figures, the report of every class, and one page with all of it."""
 
 import base64
 import io
@@ -14,9 +14,10 @@ from sklearn.metrics import classification_report
 from cifar_tune.data.images import CLASS_NAMES, Images
 from cifar_tune.evaluation.significance import estimate_accuracy
 from cifar_tune.evaluation.test_set import Evaluation, Outcome, confusion, hardest_pairs
+from cifar_tune.wording import format_percent, format_percent_range, format_points, format_points_range
 
-NUM_SAMPLES = 8  # of each kind
-MAX_NAMED = 20  # classes whose cells have room for a number
+NUM_SAMPLES = 8  # of right predictions, and of wrong ones
+MAX_NAMED = 20  # classes; the cells of more have no room for a number
 STYLE = (
     "body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.4}"
     "img{max-width:100%;height:auto;background:#fff}pre{overflow-x:auto}"
@@ -25,36 +26,39 @@ STYLE = (
 )
 
 
-def write_page(folder: Path, search: str, dataset: str, found: Evaluation, images: Images) -> dict[str, float]:
-    """`index.html`, the figures and `classes.txt` in the folder; the numbers of the page as metrics."""
+def write_page(folder: Path, search: str, dataset: str, evaluation: Evaluation, images: Images) -> dict[str, float]:
+    """Write `index.html`, the figures and `classes.txt` into the folder; returns the accuracies and gains as metrics.
+
+    They are fractions of the test images. `images` are the test images, for the samples.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = CLASS_NAMES[dataset]
-    report = class_report(found.winner, names)
+    report = class_report(evaluation.winner, names)
     (folder / "classes.txt").write_text(report, encoding="utf-8")
     figures = {
-        "confusion.png": draw_confusion(found.winner, names),
-        "samples.png": draw_samples(found.winner, images, names),
+        "confusion.png": draw_confusion(evaluation.winner, names),
+        "samples.png": draw_samples(evaluation.winner, images, names),
     }
-    drawn = {name: _save(figure, folder / name) for name, figure in figures.items()}
-    page = _page(search, dataset, found, names, report, drawn)
+    pictures = {name: _save(figure, folder / name) for name, figure in figures.items()}
+    page = _page(search, dataset, evaluation, names, report, pictures)
     (folder / "index.html").write_text(page, encoding="utf-8")
-    gain = found.gain()
+    gain = evaluation.gain()
     return {
-        "test_accuracy": float(found.winner.hits.mean()),
-        "baseline_test_accuracy": float(found.baseline.hits.mean()),
+        "test_accuracy": float(evaluation.winner.hits.mean()),
+        "baseline_test_accuracy": float(evaluation.baseline.hits.mean()),
         "test_gain": gain.mean,
         "test_gain_low": gain.low,
         "test_gain_high": gain.high,
     }
 
 
-def class_report(tested: Outcome, names: list[str]) -> str:
-    """Precision, recall and F1 of every class, over all seeds' predictions together."""
-    labels = np.broadcast_to(tested.labels, tested.predictions.shape)
+def class_report(outcome: Outcome, names: list[str]) -> str:
+    """Precision, recall and F1 of every class, over the predictions of all seeds together."""
+    labels = np.broadcast_to(outcome.labels, outcome.predictions.shape)
     return str(
         classification_report(
             labels.ravel(),
-            tested.predictions.ravel(),
+            outcome.predictions.ravel(),
             labels=range(len(names)),
             target_names=names,
             digits=3,
@@ -63,13 +67,13 @@ def class_report(tested: Outcome, names: list[str]) -> str:
     )
 
 
-def draw_confusion(tested: Outcome, names: list[str]) -> Figure:
-    """Shares of each label's images: with numbers for few classes, with small names for many."""
-    shares = confusion(tested)
+def draw_confusion(outcome: Outcome, names: list[str]) -> Figure:
+    """The confusion matrix as shares of each label's images: with numbers for few classes, small names for many."""
+    shares = confusion(outcome)
     size = 7.0 if len(names) <= MAX_NAMED else 0.16 * len(names)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, vmin=0, vmax=1))  # a confusion of 4 % shows
+    axes.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, vmin=0, vmax=1))  # so that a confusion of 4 % is visible
     axes.set(xlabel="predicted", ylabel="label")
     font = 9 if len(names) <= MAX_NAMED else 6
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
@@ -81,21 +85,21 @@ def draw_confusion(tested: Outcome, names: list[str]) -> Figure:
     return figure
 
 
-def draw_samples(tested: Outcome, images: Images, names: list[str]) -> Figure:
-    """Of the first seed's network: right predictions and wrong ones, drawn by lot, with confidences."""
-    guesses, confidences = tested.predictions[0], tested.probabilities[0].max(axis=-1)
+def draw_samples(outcome: Outcome, images: Images, names: list[str]) -> Figure:
+    """Random right predictions and wrong ones of the first seed's network, with their confidence."""
+    guesses, confidences = outcome.predictions[0], outcome.probabilities[0].max(axis=-1)
     figure = Figure(figsize=(1.5 * NUM_SAMPLES, 4.2), layout="constrained")
     grid = figure.subplots(2, NUM_SAMPLES, squeeze=False)
     rng = np.random.default_rng(0)
     for row, is_right in zip(grid, (True, False), strict=True):
-        candidates = np.flatnonzero((guesses == tested.labels) == is_right)
+        candidates = np.flatnonzero((guesses == outcome.labels) == is_right)
         chosen = rng.choice(candidates, min(NUM_SAMPLES, len(candidates)), replace=False)
         for axes in row:
             axes.axis("off")
         for axes, i in zip(row, chosen, strict=False):
             axes.imshow(images.images[i].transpose(1, 2, 0))
-            said = "" if is_right else f"is {names[tested.labels[i]]}\n"
-            axes.set_title(f"{said}{names[guesses[i]]}, {100 * confidences[i]:.0f} %", fontsize=8)
+            label = "" if is_right else f"is {names[outcome.labels[i]]}\n"
+            axes.set_title(f"{label}{names[guesses[i]]}, {format_percent(confidences[i], 0)}", fontsize=8)
     return figure
 
 
@@ -107,41 +111,44 @@ def _save(figure: Figure, path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _page(search: str, dataset: str, found: Evaluation, names: list[str], report: str, drawn: dict[str, bytes]) -> str:
-    """One file that needs no other and no network."""
-    pictures = {name: base64.b64encode(content).decode() for name, content in drawn.items()}
+def _page(
+    search: str, dataset: str, evaluation: Evaluation, names: list[str], report: str, pictures: dict[str, bytes]
+) -> str:
+    """One HTML file that needs no other file and no network."""
+    encoded = {name: base64.b64encode(content).decode() for name, content in pictures.items()}
     pairs = "".join(
-        f"<tr><td>{escape(names[label])}</td><td>{escape(names[guess])}</td><td>{100 * share:.1f} %</td></tr>"
-        for label, guess, share in hardest_pairs(found.winner)
+        f"<tr><td>{escape(names[label])}</td><td>{escape(names[guess])}</td><td>{format_percent(share, 1)}</td></tr>"
+        for label, guess, share in hardest_pairs(evaluation.winner)
     )
-    seeds = len(found.design.seeds)
+    seeds = len(evaluation.design.seeds)
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(search)} on the test set</title><style>{STYLE}</style>
 <h1>{escape(search)} on the test set of {escape(dataset)}</h1>
-<p>Trial {found.winner.number}, which the search chose, and the baseline, trial {found.baseline.number}: each trained
-{seeds} times on all training images, validation images included, with seeds that nothing was chosen by. Intervals hold
-the truth in 95 % of such evaluations; they count seeds and test images as samples.</p>
+<p>The winner of the search is trial {evaluation.winner.number}, the baseline trial {evaluation.baseline.number}. Each
+was trained {seeds} times, with fresh seeds, on all training images including the validation images. The intervals cover
+the truth in 95 % of such evaluations; they count both seeds and test images as samples.</p>
 <table><tr><th></th><th>test accuracy</th><th>95 % interval</th></tr>
-{_rows(found, averaged=False)}</table>
-<h2>With flip averaging</h2><p>The mean of the logits of every image and its mirror image decides.</p>
+{_rows(evaluation, averaged=False)}</table>
+<h2>With flip averaging</h2><p>The logits of every image and its mirror image are averaged.</p>
 <table><tr><th></th><th>test accuracy</th><th>95 % interval</th></tr>
-{_rows(found, averaged=True)}</table>
-<h2>Confusion</h2><p>Of the images of a label, in percent, over all {seeds} networks of the winner.</p>
-<img alt="Confusion matrix" src="data:image/png;base64,{pictures["confusion.png"]}">
-<h2>The hardest pairs</h2><table><tr><th>label</th><th>predicted</th><th>of the label</th></tr>{pairs}</table>
+{_rows(evaluation, averaged=True)}</table>
+<h2>Confusion</h2><p>Percentages of each label's images, over all {seeds} networks of the winner.</p>
+<img alt="Confusion matrix" src="data:image/png;base64,{encoded["confusion.png"]}">
+<h2>The hardest pairs</h2><table><tr><th>label</th><th>predicted</th><th>share of the label</th></tr>{pairs}</table>
 <h2>Every class</h2><pre>{escape(report)}</pre>
-<h2>Samples</h2><p>Above, right predictions of the first network; below, wrong ones: chosen at random.</p>
-<img alt="Sample predictions" src="data:image/png;base64,{pictures["samples.png"]}">
+<h2>Samples</h2><p>Random predictions of the first network: right ones above, wrong ones below.</p>
+<img alt="Sample predictions" src="data:image/png;base64,{encoded["samples.png"]}">
 </html>
 """
 
 
-def _rows(found: Evaluation, *, averaged: bool) -> str:
+def _rows(evaluation: Evaluation, *, averaged: bool) -> str:
+    """The rows of the table of accuracies."""
     rows = []
-    for role, tested in (("baseline", found.baseline), ("winner", found.winner)):
-        accuracy = estimate_accuracy(tested.averaged_hits if averaged else tested.hits)
-        rows.append((role, f"{100 * accuracy.mean:.2f} %", f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f}"))
-    gain = found.gain(averaged=averaged)
-    rows.append(("gain in points", f"{100 * gain.mean:+.2f}", f"{100 * gain.low:+.2f} to {100 * gain.high:+.2f}"))
+    for role, outcome in (("baseline", evaluation.baseline), ("winner", evaluation.winner)):
+        accuracy = estimate_accuracy(outcome.averaged_hits if averaged else outcome.hits)
+        rows.append((role, format_percent(accuracy.mean), format_percent_range(accuracy.low, accuracy.high)))
+    gain = evaluation.gain(averaged=averaged)
+    rows.append(("gain in points", format_points(100 * gain.mean), format_points_range(gain.low, gain.high)))
     return "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)

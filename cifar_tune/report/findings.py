@@ -1,4 +1,4 @@
-"""All that a store says of its searches, read once for whoever tells it."""
+"""Everything that a store knows of its searches, read once for a whole report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from cifar_tune.trials.trial import Trial
 
 @dataclass(frozen=True)
 class Findings:
-    """By search: its trials, what it was seeded with, what fresh seeds said, when its test set was opened."""
+    """By search: its trials, the older search that it extends, its confirmation, the openings of its test set."""
 
     searches: Mapping[str, Sequence[Trial]]
     extensions: Mapping[str, Extension] = field(default_factory=dict)
@@ -21,7 +21,7 @@ class Findings:
 
 
 def read_findings(store: Store, names: Sequence[str] = ()) -> Findings:
-    """Of the named searches, or of all in the store; a UserError for an unknown name."""
+    """The findings of the named searches, or of all in the store; a UserError for an unknown name."""
     searches = read_record(store, names)
     openings = {name: read_openings(store, name) for name in searches}
     return Findings(searches, read_extensions(store, searches), read_confirmations(store, searches), openings)

@@ -1,4 +1,4 @@
-"""What searches found, as pandas frames for anybody's own analysis: `from cifar_tune import load_trials`."""
+"""Searches as pandas frames, for an analysis of your own: `from cifar_tune import load_trials`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from cifar_tune.store import Store, absolute
 from cifar_tune.trials.reading import read_record
 from cifar_tune.trials.trial import Trial
 
-EPOCH = (  # what training.py's EpochMetrics has, without torch
+EPOCH = (  # the fields of EpochMetrics (training/loop.py), which cannot be imported without torch
     "epoch",
     "progress",
     "train_loss",
@@ -37,16 +37,17 @@ class Frames(NamedTuple):
 def load_trials(*searches: str, store: str | Path | None = None) -> Frames:
     """The named searches, or all of a store, as `report` reads them; a UserError for an unknown name.
 
-    The store is CIFAR_TUNE_STORE's or `./cifar_tune_store` if none is named.
+    Without `store` it is the folder in CIFAR_TUNE_STORE, or `./cifar_tune_store`.
 
-    `trials` has the leaderboard's columns (`val_accuracy` and shares are fractions, gains percentage points), best
-    first, and a column for every searched value by its name, which is missing where a trial did not sample it.
-    `epochs` has what an epoch gave: losses in nats, accuracies as fractions, the last step's rate, seconds.
+    `trials` has the leaderboard's columns, best first, and a column for every searched value by its name, which is
+    missing where a trial did not sample it. `val_accuracy` is a fraction; gains are in percentage points.
+    `epochs` has the metrics of each epoch: losses in nats, accuracies as fractions, the learning rate of the last step,
+    seconds.
     """
     opened = Store(absolute(Path(store or os.environ.get("CIFAR_TUNE_STORE") or DEFAULT_STORE)))
-    found = read_record(opened, searches)
-    trials = leaderboard(found, read_confirmations(opened, found)).infer_objects()
-    return Frames(trials, epochs_frame(found))
+    by_search = read_record(opened, searches)
+    trials = leaderboard(by_search, read_confirmations(opened, by_search)).infer_objects()
+    return Frames(trials, epochs_frame(by_search))
 
 
 def epochs_frame(searches: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:

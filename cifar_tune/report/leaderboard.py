@@ -1,20 +1,19 @@
-"""The leaderboard: the record's trials as a pandas frame, ranked.
+"""The leaderboard: the trials of searches as a pandas frame, ranked. What its columns hold is in columns.py.
 
 Ranks and gains are taken within one task (data set and number of training images), since scores on different ones do
 not compare. Trials that were trained to their end come first, by score; then pruned ones by how far they got, then
-those that broke down. What was trained to its end above a limit of its search comes between the first two.
+those that broke down. Trials that were trained to their end above a limit of their search come between the first two.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from cifar_tune.evaluation.confirmation import METHOD, Confirmation
-from cifar_tune.evaluation.significance import Gain
-from cifar_tune.trials.facts import LET_THROUGH
-from cifar_tune.trials.ranking import baseline_accuracy, gain_in_points, pareto_front
+from cifar_tune.report.columns import LEADERBOARD, RankedTrial, TrialColumn
+from cifar_tune.trials.ranking import baseline_accuracy, pareto_front
 from cifar_tune.trials.trial import COMPLETE_STATES, State, Trial
 
 ORDER: tuple[State, ...] = (
@@ -27,126 +26,75 @@ ORDER: tuple[State, ...] = (
     "interrupted",
     "running",
 )
-COLUMNS = [
-    "rank",
-    "search",
-    "trial",
-    "state",
-    "model",
-    "schedule",
-    "optimizer",
-    "dataset",
-    "train_images",
-    "val_accuracy",
-    "gain",
-    "verdict",
-    "epochs",
-    "seconds",
-    "let_through",
-    "num_parameters",
-    "num_macs",
-]
-MARKS = ("pareto", "over_limits")  # columns that only a search with such a goal has
-BAND = ("confirmed_gain", "gain_low", "gain_high")  # and these one that was confirmed
 UNCONFIRMED = (
-    "unconfirmed: one run each, on a validation split that all rows share and that chose the best; `cifar-tune confirm "
-    "SEARCH` trains the best again with fresh seeds and says whether their gains are real"
+    "unconfirmed: one run each, scored on the validation split by which the best was chosen. "
+    "`cifar-tune confirm SEARCH` retrains the best trials with fresh seeds and judges whether their gains are real"
 )
 TASK = ["dataset", "train_images"]  # what scores must share to be compared
 
 
 def leaderboard(
-    searches: Mapping[str, Sequence[Trial]], confirmations: Mapping[str, Confirmation] = {}
+    searches: Mapping[str, Sequence[Trial]],
+    confirmations: Mapping[str, Confirmation] = {},
+    columns: Sequence[TrialColumn] = LEADERBOARD,
 ) -> pd.DataFrame:
-    """One row per trial: COLUMNS, MARKS and BAND where a search has such, and then every searched value by its name.
+    """One row per trial, best first within each task: the columns and every searched value by its name.
 
-    Best first within each task, in which the trials of all these searches meet on one Pareto front.
+    The trials of all these searches that share a task meet on one Pareto front.
     """
-    rows = []
-    on_front = _on_front([trial for trials in searches.values() for trial in trials])
-    for name, trials in searches.items():
-        baseline = baseline_accuracy(trials)
-        confirmation = confirmations.get(name)
-        rows += [{**_row(trial, baseline, on_front), **_verdict(trial, confirmation)} for trial in trials]
-    rows.sort(key=_place)
+    baselines = {name: baseline_accuracy(trials) for name, trials in searches.items()}
+    in_order = sorted(
+        ((name, trial) for name, trials in searches.items() for trial in trials), key=lambda pair: _place(pair[1])
+    )
+    on_front = _on_front([trial for _, trial in in_order])
     ranks: Counter[tuple[Any, ...]] = Counter()
-    for row in rows:
-        task = tuple(row[name] for name in TASK)
-        ranks[task] += 1
-        row["rank"] = ranks[task]
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
-    return pd.DataFrame(rows, columns=[*COLUMNS, *names], dtype=object)  # whole numbers stay so beside a missing one
+    rows = []
+    for name, trial in in_order:
+        ranks[_task(trial)] += 1
+        is_on_front = (trial.search, trial.number) in on_front
+        ranked = RankedTrial(trial, ranks[_task(trial)], baselines[name], is_on_front, confirmations.get(name))
+        rows.append(_row(ranked, columns))
+    common = [column.name for column in columns if column.applies is None]
+    names = dict.fromkeys([*common, *(name for row in rows for name in row)])
+    return pd.DataFrame(rows, columns=list(names), dtype=object)  # whole numbers stay so beside a missing one
 
 
-def counting(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of trials that were trained to their end within the limits of their search."""
+def eligible(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of trials that may be the best: trained to their end, within the limits of their search."""
     complete = frame["state"].isin(COMPLETE_STATES)
     return frame[complete & frame["over_limits"].isna()] if "over_limits" in frame else frame[complete]
 
 
+def footnotes(frame: pd.DataFrame) -> list[str]:
+    """What the verdicts in a leaderboard mean; a period is left to the caller."""
+    verdicts = set(frame["verdict"].dropna())
+    return [*([METHOD] if verdicts - {"unconfirmed"} else []), *([UNCONFIRMED] if "unconfirmed" in verdicts else [])]
+
+
+def _row(ranked: RankedTrial, columns: Sequence[TrialColumn]) -> dict[str, Any]:
+    """The cells of a trial by name, in the order of csv and json."""
+    applying = [column for column in columns if column.applies is None or column.applies(ranked)]
+    first = {column.name: column.value(ranked) for column in applying if not column.follows_values}
+    last = {column.name: column.value(ranked) for column in applying if column.follows_values}
+    named = {column.name for column in columns}  # `epochs` may be searched too; the column is how many were trained
+    return first | {name: value for name, value in ranked.trial.params.items() if name not in named} | last
+
+
+def _task(trial: Trial) -> tuple[Any, ...]:
+    return trial.recipe.dataset, trial.recipe.train_images
+
+
+def _place(trial: Trial) -> tuple[Any, ...]:
+    """The key by which trials are sorted: by task, by state, by epochs where they were cut short, by score."""
+    place, epochs = (int(bool(trial.over_limits)), 0) if trial.is_complete else (ORDER.index(trial.state), trial.epochs)
+    return trial.recipe.dataset, trial.recipe.train_images or 0, place, -epochs, -(trial.val_accuracy or 0.0)
+
+
 def _on_front(trials: Sequence[Trial]) -> set[tuple[str, int]]:
-    """The search and the number of each trial that lies on the front of its task for what its search minimizes."""
+    """The search and the number of each trial on the Pareto front of its task, for the cost its search minimizes."""
     tasks: dict[tuple[Any, ...], list[Trial]] = defaultdict(list)
     for trial in trials:
-        tasks[trial.recipe.dataset, trial.recipe.train_images].append(trial)
+        tasks[_task(trial)].append(trial)
     costs = {trial.goal.minimize for trial in trials if trial.goal.minimize}
     fronts = [(cost, trial) for cost in costs for task in tasks.values() for trial in pareto_front(task, cost)]
     return {(trial.search, trial.number) for cost, trial in fronts if trial.goal.minimize == cost}
-
-
-def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Tasks apart; then by state, by epochs where they were cut short, by score."""
-    is_complete = row["state"] in COMPLETE_STATES
-    place, reached = (
-        (int(bool(row.get("over_limits"))), 0) if is_complete else (ORDER.index(row["state"]), row["epochs"])
-    )
-    task = (row["dataset"], row["train_images"] or 0)
-    return (*task, place, -reached, -(row["val_accuracy"] or 0.0))
-
-
-def _row(trial: Trial, baseline: float | None, on_front: Set[tuple[str, int]]) -> dict[str, Any]:
-    recipe = trial.recipe
-    return {
-        "search": trial.search,
-        "trial": trial.number,
-        "state": trial.state,
-        "model": recipe.model.name,
-        "schedule": recipe.schedule.name,
-        "optimizer": recipe.optimizer.name,
-        "dataset": recipe.dataset,
-        "train_images": recipe.train_images,
-        "val_accuracy": trial.val_accuracy,
-        "gain": gain_in_points(trial, baseline),
-        "epochs": trial.epochs,
-        "seconds": trial.seconds,
-        "let_through": trial.facts.get(LET_THROUGH),
-        "num_parameters": trial.facts.get("num_parameters"),
-        "num_macs": trial.facts.get("num_macs"),
-        **({"pareto": (trial.search, trial.number) in on_front} if trial.goal.minimize else {}),
-        **({"over_limits": ", ".join(trial.over_limits) or None} if trial.goal.limits.given else {}),
-        **{name: value for name, value in trial.params.items() if name not in COLUMNS},  # epochs: how many it trained
-    }
-
-
-def _verdict(trial: Trial, confirmation: Confirmation | None) -> dict[str, Any]:
-    """Whether the gain is known to be real; nothing is said of baselines and of what was not trained to its end."""
-    gain = confirmation.gains.get(trial.number) if confirmation else None
-    if gain is not None:
-        return {
-            "verdict": gain.verdict,
-            **band(gain),
-        }
-    if trial.is_baseline or not trial.is_complete:
-        return {"verdict": None}
-    return {"verdict": "not judged" if confirmation and trial.number in confirmation.design.recipes else "unconfirmed"}
-
-
-def band(gain: Gain) -> dict[str, float]:
-    """BAND of a confirmed gain, in points."""
-    return dict(zip(BAND, (100 * share for share in (gain.mean, gain.low, gain.high)), strict=True))
-
-
-def footnotes(frame: pd.DataFrame) -> list[str]:
-    """What the verdicts in a leaderboard mean."""
-    verdicts = set(frame["verdict"].dropna())
-    return [*([METHOD] if verdicts - {"unconfirmed"} else []), *([UNCONFIRMED] if "unconfirmed" in verdicts else [])]

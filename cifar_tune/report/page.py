@@ -1,10 +1,11 @@
 """The report as one HTML file that opens offline: leaderboards, comparisons, and every search in figures.
 
-The file is page.html, filled in by Jinja with page.css, page.js and plotly's own script, which it carries along.
+The file is page.html, filled in by Jinja with page.css, page.js and plotly's own script. Sentences are made in
+sentences.py and timing.py, figures in figures.py and value_figures.py; the captions of figures are in page.html.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -17,46 +18,79 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from cifar_tune.report import figures
-from cifar_tune.report.comparison import documents, grouped
-from cifar_tune.report.figures import MIN_WIDTH, Figure, Searched
+from cifar_tune.report.columns import (
+    GROUPS,
+    LEADERBOARD,
+    NOTHING,
+    Column,
+    TrialColumn,
+    constant_columns,
+    find_column,
+    is_numeric,
+    varying_columns,
+)
+from cifar_tune.report.comparison import compare_projects, grouped
+from cifar_tune.report.figures import (
+    MIN_WIDTH,
+    DrawnSearch,
+    Figure,
+    comparison,
+    costs,
+    history,
+    learning_curves,
+    timeline,
+)
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import BAND, MARKS, TASK, footnotes, leaderboard
+from cifar_tune.report.leaderboard import TASK, footnotes, leaderboard
 from cifar_tune.report.pruning import pruning_by_rung
-from cifar_tune.report.sentences import pruning_caption, pruning_sentence, told_cost, told_difference, told_search
-from cifar_tune.report.text import HEADERS, NOTHING, PRUNING_HEADERS, format_value, pruning_rows
+from cifar_tune.report.sentences import (
+    describe_cost,
+    describe_difference,
+    describe_outcome,
+    pruning_caption,
+    pruning_sentence,
+)
+from cifar_tune.report.text import PRUNING_HEADERS, pruning_rows
 from cifar_tune.report.timing import describe_time
+from cifar_tune.report.value_figures import importances, parallel_coordinates, slices
 from cifar_tune.trials.trial import COMPLETE_STATES, Trial
 
 MAX_ROWS = 1000  # of a leaderboard on the page
-LAST = ("epochs", "seconds", "let_through", "num_parameters", "num_macs")
-FIRST = ("rank", "trial", "search", "state", "val_accuracy", "gain", "verdict", *BAND, *MARKS)  # columns
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A figure as the page has it, or what is said in its place; sizes in pixels."""
+class EmbeddedFigure:
+    """A figure as the page has it, or the `reason` why there is none; sizes in pixels.
+
+    On a screen that is narrower than `width` the figure scrolls.
+    """
 
     json: Markup | None = None
     height: int | None = None
-    width: int | None = None  # at least: a narrower screen scrolls
-    said: str = ""
+    width: int | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
-class Column:
+class Header:
+    """The head of a table's column."""
+
     title: str
     is_number: bool
 
 
 @dataclass(frozen=True)
 class Cell:
+    """A cell; the page sorts by `value`, or by the text where there is none."""
+
     text: str
-    value: float | None = None  # what it sorts by, if that is no text
+    value: float | None = None
 
 
 @dataclass(frozen=True)
 class Row:
+    """A row; `state` (for the filter) and `kind` (for the style) are a trial's."""
+
     cells: list[Cell]
     state: str | None = None
     kind: str = ""
@@ -64,172 +98,157 @@ class Row:
 
 @dataclass(frozen=True)
 class PageTable:
-    columns: list[Column]
+    """A table of the page."""
+
+    columns: list[Header]
     rows: list[Row]
 
 
-def render_page(found: Findings) -> str:
+def render_page(findings: Findings, columns: Sequence[TrialColumn] = LEADERBOARD) -> str:
     """The whole page."""
     folder = files("cifar_tune.report")
-    read = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
-    searches = found.searches
-    frame = leaderboard(searches, found.confirmations)
+    html, css, js = (folder.joinpath(f"page.{ending}").read_text(encoding="utf-8") for ending in ("html", "css", "js"))
+    searches = findings.searches
+    frame = leaderboard(searches, findings.confirmations, columns)
     names = list(searches)
-    template = Environment(autoescape=True, trim_blocks=True).from_string(read["page.html"])
+    template = Environment(autoescape=True, trim_blocks=True).from_string(html)
     return template.render(
         title=names[0] if len(names) == 1 else f"{len(names)} searches",
         version=version("cifar-tune"),
         made_at=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        css=Markup(read["page.css"]),
-        js=Markup(read["page.js"]),
+        css=Markup(css),
+        js=Markup(js),
         plotly=Markup(get_plotlyjs()),
         tasks=[
-            _task(index, task, rows, searches)
+            _task_section(index, task, rows, searches, columns)
             for index, (task, rows) in enumerate(frame.groupby(TASK, dropna=False, sort=False))
         ],
         searches=[
-            _search(index, Searched(name, trials), told_search(found, name))
+            _search_section(index, DrawnSearch(name, trials), describe_outcome(findings, name))
             for index, (name, trials) in enumerate(searches.items())
         ],
-        documents=_table(documents(found)),
+        projects=_comparison_table(compare_projects(findings)),
         notes=[_with_code(note) for note in footnotes(frame)],
     )
 
 
-def _task(
-    index: int, task: tuple[Any, ...], rows: pd.DataFrame, searches: Mapping[str, Sequence[Trial]]
+def _task_section(
+    index: int,
+    task: tuple[Any, ...],
+    rows: pd.DataFrame,
+    searches: Mapping[str, Sequence[Trial]],
+    columns: Sequence[TrialColumn],
 ) -> dict[str, Any]:
-    """What may be compared: a data set and a number of training images."""
+    """The variables of a section on one task: a data set and a number of training images, whose scores compare."""
     dataset, images = task[0], None if pd.isna(task[1]) else int(task[1])
     title = f"Leaderboard on {dataset}" + (f", {images:,} training images" if images else "")
-    baselines = {(t.search, t.number) for found in searches.values() for t in found if t.is_baseline}
-    constant = _same(rows)
+    baselines = {(trial.search, trial.number) for trials in searches.values() for trial in trials if trial.is_baseline}
+    same = [(column, rows[column.name].iloc[0]) for column in constant_columns(rows, columns)]
     groups = grouped(rows, "model", "schedule")
     return {
         "id": f"leaderboard-{index}",
         "title": title,
         "states": list(dict.fromkeys(rows["state"])),
-        "leaderboard": _leaderboard(rows.head(MAX_ROWS), baselines, constant),
-        "same": ", ".join(f"{_title(name)} {value}" for name, value in constant.items()),
-        "left_out": _left_out(len(rows)),
-        "comparison": _table(groups.drop(columns=TASK)),
-        "comparison_figure": _drawn(figures.comparison(groups)),
+        "leaderboard": _leaderboard(rows, baselines, columns),
+        "same": ", ".join(column.describe(value) for column, value in same if column.name not in TASK),
+        "left_out": _describe_left_out(len(rows)),
+        "comparison": _comparison_table(groups.drop(columns=TASK)),
+        "comparison_figure": _embed(comparison(groups)),
     }
 
 
-def _left_out(num_rows: int) -> str:
+def _describe_left_out(num_rows: int) -> Markup:
     if num_rows <= MAX_ROWS:
-        return ""
-    return f"The best {MAX_ROWS:,} of {num_rows:,} trials; report --format csv has all."
+        return Markup("")
+    return _with_code(f"The best {MAX_ROWS:,} of {num_rows:,} trials; `report --format csv` has all.")
 
 
-def _search(index: int, searched: Searched, said: str) -> dict[str, Any]:
-    name, trials = searched.name, searched.trials
+def _search_section(index: int, search: DrawnSearch, outcome: str) -> dict[str, Any]:
+    """The variables of a section on one search."""
+    trials = search.trials
     rungs = pruning_by_rung(trials)
-    pruning = [[Cell(text) for text in row] for row in pruning_rows(rungs)]
-    columns = [Column(header, is_number=False) for header in PRUNING_HEADERS]
-    stopped = pruning_sentence(trials, rungs)
+    rung_rows = [Row([Cell(text) for text in cells]) for cells in pruning_rows(rungs)]
+    saved = pruning_sentence(trials, rungs)
     return {
         "id": f"search-{index}",
-        "name": name,
-        "headline": _unbroken(said),
-        "difference": told_difference(trials),
-        "cost": told_cost(trials),
-        "drawn": _sampled(searched),
-        "lacks": searched.lacks,
-        "learning_curves": _drawn(figures.learning_curves(searched)),
-        "history": _drawn(figures.history(searched)),
-        "importances": _drawn(figures.importances(searched)),
-        "slices": [{"name": of, "figure": _drawn(figure)} for of, figure in figures.slices(searched).items()],
-        "parallel": _drawn(figures.parallel_coordinates(searched)),
-        "costs": [{"name": of, "figure": _drawn(figure)} for of, figure in figures.costs(searched).items()],
-        "pruning_said": [stopped] if stopped else [],
-        "pruning": PageTable(columns, [Row(cells) for cells in pruning] if stopped else []),
-        "pruning_caption": pruning_caption(trials),
-        "time": _unbroken(describe_time(searched.spans)),
-        "timeline": _drawn(figures.timeline(searched)),
+        "name": search.name,
+        "headline": _unbroken(outcome),
+        "difference": describe_difference(trials),
+        "cost": describe_cost(trials),
+        "sample": _describe_sample(search),
+        "obstacle": search.obstacle,
+        "learning_curves": _embed(learning_curves(search)),
+        "history": _embed(history(search)),
+        "importances": _embed(importances(search)),
+        "slices": [{"name": name, "figure": _embed(figure)} for name, figure in slices(search).items()],
+        "parallel": _embed(parallel_coordinates(search)),
+        "costs": [{"name": name, "figure": _embed(figure)} for name, figure in costs(search).items()],
+        "saved": saved,
+        "rungs": PageTable([Header(header, is_number=False) for header in PRUNING_HEADERS], rung_rows if saved else []),
+        "rungs_caption": pruning_caption(trials),
+        "time": _unbroken(describe_time(search.spans)),
+        "timeline": _embed(timeline(search)),
     }
 
 
 def _unbroken(sentence: str) -> str:
-    """No line ends between a number and its sign."""
+    """The sentence without line breaks between a number and its sign."""
     return sentence.replace(" %", "\u00a0%")
 
 
 def _with_code(sentence: str) -> Markup:
-    """What stands between backticks as code."""
+    """The sentence with the parts between backticks as code."""
     parts = [escape(part) for part in sentence.split("`")]
     return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
 
 
-def _sampled(searched: Searched) -> str:
-    if len(searched.drawn) == len(searched.trials):
+def _describe_sample(search: DrawnSearch) -> str:
+    if len(search.drawn) == len(search.trials):
         return ""
     return (
-        f"The figures show {len(searched.drawn):,} of {len(searched.trials):,} trials: the baselines, the best, and "
-        f"others by lot. Sentences and tables count all."
+        f"The figures show {len(search.drawn):,} of {len(search.trials):,} trials: the baselines, the best, and a "
+        f"random sample of the others. Sentences and tables count all."
     )
 
 
-def _leaderboard(frame: pd.DataFrame, baselines: Set[tuple[str, int]], constant: Collection[str]) -> PageTable:
-    """What a trial found, then what it is; without the columns that are empty, constant or told by another."""
-    told = {*TASK, *constant, *(f"{column}/name" for column in frame.columns)}
-    known = [column for column in frame.columns if frame[column].notna().any() and column not in told]
-    between = [column for column in known if column not in {*FIRST, *LAST}]
-    shown = frame[[column for column in (*FIRST, *between, *LAST) if column in known]]
-    columns, rows = _columns(shown), []
-    for row, cells in zip(frame.to_dict("records"), _cells(shown, columns), strict=True):
+def _leaderboard(frame: pd.DataFrame, baselines: Set[tuple[str, int]], columns: Sequence[TrialColumn]) -> PageTable:
+    """The first rows, with baselines and incomplete trials marked; columns in the order of GROUPS."""
+    varying = sorted(varying_columns(frame, columns), key=lambda column: GROUPS.index(column.group))
+    shown = frame.head(MAX_ROWS)
+    table = _table(shown, varying)
+    rows = []
+    for row, plain in zip(shown.to_dict("records"), table.rows, strict=True):
         is_baseline = (row["search"], row["trial"]) in baselines
-        kind = "baseline" if is_baseline else "" if row["state"] in COMPLETE_STATES else "cut"
-        rows.append(Row(cells, str(row["state"]), kind))
-    return PageTable(columns, rows)
+        kind = "baseline" if is_baseline else "" if row["state"] in COMPLETE_STATES else "incomplete"
+        rows.append(Row(plain.cells, str(row["state"]), kind))
+    return PageTable(table.columns, rows)
 
 
-def _same(frame: pd.DataFrame) -> dict[str, str]:
-    """What is the same in all rows, of what trials could differ in."""
-    names = ("search", "model", "schedule", "optimizer", "num_parameters", "num_macs")
-    same = [name for name in names if len(frame) > 1 and frame[name].notna().all() and frame[name].nunique() == 1]
-    return {name: format_value(name, frame[name].iloc[0]) for name in same}
+def _comparison_table(frame: pd.DataFrame) -> PageTable:
+    return _table(frame, [find_column(str(name)) for name in frame.columns])
 
 
-def _table(frame: pd.DataFrame) -> PageTable:
-    columns = _columns(frame)
-    return PageTable(columns, [Row(cells) for cells in _cells(frame, columns)])
-
-
-def _columns(frame: pd.DataFrame) -> list[Column]:
-    return [Column(_title(str(name)), _is_number(frame[name])) for name in frame.columns]
-
-
-def _title(name: str) -> str:
-    """A header of text.py's in one line; a searched value is called as everywhere."""
-    return HEADERS.get(name, name).replace("-\n", "").replace("\n", " ")
-
-
-def _cells(frame: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
-    found = [
-        [_cell(str(name), value, is_number=column.is_number) for value in frame[name]]
-        for name, column in zip(frame.columns, columns, strict=True)
+def _table(frame: pd.DataFrame, columns: Sequence[Column]) -> PageTable:
+    """These columns of the frame."""
+    headers = [Header(column.title, is_numeric(frame[column.name])) for column in columns]
+    cells = [
+        [_cell(column, value, is_number=header.is_number) for value in frame[column.name]]
+        for column, header in zip(columns, headers, strict=True)
     ]
-    return [list(row) for row in zip(*found, strict=True)]
+    return PageTable(headers, [Row(list(row)) for row in zip(*cells, strict=True)])
 
 
-def _cell(name: str, value: Any, *, is_number: bool) -> Cell:  # noqa: ANN401 - of a frame
-    text = format_value(name, value)
+def _cell(column: Column, value: Any, *, is_number: bool) -> Cell:  # noqa: ANN401 - of a frame
+    text = column.text(value)
     return Cell(text, float(value) if is_number and text != NOTHING else None)
 
 
-def _is_number(values: "pd.Series[Any]") -> bool:
-    known = values.dropna()
-    return len(known) > 0 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
-
-
-def _drawn(figure: Figure) -> Drawn:
-    """As JSON that may stand in a script element; the page brings the colours of text and grid."""
+def _embed(figure: Figure) -> EmbeddedFigure:
+    """The figure as JSON that may stand in a script element; the page brings the colours of text and grid."""
     if isinstance(figure, str):
-        return Drawn(said=figure)
+        return EmbeddedFigure(reason=figure)
     figure.update_layout(template=None)
     document = json.loads(plotly.io.to_json(figure, validate=False))
     document.get("layout", {}).pop("template", None)
     text = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
-    return Drawn(Markup(text), figure.layout.height, (figure.layout.meta or {}).get(MIN_WIDTH))
+    return EmbeddedFigure(Markup(text), figure.layout.height, (figure.layout.meta or {}).get(MIN_WIDTH))

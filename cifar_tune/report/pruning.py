@@ -1,7 +1,8 @@
 """What stopping trials early saved and risked, from the trials alone. The table that shows it is in report/text.py.
 
-What a stopped trial would have come to is not known. It is estimated from those that would have been stopped at the
-same rung and were let through, which are a fair sample of them, but a small one: no estimate is without its n.
+How a stopped trial would have ended is not known. It is estimated from the trials that were let through: those that the
+scheduler would have stopped at the same rung, and trained on to measure this. They are a fair sample of the stopped
+trials, but a small one, so every estimate comes with its n.
 """
 
 from bisect import bisect_left, bisect_right
@@ -14,16 +15,16 @@ from cifar_tune.search.rungs import Group, group_of
 from cifar_tune.trials.facts import LET_THROUGH, RUNGS, STOPPED_AT
 from cifar_tune.trials.trial import Trial
 
-NUM_RANKED = 3  # of fewer trials a rank correlation says nothing
+MIN_RANKED = 3  # trials; a rank correlation of fewer says nothing
 
 
 @dataclass(frozen=True)
 class RungFindings:
-    """One rung of one group of schedules.
+    """What one rung, a `fraction` of the schedule, showed of one group of schedules.
 
-    `rank_correlation` is that of the scores there and at the end, over `num_ranked` complete trials. Of the trials
-    stopped there, `num_let_through` more would have been and are over: `num_missed_top` of them ended among the best.
-    Epochs are saved at most, since early stopping might have ended a trial too.
+    `rank_correlation` is that of the scores at the rung and at the end, over `num_ranked` complete trials. Besides the
+    trials stopped there, `num_let_through` were let through and are over; `num_missed_top` of these ended among the
+    best. `epochs_saved` is an upper bound, since early stopping might have ended a trial too.
     """
 
     fraction: float
@@ -39,19 +40,19 @@ class RungFindings:
 
     @property
     def estimated_missed(self) -> float | None:
-        """How many of the stopped trials would have ended among the best; None where nothing was let through."""
+        """How many of the stopped trials would have ended among the best; None where no trial was let through."""
         if not self.num_let_through:
             return None
         return self.num_stopped * self.num_missed_top / self.num_let_through
 
 
 def num_top(trials: Iterable[Trial]) -> int:
-    """How many are the best: a tenth of the complete trials within the limits, and one at least."""
+    """The number of trials that are called the best: a tenth of the complete ones within the limits, at least one."""
     return max(1, sum(trial.counts for trial in trials) // 10)
 
 
 def pruning_by_rung(trials: Sequence[Trial]) -> list[RungFindings]:
-    """Of one search, by group of schedules and rung; none for a rung that no trial got to."""
+    """The findings of one search by group of schedules and rung; none for a rung that no trial reached."""
     top = _top_numbers(trials)
     judged: dict[tuple[Group, float], list[Trial]] = defaultdict(list)
     for trial in trials:
@@ -61,13 +62,13 @@ def pruning_by_rung(trials: Sequence[Trial]) -> list[RungFindings]:
 
 
 def seconds_per_epoch(trial: Trial) -> float:
-    """The mean over a trial's own epochs; of two phases the second may take longer than that."""
+    """The mean over a trial's own epochs; in two-phase training the second phase may take longer than that."""
     return trial.seconds / trial.epochs
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """The correlation of the ranks, equals sharing theirs; None below three pairs, or where one side is all equal."""
-    if len(first) < NUM_RANKED:
+    """The rank correlation, equals sharing their ranks; None below MIN_RANKED pairs, or where one side is constant."""
+    if len(first) < MIN_RANKED:
         return None
     try:
         return correlation(_ranks(first), _ranks(second))
@@ -76,7 +77,7 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
 
 
 def _rungs(trial: Trial) -> dict[float, int]:
-    """Where a trial was judged, and after which epoch."""
+    """The rungs at which a trial was judged, each with the epoch after which it was."""
     rungs = {fraction: int(epoch) for epoch, fraction in trial.facts.get(RUNGS, {}).items()}
     return rungs | ({trial.facts[STOPPED_AT]: trial.epochs} if _is_stopped(trial) else {})
 
@@ -106,7 +107,7 @@ def _findings(fraction: float, group: Group, trials: Sequence[Trial], top: set[i
 
 
 def _top_numbers(trials: Sequence[Trial]) -> set[int]:
-    """The best complete trials; more than `num_top` where the last of them has equals."""
+    """The numbers of the best complete trials; more than `num_top` where several share the last place."""
     complete = [trial for trial in trials if trial.counts]
     scores = sorted((_score(trial) for trial in complete), reverse=True)[: num_top(trials)]
     return {trial.number for trial in complete if _score(trial) >= scores[-1]}
@@ -118,11 +119,11 @@ def _score(trial: Trial) -> float:
 
 
 def _score_at(trial: Trial, epoch: int) -> float:
-    """What was known after so many epochs."""
+    """The score that the trial had after that epoch."""
     return _score(replace(trial, state="running", curve=trial.curve[:epoch]))
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    """From 1; equals get the mean of theirs."""
+    """Ranks from 1; equals share the mean of theirs."""
     ordered = sorted(values)
     return [(bisect_left(ordered, value) + bisect_right(ordered, value) + 1) / 2 for value in values]

@@ -1,4 +1,4 @@
-"""Where the time of a search went, from what its workers measured (search/times.py) and the learning curves."""
+"""Where the time of a search went, from what its workers recorded (trials/facts.py) and the learning curves."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,16 +7,20 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from cifar_tune.trials.facts import CHECKPOINT, DATA, EARLIER, ENDED_AT, FIRST_EPOCH, QUEUED, STARTUP, TAKEN_AT, WORKER
 from cifar_tune.trials.trial import Trial
-from cifar_tune.wording import format_hours
+from cifar_tune.wording import format_hours, format_percent
 
 Part = Literal["queue", "start-up", "data", "training", "evaluation", "checkpoint", "idle"]
+Epochs: TypeAlias = Sequence[Mapping[str, float]]
 
 PARTS: tuple[Part, ...] = ("queue", "start-up", "data", "training", "evaluation", "checkpoint", "idle")
-PAUSE_SECONDS = 120.0  # in which no worker did anything: the search was interrupted, and nobody waited
+PAUSE_SECONDS = 120.0  # without a record of any worker; the search was interrupted meanwhile
 
 
 class Span(NamedTuple):
-    """What a worker did for a trial, from `start` (seconds since 1970) on; epochs lie behind one another, as sums."""
+    """A part of a worker's time with a trial; `start` is in seconds since 1970.
+
+    Of each part there is one span per stint of a worker, as long as the sum over its epochs; they follow one another.
+    """
 
     worker: str
     trial: int
@@ -26,30 +30,30 @@ class Span(NamedTuple):
 
     @property
     def end(self) -> float:
-        """When it was over."""
+        """When it was over, in seconds since 1970."""
         return self.start + self.seconds
 
 
 def spans(trials: Sequence[Trial]) -> list[Span]:
-    """In order of time; of trials whose workers measured nothing there are none."""
-    found = [span for trial in trials if TAKEN_AT in trial.facts for span in _spans_of(trial)]
-    return sorted(found, key=lambda span: span.start)
+    """The recorded spans in order of time; a trial whose workers recorded no times has none."""
+    recorded = [span for trial in trials if TAKEN_AT in trial.facts for span in _spans_of(trial)]
+    return sorted(recorded, key=lambda span: span.start)
 
 
 @dataclass(frozen=True)
 class Pause:
-    """While no worker recorded anything: after so many seconds of the search, and for how many."""
+    """A time in which no worker recorded anything, for `seconds`, `after` so many seconds of the search."""
 
     after: float
     seconds: float
 
 
-def without_pauses(found: Sequence[Span]) -> tuple[list[Span], list[Pause]]:
-    """The spans in seconds of the search, which stands still while nothing is recorded; and where it does."""
+def without_pauses(recorded: Sequence[Span]) -> tuple[list[Span], list[Pause]]:
+    """The spans in seconds since the search began, pauses not counted, and the pauses."""
     moved: list[Span] = []
     pauses: list[Pause] = []
-    shift = found[0].start if found else 0.0
-    for session in _sessions(found):
+    shift = recorded[0].start if recorded else 0.0
+    for session in _sessions(recorded):
         if moved:
             end = max(span.end for span in moved)
             pauses.append(Pause(end, session[0].start - shift - end))
@@ -58,14 +62,14 @@ def without_pauses(found: Sequence[Span]) -> tuple[list[Span], list[Pause]]:
     return moved, pauses
 
 
-def clock_seconds(found: Sequence[Span]) -> float:
-    """From the first trial's decision to the last one's end, without the pauses."""
-    return sum(max(span.end for span in session) - session[0].start for session in _sessions(found))
+def clock_seconds(recorded: Sequence[Span]) -> float:
+    """Wall-clock time from the first trial's decision to the last one's end, without the pauses."""
+    return sum(max(span.end for span in session) - session[0].start for session in _sessions(recorded))
 
 
-def most_at_a_time(found: Sequence[Span]) -> int:
-    """Workers that had a trial at the same moment; over its resumptions a search has had more of them."""
-    busy = [span for span in found if span.part != "queue"]
+def most_at_a_time(recorded: Sequence[Span]) -> int:
+    """The most workers that had a trial at the same moment; over its resumptions a search has had more of them."""
+    busy = [span for span in recorded if span.part != "queue"]
     events = sorted([*((span.start, 1, span.worker) for span in busy), *((span.end, -1, span.worker) for span in busy)])
     active: Counter[str] = Counter()
     most = 0
@@ -77,45 +81,45 @@ def most_at_a_time(found: Sequence[Span]) -> int:
     return most
 
 
-def seconds_by_part(found: Sequence[Span]) -> dict[Part, float]:
-    """Of all workers together. A worker is idle where it has no trial, from its first one until the search pauses.
+def seconds_by_part(recorded: Sequence[Span]) -> dict[Part, float]:
+    """Seconds of all workers together. A worker without a trial is idle from its first trial until the search pauses.
 
-    One after whose last trial another worker began was that worker's predecessor: its time ends there.
+    A worker that another one replaces, which begins after its last trial, is idle no longer.
     """
     seconds: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
-    for span in found:
+    for span in recorded:
         seconds[span.part] += span.seconds
-    seconds["idle"] = sum(_idle(session) for session in _sessions(found))
+    seconds["idle"] = sum(_idle(session) for session in _sessions(recorded))
     return seconds
 
 
-def describe_time(found: Sequence[Span]) -> str:
-    """The shares, and the pauses, in sentences; nothing where nothing was measured."""
-    seconds = seconds_by_part(found)
+def describe_time(recorded: Sequence[Span]) -> str:
+    """The share of each part, and the pauses, in sentences; nothing where nothing was recorded."""
+    seconds = seconds_by_part(recorded)
     total = sum(seconds.values())
     if not total:
         return ""
     ordered = sorted(PARTS, key=lambda part: -seconds[part])
     shares = ", ".join(
-        f"{part} {100 * seconds[part] / total:.1f} %" for part in ordered if seconds[part] >= total / 2000
+        f"{part} {format_percent(seconds[part] / total, 1)}" for part in ordered if seconds[part] >= total / 2000
     )
-    return f"Of {total:,.0f} s of all workers together: {shares}.{_told_pauses(found)}"
+    return f"Of {total:,.0f} s of worker time: {shares}.{_describe_pauses(recorded)}"
 
 
-def _told_pauses(found: Sequence[Span]) -> str:
-    pauses = without_pauses(found)[1]
+def _describe_pauses(recorded: Sequence[Span]) -> str:
+    pauses = without_pauses(recorded)[1]
     if not pauses:
         return ""
-    times = "once, for" if len(pauses) == 1 else f"{len(pauses)} times, for together"
     length = format_hours(sum(pause.seconds for pause in pauses))
-    return f" Besides, nothing was recorded {times} {length}: the search was interrupted, or a worker died."
-
-
-Epochs: TypeAlias = Sequence[Mapping[str, float]]
+    times = length if len(pauses) == 1 else f"{length} in {len(pauses)} pauses"
+    return f" In addition, nothing was recorded for {times}: the search was interrupted, or a worker died."
 
 
 def _spans_of(trial: Trial) -> Iterator[Span]:
-    """Of each worker that had it. The next in line for one that died was not queued while that was still at work."""
+    """The spans of each worker that had the trial.
+
+    A worker that took over from one that died did not queue while that one was still at work.
+    """
     end = float("-inf")
     for facts, epochs in _stints(trial):
         for span in _spans(trial, facts, epochs, since=end):
@@ -124,10 +128,10 @@ def _spans_of(trial: Trial) -> Iterator[Span]:
 
 
 def _stints(trial: Trial) -> Iterator[tuple[Mapping[str, Any], Epochs]]:
-    """For each worker that had the trial what it measured, and the epochs that it trained."""
-    measured = [*trial.facts.get(EARLIER, ()), trial.facts]
-    starts = [facts.get(FIRST_EPOCH, 0) for facts in measured]
-    for facts, start, end in zip(measured, starts, [*starts[1:], trial.epochs], strict=True):
+    """For each worker that had the trial the facts it recorded, and the epochs it trained."""
+    recorded = [*trial.facts.get(EARLIER, ()), trial.facts]
+    starts = [facts.get(FIRST_EPOCH, 0) for facts in recorded]
+    for facts, start, end in zip(recorded, starts, [*starts[1:], trial.epochs], strict=True):
         yield facts, trial.curve[start:end]
 
 
@@ -154,11 +158,11 @@ def _spans(trial: Trial, facts: Mapping[str, Any], epochs: Epochs, since: float)
             start += seconds
 
 
-def _sessions(found: Sequence[Span]) -> list[list[Span]]:
+def _sessions(recorded: Sequence[Span]) -> list[list[Span]]:
     """The spans between two pauses of the whole search."""
     sessions: list[list[Span]] = []
     end = float("-inf")
-    for span in found:
+    for span in recorded:
         if span.start > end + PAUSE_SECONDS:
             sessions.append([])
         sessions[-1].append(span)
@@ -167,6 +171,7 @@ def _sessions(found: Sequence[Span]) -> list[list[Span]]:
 
 
 def _idle(session: Sequence[Span]) -> float:
+    """Idle seconds of all workers in a session."""
     by_worker: dict[str, list[Span]] = defaultdict(list)
     for span in session:
         by_worker[span.worker].append(span)

@@ -1,5 +1,6 @@
-"""The studies in analysis/: each from its one command, and what it says where the truth is known."""
+"""The studies in analysis/: each by its command, and its conclusion on results whose truth is set by the test."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,9 @@ ANALYSIS = Path(__file__).parents[2] / "analysis"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    made = Store(tmp_path_factory.mktemp("studies"))
-    make_store(made.root, 240, 8, "made")
-    return made
+    store = Store(tmp_path_factory.mktemp("studies"))
+    make_store(store.root, 240, 8, "made")
+    return store
 
 
 @pytest.mark.parametrize("study", ["choices", "rungs", "payoff"])
@@ -37,7 +38,7 @@ def test_a_study_ends_in_a_figure_and_a_paragraph(study: str, store: Store, tmp_
     assert figure.read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_study_that_finds_nothing_says_so_and_draws_nothing(tmp_path: Path) -> None:
+def test_a_study_without_results_says_so_and_draws_nothing(tmp_path: Path) -> None:
     make_store(tmp_path / "store", 3, 4, "made")
     command = [sys.executable, str(ANALYSIS / "rungs.py"), "--store", str(tmp_path / "store")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
@@ -46,12 +47,11 @@ def test_a_study_that_finds_nothing_says_so_and_draws_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("study", [choices, rungs, payoff])
-def test_a_study_says_why_it_can_say_nothing(study: object) -> None:
-    nothing = {choices: pd.DataFrame(), rungs: pd.DataFrame(), payoff: pd.DataFrame()}[study]  # type: ignore[index]
-    assert study.conclude(nothing).endswith(".")  # type: ignore[attr-defined]
+def test_a_study_says_why_it_has_no_result(study: object) -> None:
+    assert re.search(r"no (result|gain to state)\. \w.*\.$", study.conclude(pd.DataFrame()))  # type: ignore[attr-defined]
 
 
-def test_a_choice_that_matters_is_told_from_one_that_does_not() -> None:
+def test_a_choice_that_matters_differs_from_one_that_does_not() -> None:
     rng = np.random.default_rng(0)
     kinds, noise = np.repeat(["a", "b"], 30), np.tile(["x", "y"], 30)
     scores = pd.Series(np.where(kinds == "a", 0.8, 0.7) + rng.normal(0, 0.02, 60))
@@ -80,16 +80,16 @@ def test_early_scores_that_are_the_last_ones_in_small_predict_them() -> None:
     ]
     epochs = pd.DataFrame(rows, columns=["search", "trial", "progress", "val_accuracy"])
     trials = pd.DataFrame({"search": "s", "trial": range(12), "schedule": "step", "state": "completed"})
-    found = rungs.correlations(trials, epochs)
-    assert found["fraction"].tolist() == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9]), "nothing is known before"
-    assert (found["correlation"] == 1).all()
-    assert "its interval lies above 0.5 from 50 % to the end" in rungs.conclude(found)
+    results = rungs.correlations(trials, epochs)
+    assert results["fraction"].tolist() == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9]), "there is no score before"
+    assert (results["correlation"] == 1).all()
+    assert "the interval lies above 0.5 from 50 % to the end." in rungs.conclude(results)
 
 
-def test_a_study_of_trials_that_never_trained_says_so() -> None:
+def test_a_study_of_trials_without_an_epoch_says_so() -> None:
     columns = ["search", "trial", "state", "schedule"]
     trials, epochs = pd.DataFrame([("s", 0, "failed", "step")], columns=columns), epochs_frame({})
-    assert "nothing can be said" in rungs.conclude(rungs.correlations(trials, epochs))
+    assert "there is no result" in rungs.conclude(rungs.correlations(trials, epochs))
 
 
 def test_the_payoff_counts_all_that_was_spent() -> None:
@@ -102,12 +102,12 @@ def test_the_payoff_counts_all_that_was_spent() -> None:
             "seconds": [10.0, 10.0, 5.0, 15.0],
         }
     )
-    found = payoff.payoff(trials)
-    assert found["spent"].tolist() == [10, 15, 25, 40]
-    assert found["gain"].tolist() == [0, 0, 4, 10]
-    said = payoff.conclude(found)
-    assert "gained 10.00 points for 40 s of training, as much as 4.0 runs of its baseline" in said
-    assert "half of that after 100 % of the time, not confirmed" in said
+    results = payoff.payoff(trials)
+    assert results["spent"].tolist() == [10, 15, 25, 40]
+    assert results["gain"].tolist() == [0, 0, 4, 10]
+    conclusion = payoff.conclude(results)
+    assert "gained 10.00 points for 40 s of training, as much as 4.0 runs of its baseline." in conclusion
+    assert "Half of the gain came after 100 % of the time. The gain is not confirmed." in conclusion
     judged = trials.assign(verdict="tied", confirmed_gain=[None, None, None, 2.5], gain_low=-1.0, gain_high=6.0)
-    said = payoff.conclude(payoff.payoff(judged))
-    assert "; again with fresh seeds: tied, +2.50 points (-1.00 to +6.00)." in said
+    conclusion = payoff.conclude(payoff.payoff(judged))
+    assert "Retrained with fresh seeds: tied, +2.50 points (-1.00 to +6.00)." in conclusion

@@ -229,7 +229,7 @@ def test_what_a_confirmation_found_is_in_the_table_the_leaderboard_and_the_headl
     verdicts = dict(zip(frame["trial"], frame["verdict"], strict=True))
     assert (verdicts[7], verdicts[4], verdicts[3]) == ("real", "tied", "unconfirmed")
     assert pd.isna(verdicts[0])
-    assert "Again with 3 fresh seeds: real, +39.68 points" in headline(trials, None, confirmation)
+    assert "Retrained with 3 fresh seeds: real, +39.68 points" in headline(trials, None, confirmation)
     table, _ = render(confirmation, trials)
     assert table.row_count == 3
 

@@ -28,7 +28,7 @@ from cifar_tune.evaluation.test_set import (
 )
 from cifar_tune.evaluation.test_set_log import OPENINGS, note_opening, read_openings
 from cifar_tune.report.evaluation_page import class_report, draw_confusion
-from cifar_tune.report.sentences import told_openings
+from cifar_tune.report.sentences import describe_openings
 from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import WEIGHTS, Store
@@ -186,7 +186,7 @@ def test_an_opening_is_noted_once_and_before_the_next(searched: Store) -> None:
         note_opening(searched, "tiny", evaluation)
     openings = read_openings(searched, "tiny")
     assert [opening.evaluation for opening in openings] == [1, 2]
-    assert told_openings(openings).startswith("The test set of this search was opened 2 times, last on 20")
+    assert describe_openings(openings).startswith("The test set of this search was opened 2 times, last on 20")
 
 
 @pytest.mark.parametrize("alter", [lambda entries: entries[1:], lambda entries: [{**entries[0], "at": "1999"}]])

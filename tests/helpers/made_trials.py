@@ -1,11 +1,24 @@
-"""Trials made by hand, as a record would hold them, and what MLflow asks of a record."""
+"""Trials without any training: made by hand or made up at random; and what MLflow asks of a record."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
+from make_store import made_up
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.trials.trial import State, Trial
+from cifar_tune.search.space import Draw, load_space
+from cifar_tune.trials.facts import QUEUED, STARTUP, TAKEN_AT, WORKER
+from cifar_tune.trials.goal import ACCURACY_ALONE
+from cifar_tune.trials.trial import State, Trial, as_trial
+
+SPACES = Path(__file__).parents[2] / "search_spaces"
 
 RECIPE = Recipe(
     dataset="shapes",
@@ -49,17 +62,83 @@ def trial(
     return Trial(search, number, state, recipe, params or {}, baseline, curve, facts or {}, error, run_id)
 
 
+def conditional_trials() -> list[Trial]:
+    """A search whose trials sampled different values: one branch of its space has values that the other lacks."""
+    step = RECIPE.replace({"schedule/name": "step", "schedule/every": 3})
+    adam = RECIPE.replace({"optimizer/name": "adam", "optimizer/lr": 0.001})
+    return [
+        trial(0, 0.5, params={"optimizer/name": "sgd", "optimizer/sgd/lr": 0.1, "schedule/name": "constant"}),
+        trial(
+            1,
+            0.6,
+            recipe=step,
+            params={"optimizer/name": "sgd", "optimizer/sgd/lr": 0.2, "schedule/step/every": 3, "augment/flip": True},
+            facts={"num_parameters": 77_850},
+            run_id="abc",
+        ),
+        trial(2, 0.4, recipe=adam, params={"optimizer/name": "adam", "optimizer/adam/lr": 0.001}),
+    ]
+
+
+def printed(parts: Sequence[Table | Text], width: int = 200) -> str:
+    """What a terminal of that width shows."""
+    console = Console(file=StringIO(), width=width)
+    for part in parts:
+        console.print(part, highlight=False)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def made_up_trials(states: Sequence[State], space: str = "mini_resnet", epochs: int = 10) -> list[Trial]:
+    """The baseline, completed, and a random trial in each of the states, in a search that is called `made`."""
+    loaded = load_space(SPACES / f"{space}.py", {"epochs": str(epochs)})
+    first = loaded.baseline_trial(loaded.baselines[0])
+    draws = [Draw(first.params, first.distributions, loaded.baselines[0]), *loaded.draw(len(states))]
+    rng, trials = random.Random(0), []
+    for number, (drawn, state) in enumerate(zip(draws, ["completed", *states], strict=True)):
+        frozen = made_up(drawn, number, epochs, rng, state)  # type: ignore[arg-type]
+        frozen.number = number
+        trials.append(as_trial("made", frozen, number == 0, ACCURACY_ALONE))
+    return trials
+
+
+def spanning_trials(*spans: tuple[str, float, float]) -> list[Trial]:
+    """A trial for each (worker, start, seconds), all of it start-up."""
+    (first,) = made_up_trials([])
+    return [
+        replace(first, number=i, curve=[], facts={WORKER: worker, TAKEN_AT: start, QUEUED: 0.0, STARTUP: seconds})
+        for i, (worker, start, seconds) in enumerate(spans)
+    ]
+
+
+# Searches of every kind, by what is special about them.
+SEARCHES: dict[str, list[Trial]] = {
+    "no trials": [],
+    "one trial": [trial(0)],
+    "one that runs": [trial(0, None, "running")],
+    "all completed": [trial(0, 0.5), trial(1, 0.6)],
+    "all pruned": [trial(n, 0.2 + n / 100, "pruned", num_epochs=1) for n in range(3)],
+    "all stopped early": [trial(n, 0.2 + n / 100, "stopped early", num_epochs=2) for n in range(3)],
+    "all diverged": [trial(n, None, "diverged") for n in range(3)],
+    "all failed": [trial(n, None, "failed", error="Traceback\nKeyError: 'x'") for n in range(3)],
+    "all failed after an epoch": [trial(n, 0.3, "failed", num_epochs=1) for n in range(3)],
+    "all interrupted": [trial(n, None, "interrupted") for n in range(3)],
+    "conditional": conditional_trials(),
+    "long names": [trial(0, 0.5, search="a" * 100, params={"optimizer/" + "x" * 80: 1.0})],
+}
+
+
 class RunIds:
-    """The record's memory of which run shows which trial."""
+    """Stands for a record where the MLflow run of each trial is remembered."""
 
     def __init__(self, search_id: str) -> None:
         self.id = search_id
-        self.known: dict[int, str] = {}
+        self.run_ids: dict[int, str] = {}
 
     def set_mlflow_run(self, number: int, run_id: str) -> None:
-        assert number not in self.known, "a trial has one run"
-        self.known[number] = run_id
+        assert number not in self.run_ids, "a trial has one run"
+        self.run_ids[number] = run_id
 
     def note(self, trial: Trial) -> Trial:
-        """The trial as the record would hand it out."""
-        return replace(trial, mlflow_run_id=self.known.get(trial.number))
+        """The trial with its run, as the record would return it."""
+        return replace(trial, mlflow_run_id=self.run_ids.get(trial.number))

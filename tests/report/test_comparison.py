@@ -1,4 +1,4 @@
-"""Comparisons across searches, and the frames for anybody's own analysis."""
+"""Comparisons across searches, and the frames for an analysis of your own."""
 
 import json
 import re
@@ -14,10 +14,11 @@ from make_store import make_store
 from cifar_tune import load_trials
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Value
-from cifar_tune.report.comparison import DOCUMENTS, compare, documents, grouped
+from cifar_tune.report.comparison import compare, compare_projects, grouped
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.frames import EPOCH
 from cifar_tune.report.leaderboard import leaderboard
+from cifar_tune.report.projects import PROJECTS
 from cifar_tune.search.space import load_space
 from cifar_tune.store import Store
 from cifar_tune.training.loop import EpochMetrics
@@ -36,77 +37,87 @@ def test_groups_state_their_size_their_best_and_the_interval_of_their_mean() -> 
         trial(3, 0.9, "pruned", recipe=step, num_epochs=1),
         trial(4, 0.1, "failed"),
     ]
-    found = grouped(leaderboard({"tiny": trials}), "schedule").to_dict("records")
-    assert [(row["schedule"], row["trials"], row["completed"], row["best"]) for row in found] == [
+    groups = grouped(leaderboard({"tiny": trials}), "schedule").to_dict("records")
+    assert [(row["schedule"], row["trials"], row["completed"], row["best"]) for row in groups] == [
         ("step", 3, 2, 0.71),
         ("constant", 2, 1, 0.5),
     ]
-    assert found[0]["gain"] == pytest.approx(21)
+    assert groups[0]["gain"] == pytest.approx(21)
     # The mean of 0.69 and 0.71 has a standard error of 0.01, and 12.706 is the t quantile of one degree of freedom.
-    assert (found[0]["mean_low"], found[0]["mean"], found[0]["mean_high"]) == pytest.approx(
+    assert (groups[0]["mean_low"], groups[0]["mean"], groups[0]["mean_high"]) == pytest.approx(
         (0.7 - 0.12706, 0.7, 0.7 + 0.12706), abs=1e-5
     )
-    assert (found[1]["mean"], found[1]["mean_low"]) == (0.5, None)
+    assert (groups[1]["mean"], groups[1]["mean_low"]) == (0.5, None)
 
 
 def test_groups_of_two_data_sets_are_never_one() -> None:
     other = trial(0, 0.9, search="b", recipe=RECIPE.replace({"dataset": "cifar10"}))
-    found = grouped(leaderboard({"a": [trial(0, 0.5, search="a")], "b": [other]}), "model")
-    assert list(found["dataset"]) == ["cifar10", "shapes"]
+    groups = grouped(leaderboard({"a": [trial(0, 0.5, search="a")], "b": [other]}), "model")
+    assert list(groups["dataset"]) == ["cifar10", "shapes"]
     assert list(grouped(leaderboard({"b": [other]}), "dataset").columns).count("dataset") == 1
 
 
 def test_trials_are_grouped_by_two_columns_at_once() -> None:
     step = RECIPE.replace({"schedule/name": "step", "schedule/every": 3})
     trials = [trial(0, 0.5), trial(1, 0.6, recipe=step), trial(2, 0.7, recipe=step.replace({"batch_size": 64}))]
-    found = grouped(leaderboard({"tiny": trials}), "model", "schedule")
-    assert found[["model", "schedule", "trials"]].to_numpy().tolist() == [
+    groups = grouped(leaderboard({"tiny": trials}), "model", "schedule")
+    assert groups[["model", "schedule", "trials"]].to_numpy().tolist() == [
         ["mini_resnet", "step", 2],
         ["mini_resnet", "constant", 1],
     ]
 
 
 @pytest.mark.parametrize(
-    ("by", "said"),
+    ("by", "reason"),
     [
         ("nosuch", "the leaderboard has no column 'nosuch'; "),
-        ("documents", "the leaderboard has no column 'documents'; choose one of "),
-        ("val_accuracy", "val_accuracy is what a trial found; "),
-        ("rank", "rank is what a trial found; "),
+        ("project", "the leaderboard has no column 'project'; choose one of "),
+        ("val_accuracy", "val_accuracy is a result; "),
+        ("rank", "rank is a result; "),
     ],
 )
-def test_what_cannot_group_is_refused(by: str, said: str) -> None:
-    with pytest.raises(UserError, match=f"--by model,{by}: {re.escape(said)}"):
+def test_what_cannot_group_is_refused(by: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"--by model,{by}: {re.escape(reason)}"):
         grouped(leaderboard({"tiny": [trial(0)]}), "model", by)
 
 
-def test_the_documents_are_named_to_who_misspells_them() -> None:
-    with pytest.raises(UserError, match="the nearest is document"):
-        compare(Findings({"tiny": [trial(0)]}), "documents")
-    assert list(compare(Findings({"tiny": [trial(0)]}), " model, schedule").columns)[2:4] == ["model", "schedule"]
+def test_a_misspelt_column_is_answered_with_the_nearest_and_with_the_projects() -> None:
+    findings = Findings({"tiny": [trial(0, params={"augment/flip": True})]})
+    with pytest.raises(UserError, match="the nearest is project"):
+        compare(findings, "projects")
+    for name in ("document", "modle"):
+        with pytest.raises(UserError, match=f"no column '{name}'; .* For the published projects, use --by project."):
+            compare(findings, name)
+    assert list(compare(findings, " model, schedule").columns)[2:4] == ["model", "schedule"]
 
 
 @pytest.mark.parametrize(
-    ("space", "number"),
-    [("resnet50_linear", 1), ("resnet50_two_phase", 2), ("resnet9", 3), ("resnet50_cifar100", 4), ("mini_resnet", 5)],
+    ("space", "name"),
+    [
+        ("resnet50_linear", "resnet50 linear head"),
+        ("resnet50_two_phase", "resnet50 two-phase"),
+        ("resnet9", "resnet9 one-cycle"),
+        ("resnet50_cifar100", "resnet50 cifar100"),
+        ("mini_resnet", "mini-resnet step decay"),
+    ],
 )
-def test_the_recipe_of_each_document_is_known(space: str, number: int) -> None:
+def test_the_recipe_of_each_project_is_known(space: str, name: str) -> None:
     (recipe,) = load_space(SPACES / f"{space}.py").baselines
-    assert [document.number for document in DOCUMENTS if document.is_of(recipe)] == [number]
+    assert [project.name for project in PROJECTS if project.is_of(recipe)] == [name]
 
 
 STEP: dict[str, Value] = {"dataset": "cifar10", "train_images": 900, "schedule/name": "step", "schedule/every": 3}
 
 
-def test_documents_are_held_against_every_baseline_of_their_kind() -> None:
+def test_projects_are_compared_with_every_baseline_of_their_kind() -> None:
     step, other = RECIPE.replace(STEP), RECIPE.replace({"dataset": "cifar10", "train_images": 900})
     mine = [
         trial(0, 0.5, search="mine", recipe=step),
         trial(1, 0.55, search="mine", recipe=other, is_baseline=True),
         trial(2, 0.6, search="mine", recipe=step),
     ]
-    rows = documents(Findings({"mine": mine, "other": [trial(0, search="other")]})).to_dict("records")
-    assert [row["document"] for row in rows] == [1, 2, 3, 4, 5]
+    rows = compare_projects(Findings({"mine": mine, "other": [trial(0, search="other")]})).to_dict("records")
+    assert [row["project"] for row in rows] == [project.name for project in PROJECTS]
     assert (rows[4]["search"], rows[4]["trial"], rows[4]["baseline"], rows[4]["best_trial"]) == (
         "mine",
         0,
@@ -136,9 +147,9 @@ def two_searches(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_the_frames_have_every_trial_and_every_epoch(two_searches: Store) -> None:
     trials, epochs = load_trials(store=two_searches.root)
-    found = read_record(two_searches)
+    searches = read_record(two_searches)
     assert len(trials) == 40
-    assert len(epochs) == sum(trial.epochs for each in found.values() for trial in each)
+    assert len(epochs) == sum(trial.epochs for trials_ in searches.values() for trial in trials_)
     joined = epochs.merge(trials, on=["search", "trial"], suffixes=("_epoch", ""))
     complete = joined[(joined["state"] == "completed") & (joined["epoch"] == joined["epochs"])]
     assert (complete["val_accuracy_epoch"] == complete["val_accuracy"]).all()
@@ -149,13 +160,13 @@ def test_the_frames_have_every_trial_and_every_epoch(two_searches: Store) -> Non
         load_trials("third", store=two_searches.root)
 
 
-def test_comparisons_are_told_in_every_format(two_searches: Store, call: Call, tmp_path: Path) -> None:
+def test_comparisons_come_in_every_format(two_searches: Store, call: Call, tmp_path: Path) -> None:
     where = ("--store", two_searches.root)
     assert "by schedule" in call("report", "--by", "schedule", *where).stdout
     assert "by model,schedule" in call("report", "--by", "model,schedule", *where).stdout
-    found = json.loads(call("report", "--by", "search", "--format", "json", *where).stdout)
-    assert {row["search"]: row["trials"] for row in found} == {"first": 30, "second": 10}
-    assert "88.2 %" in call("report", "first", "--by", "document", "--format", "markdown", *where).stdout
+    rows = json.loads(call("report", "--by", "search", "--format", "json", *where).stdout)
+    assert {row["search"]: row["trials"] for row in rows} == {"first": 30, "second": 10}
+    assert "88.2 %" in call("report", "first", "--by", "project", "--format", "markdown", *where).stdout
     kept = tmp_path / "kept.csv"
     kept.write_text("mine", encoding="utf-8")
     for arguments in (("--by", "nosuch"), ("--by", "model", "--format", "html"), ("--by", "model", "--trial", 0)):

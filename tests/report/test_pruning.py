@@ -40,7 +40,7 @@ def trial(
 
 
 def passed(number: int, at_rung: float, at_end: float, recipe: Recipe = RECIPE, **facts: object) -> Trial:
-    """Went on after epoch 2 and was trained to its end."""
+    """A trial that passed the rung after epoch 2 and was trained to its end."""
     curve = [0.1, at_rung, *[0.2] * 5, at_end]
     return trial(number, curve, "completed", recipe, rungs={"2": 0.25}, **facts)
 
@@ -132,12 +132,12 @@ def test_a_trial_that_was_let_through_counts_when_it_is_over_and_did_not_fail() 
     assert (findings.num_let_through, findings.num_missed_top, findings.estimated_missed) == (2, 0, 0.0)
 
 
-def test_each_rung_of_each_group_of_schedules_is_told_apart() -> None:
+def test_each_rung_of_each_group_of_schedules_has_its_own_findings() -> None:
     step = RECIPE.replace({"schedule/name": "step"})
     late = trial(7, [0.1] * 4, "pruned", rungs={"2": 0.25}, stopped_at_rung=0.5)
     trials = [passed(0, 0.5, 0.6), stopped(1, recipe=step), passed(2, 0.5, 0.6, COSINE), stopped(3, recipe=TWO_PHASE)]
-    found = [(f.fraction, f.schedules, f.num_phases, f.num_stopped) for f in pruning_by_rung([*trials, late])]
-    assert sorted(found) == [
+    groups = [(f.fraction, f.schedules, f.num_phases, f.num_stopped) for f in pruning_by_rung([*trials, late])]
+    assert sorted(groups) == [
         (0.25, ("constant",), 2, 1),
         (0.25, ("constant", "step"), 1, 1),
         (0.25, ("cosine",), 1, 0),
@@ -148,8 +148,8 @@ def test_each_rung_of_each_group_of_schedules_is_told_apart() -> None:
 @pytest.mark.parametrize(
     "trials", [[], [trial(0, [0.5] * 8)], [trial(0, [0.5] * 8), trial(1, [0.1] * 2, "pruned")]], ids=len
 )
-def test_a_record_that_says_nothing_of_rungs_has_no_findings(trials: list[Trial]) -> None:
-    """One of an older version."""
+def test_a_record_without_rungs_has_no_findings(trials: list[Trial]) -> None:
+    """A record of an older version has none."""
     assert pruning_by_rung(trials) == []
     assert describe_pruning(trials) == []
 
@@ -165,9 +165,9 @@ def shown(trials: Sequence[Trial]) -> str:
 def test_the_report_says_what_pruning_saved_only_where_a_trial_was_pruned() -> None:
     assert describe_pruning([passed(0, 0.5, 0.6)]) == []
     trials = [passed(0, 0.5, 0.6), passed(1, 0.6, 0.7), passed(2, 0.7, 0.5), stopped(3)]
-    said = shown(trials)
-    assert "Pruning stopped 1 of 4 trials and saved up to 6 of 32 epochs, about 3 s by" in said
-    (row,) = [line for line in said.splitlines() if line.lstrip().startswith("0.25")]
+    text = shown(trials)
+    assert "Pruning stopped 1 of 4 trials and saved up to 6 of 32 epochs, about 3 s at each" in text
+    (row,) = [line for line in text.splitlines() if line.lstrip().startswith("0.25")]
     assert row.split() == ["0.25", "constant", "1", "6", "3", "-0.50", "(n=3)", "-", "(n=0)"]
     assert (
         len(render(Findings({"tiny": trials}), 100)) == 5
@@ -176,10 +176,10 @@ def test_the_report_says_what_pruning_saved_only_where_a_trial_was_pruned() -> N
 
 def test_an_estimate_is_shown_with_its_n() -> None:
     through = passed(1, 0.1, 0.9, let_through_at_epoch=2)
-    said = shown([passed(0, 0.5, 0.6), through, stopped(2), stopped(3, recipe=TWO_PHASE)])
-    assert "about 1.0 (n=1)" in said
-    assert "constant (phase 2)" in said
-    assert "an estimate" in said
+    text = shown([passed(0, 0.5, 0.6), through, stopped(2), stopped(3, recipe=TWO_PHASE)])
+    assert "about 1.0 (n=1)" in text
+    assert "constant (phase 2)" in text
+    assert "an estimate" in text
 
 
 def test_a_row_says_at_which_epoch_its_trial_was_let_through() -> None:

@@ -20,7 +20,7 @@ ORDERED: list[tuple[BaseDistribution, Any, float]] = [
 
 @pytest.mark.parametrize(("distribution", "value", "unit"), ORDERED, ids=str)
 def test_a_number_becomes_its_position_in_its_range_and_back(
-    distribution: BaseDistribution, value: Any, unit: float
+    distribution: BaseDistribution, value: object, unit: float
 ) -> None:
     assert is_ordered(distribution)
     assert to_unit(distribution, value) == pytest.approx(unit)

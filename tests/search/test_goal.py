@@ -255,7 +255,7 @@ def test_a_trial_that_took_too_long_is_complete_and_never_the_best(memory: BaseS
     assert (slow.state, slow.over_limits, slow_in_optuna.state) == ("completed", ["seconds"], TrialState.COMPLETE)
     assert (slow_in_optuna.value, slow_in_optuna.constraints) == (0.9, {"seconds": pytest.approx(1 / 3)})
     assert best_trial(trials) == trials[0]
-    assert "which is the baseline" in headline(trials)
+    assert "It is the baseline" in headline(trials)
 
 
 @pytest.mark.parametrize("sampler", OF_TWO)
@@ -377,8 +377,9 @@ def test_gains_are_counted_from_a_baseline_over_a_limit_and_the_report_says_so()
     goal = {"limits": {"num_parameters": 800}}
     trials = [made(0, 0.6, 1000, goal), made(1, 0.55, 700, goal)]
     assert headline(trials) == (
-        "Best of 2 trials: trial 1 with 55.00 %, 5.00 points below the baseline's 60.00 %, which is over a limit "
-        "(one run each, unconfirmed: the choice of the 1,000 images alone leaves up to ±4.33 open, at 95 %)."
+        "Best of 2 trials: trial 1 with 55.00 %, 5.00 points below the baseline's 60.00 % "
+        "(one run each; the baseline is over a limit). "
+        "Unconfirmed; the sampling error of 1,000 validation images alone is up to ±4.33 points (95 %)."
     )
     assert headline(trials[:1]) == "No trial has completed within its limits: 1 completed over a limit."
 
