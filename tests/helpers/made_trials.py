@@ -133,12 +133,12 @@ class RunIds:
 
     def __init__(self, search_id: str) -> None:
         self.id = search_id
-        self.run_ids: dict[int, str] = {}
+        self.by_trial: dict[int, str] = {}
 
     def set_mlflow_run(self, number: int, run_id: str) -> None:
-        assert number not in self.run_ids, "a trial has one run"
-        self.run_ids[number] = run_id
+        assert number not in self.by_trial, "a trial has one run"
+        self.by_trial[number] = run_id
 
     def note(self, trial: Trial) -> Trial:
         """The trial with its run, as the record would return it."""
-        return replace(trial, mlflow_run_id=self.run_ids.get(trial.number))
+        return replace(trial, mlflow_run_id=self.by_trial.get(trial.number))

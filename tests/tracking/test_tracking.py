@@ -153,7 +153,7 @@ def test_a_trial_is_a_child_run_with_its_whole_recipe(room: Room) -> None:
     assert sorted(children) == [0, 1]
     assert children[0].data.params == {name: str(value) for name, value in RECIPE.flatten().items()}
     assert [children[n].data.tags["cifar_tune.baseline"] for n in (0, 1)] == ["true", "false"]
-    assert room.run_ids.known == {number: run.info.run_id for number, run in children.items()}
+    assert room.run_ids.by_trial == {number: run.info.run_id for number, run in children.items()}
 
 
 def test_every_run_names_its_dataset(room: Room) -> None:
