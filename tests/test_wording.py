@@ -51,7 +51,7 @@ EXAMPLES: list[tuple[Format, tuple[object, ...], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("function", "arguments", "text"), EXAMPLES, ids=str)
+@pytest.mark.parametrize(("function", "arguments", "text"), EXAMPLES, ids=[text for _, _, text in EXAMPLES])
 def test_a_number_is_written_as_in_the_docstring(function: Format, arguments: tuple[object, ...], text: str) -> None:
     assert function(*arguments) == text
     assert f"`{text}`" in (function.__doc__ or "")
