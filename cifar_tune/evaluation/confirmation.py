@@ -15,9 +15,9 @@ from cifar_tune.trials.trial import SEED, Trial
 
 METHOD = (
     "confirmed gain: the mean paired difference from the baseline, both trained again with the same fresh seeds. It is "
-    "real if its interval excludes zero. Seeds and validation images both count as samples: variance = "
-    "var(seeds' means) / seeds + var(images' means) / images - var(rest) / (seeds x images), with a t distribution. "
-    "At most 1 confirmation in 20 has any false verdict (Holm)"
+    "real if its interval excludes zero. All rows share one validation split, whose images count as a sample, like the "
+    "seeds: variance = var(seeds' means) / seeds + var(images' means) / images - var(rest) / (seeds x images), with a "
+    "t distribution. At most 1 confirmation in 20 has any false verdict (Holm)"
 )
 
 

@@ -200,7 +200,7 @@ LEADERBOARD = (
         "over\nlimits",
         value=lambda r: ", ".join(r.trial.over_limits) or None,
         is_result=True,
-        applies=lambda r: bool(r.trial.goal.limits.given),
+        applies=lambda r: bool(r.trial.goal.limits.by_cost),
         group="outcome",
         priority=3,
     ),

@@ -226,7 +226,7 @@ def _cost_figure(search: DrawnSearch, priced: Sequence[Trial], cost: CostName) -
     _add_priced(figure, "trials", [t for t in others if t.counts], {"color": SKY, "size": 7}, cost)
     _add_priced(figure, "over a limit", [t for t in others if not t.counts], OVER_MARK, cost)
     _add_priced(figure, "baseline", [t for t in priced if t.is_baseline], BASELINE_MARK, cost)
-    limit = search.trials[0].goal.limits.given.get(cost)
+    limit = search.trials[0].goal.limits.by_cost.get(cost)
     if limit is not None:
         figure.add_vline(x=limit, line={"dash": "dash", "color": GREY})
     figure.add_scatter(

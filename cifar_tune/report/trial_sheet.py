@@ -47,7 +47,7 @@ def _headline(trial: Trial, baseline: float | None) -> str:
 
 def _breaches(trial: Trial) -> list[Text]:
     """A line for each limit that the trial is over."""
-    limits, costs = trial.goal.limits.given, {name: trial.cost(name) or 0 for name in trial.over_limits}
+    limits, costs = trial.goal.limits.by_cost, {name: trial.cost(name) or 0 for name in trial.over_limits}
     return [
         Text(f"Over its limit: {format_cost(name, cost)}, where at most {format_cost(name, limits[name])} are allowed")
         for name, cost in costs.items()

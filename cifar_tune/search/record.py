@@ -214,7 +214,7 @@ class Record:
 
     def constraints(self, trial: Trial) -> dict[CostName, float]:
         """The share by which a trial exceeds each limit, negative below it; Optuna's samplers learn from both."""
-        return {name: self._cost(trial, name) / limit - 1 for name, limit in self.goal.limits.given.items()}
+        return {name: self._cost(trial, name) / limit - 1 for name, limit in self.goal.limits.by_cost.items()}
 
     def _cost(self, trial: Trial, name: CostName) -> float:
         """The cost of the trial trained to its end, so that breaking down early does not look cheap.

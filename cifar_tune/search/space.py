@@ -75,8 +75,8 @@ class Space:
         choices = [name for name, distribution in ranges.items() if isinstance(distribution, CategoricalDistribution)]
         if sampler in UNCONDITIONAL and conditional:
             raise UserError(
-                f"{self.path}: the sampler {sampler} cannot search a conditional space, and {conditional[0]} is not in "
-                f"every recipe; choose forecast, tpe or random, or fix what it depends on with --set."
+                f"{self.path}: the sampler {sampler} cannot search a conditional space ({conditional[0]} is not in "
+                f"every recipe); choose forecast, tpe or random, or fix its condition with --set."
             )
         if sampler == "cmaes" and choices:
             raise UserError(

@@ -17,7 +17,7 @@ class Limits(Options):
     seconds: Positive | None = None
 
     @property
-    def given(self) -> dict[CostName, float]:
+    def by_cost(self) -> dict[CostName, float]:
         """The limits that are set, by cost."""
         limits: dict[CostName, float | None] = {
             "num_parameters": self.num_parameters,
@@ -29,10 +29,10 @@ class Limits(Options):
     @property
     def of_network(self) -> dict[CostName, float]:
         """The limits on the network's size, which is known before training."""
-        return {name: limit for name, limit in self.given.items() if name in NETWORK_COSTS}
+        return {name: limit for name, limit in self.by_cost.items() if name in NETWORK_COSTS}
 
     def __str__(self) -> str:
-        return " and ".join(format_cost(name, limit) for name, limit in self.given.items())
+        return " and ".join(format_cost(name, limit) for name, limit in self.by_cost.items())
 
 
 class Goal(Options):

@@ -117,8 +117,8 @@ class Trial:
     @property
     def over_limits(self) -> list[CostName]:
         """The costs in which the trial exceeds its search's limits."""
-        costs = {name: self.cost(name) for name in self.goal.limits.given}
-        return [name for name, limit in self.goal.limits.given.items() if (costs[name] or 0) > limit]
+        costs = {name: self.cost(name) for name in self.goal.limits.by_cost}
+        return [name for name, limit in self.goal.limits.by_cost.items() if (costs[name] or 0) > limit]
 
     @property
     def counts(self) -> bool:

@@ -93,7 +93,7 @@ def run_next(driver: Driver, accuracies: Sequence[float] = RISING, seconds: floa
 def test_a_goal_is_hashable_and_refuses_unknown_costs(tmp_path: Path) -> None:
     search = written(tmp_path, text(BOTH)).search
     assert hash(search) == hash(written(tmp_path, text(BOTH)).search)
-    assert search.limits.given == {"num_parameters": 100_000, "seconds": 3}
+    assert search.limits.by_cost == {"num_parameters": 100_000, "seconds": 3}
     for wrong in ('minimize="parameters"', 'limits={"parameters": 1}', 'limits={"num_macs": 0}'):
         with pytest.raises(UserError, match=r"minimize|limits"):
             written(tmp_path, text(wrong))
