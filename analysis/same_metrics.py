@@ -271,11 +271,13 @@ def place(key: Key) -> tuple[int, int]:
 
 
 def compare_epochs(ours: Sequence[Row], theirs: Sequence[Row]) -> Comparison:
-    """Of one trial; an epoch that only one of them has differs in all that it has."""
+    """Compare the epochs of one trial; an epoch that only one side has differs in all its metrics."""
     num_epochs = max(len(ours), len(theirs))
     pairs = [(rows_of(ours, i), rows_of(theirs, i)) for i in range(num_epochs)]
-    found = [compare_rows(our, their, f"epoch {i} ") for i, (our, their) in enumerate(pairs, start=1)]
-    return Comparison(sum(each.num_same for each in found), [said for each in found for said in each.different])
+    comparisons = [compare_rows(our, their, f"epoch {i} ") for i, (our, their) in enumerate(pairs, start=1)]
+    return Comparison(
+        sum(each.num_same for each in comparisons), [line for each in comparisons for line in each.different]
+    )
 
 
 def rows_of(rows: Sequence[Row], i: int) -> Row:
@@ -284,11 +286,13 @@ def rows_of(rows: Sequence[Row], i: int) -> Row:
 
 
 def compare_rows(ours: Row, theirs: Row, where: str = "") -> Comparison:
-    """Value by value, bit for bit; the times are the machine's."""
+    """Compare two rows value by value, bit for bit, without the times, which are the machine's."""
     names = [name for name in {**ours, **theirs} if name not in NOT_COMPARED]
     different = [name for name in names if name not in ours or name not in theirs or ours[name] != theirs[name]]
-    said = [f"{where}{name}: {readable(ours.get(name))}, other {readable(theirs.get(name))}" for name in different]
-    return Comparison(len(names) - len(different), said)
+    differences = [
+        f"{where}{name}: {readable(ours.get(name))}, other {readable(theirs.get(name))}" for name in different
+    ]
+    return Comparison(len(names) - len(different), differences)
 
 
 def readable(value: object) -> str:
@@ -303,12 +307,14 @@ def print_trial(key: Key, row: Row, different: Sequence[str]) -> None:
     search, trial = key
     score = readable(row["val_accuracy"])
     verdict = "DIFFERS" if different else "same"
-    print(f"{search:<9} {trial:>3}  {row['state']:<13} {score:<6} {verdict:<8} {', '.join(told(key, row))}")
-    for said in different[:5]:
-        print(f"{'':<14} {said}")
+    print(
+        f"{search:<9} {trial:>3}  {row['state']:<13} {score:<6} {verdict:<8} {', '.join(describe_settings(key, row))}"
+    )
+    for line in different[:5]:
+        print(f"{'':<14} {line}")
 
 
-def told(key: Key, row: Row) -> Iterator[str]:
+def describe_settings(key: Key, row: Row) -> Iterator[str]:
     """The options by which a recipe differs from the good one, or what a trial sampled."""
     search, trial = key
     if search == "recipes" and trial < len(RECIPES):
