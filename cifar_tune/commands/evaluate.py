@@ -90,7 +90,7 @@ def _publish(reruns: OpenReruns, images: Images) -> None:
     from cifar_tune.report.evaluation_page import write_page
     from cifar_tune.tracking.registry import register_winner
     from cifar_tune.tracking.runs import log_files
-    from cifar_tune.training.classifier import load_classifier
+    from cifar_tune.training.inference import load_classifier
 
     store, search, record = reruns.store, reruns.search, reruns.record
     evaluation = read_evaluation(store, search)

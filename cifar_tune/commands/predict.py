@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from cifar_tune.data.images import CLASS_NAMES, IMAGE_SIZE
-from cifar_tune.training.classifier import load_classifier
+from cifar_tune.training.inference import load_classifier
 from cifar_tune.wording import format_percent
 
 BACKGROUND = "white"  # behind transparent pixels

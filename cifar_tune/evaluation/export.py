@@ -10,7 +10,7 @@ from torch.export import Dim, ExportedProgram
 from cifar_tune.data.images import IMAGE_SIZE
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.store import WEIGHTS
-from cifar_tune.training.classifier import Classifier, load_classifier
+from cifar_tune.training.inference import Classifier, load_classifier
 
 SPACE, PROGRAM = "winner.py", "model.pt2"
 NUM_EXAMPLES = 2  # torch.export would treat a batch size of one as a constant

@@ -123,7 +123,7 @@ def _infer(weights: Path, images: Images, *, use_gpu: bool) -> Array:
     """A network's logits of all images and their mirror images, (2, images, classes)."""
     import torch
 
-    from cifar_tune.training.classifier import load_classifier
+    from cifar_tune.training.inference import load_classifier
     from cifar_tune.training.inputs import autocast
 
     device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")

@@ -19,7 +19,7 @@ from cifar_tune.data.images import IMAGE_SIZE
 from cifar_tune.evaluation.export import NUM_EXAMPLES
 from cifar_tune.store import CHAMPION, Store
 from cifar_tune.tracking.runs import find_models, find_parent, open_client
-from cifar_tune.training.classifier import Classifier
+from cifar_tune.training.inference import Classifier
 
 logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it warns of a missing pip
 

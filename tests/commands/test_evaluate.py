@@ -32,7 +32,7 @@ from cifar_tune.report.sentences import describe_openings
 from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import WEIGHTS, Store
-from cifar_tune.training.classifier import load_classifier
+from cifar_tune.training.inference import load_classifier
 from cifar_tune.trials.reading import read_attributes, read_record, write_attribute
 
 SPACE = (

@@ -14,7 +14,7 @@ from cifar_tune.data.images import CLASS_NAMES, NUM_CLASSES
 from cifar_tune.data.shapes import CLASSES
 from cifar_tune.store import WEIGHTS
 from cifar_tune.training.checkpoint import save_weights
-from cifar_tune.training.classifier import load_classifier
+from cifar_tune.training.inference import load_classifier
 
 RED = (200, 30, 40)
 

@@ -8,7 +8,7 @@ from helpers.runs import BASE, variants
 
 from cifar_tune.evaluation.export import as_program, with_baseline
 from cifar_tune.search.space import load_space
-from cifar_tune.training.classifier import Classifier
+from cifar_tune.training.inference import Classifier
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.py"))
 

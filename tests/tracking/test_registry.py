@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from cifar_tune.store import CHAMPION, Store, open_store
 from cifar_tune.tracking.registry import register_winner
 from cifar_tune.tracking.runs import SEARCH_ID_TAG, SEARCH_TAG, delete_runs
-from cifar_tune.training.classifier import Classifier
+from cifar_tune.training.inference import Classifier
 
 NAME, CLASSES = "cifar-tune-tiny", [f"class{i}" for i in range(10)]
 LOAD = """

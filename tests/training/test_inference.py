@@ -10,7 +10,7 @@ from helpers.runs import variants, with_settings
 from cifar_tune.recipe.augment import Scaling
 from cifar_tune.recipe.recipe import Value
 from cifar_tune.training.checkpoint import save_weights
-from cifar_tune.training.classifier import load_classifier
+from cifar_tune.training.inference import load_classifier
 from cifar_tune.training.inputs import DeviceData, Normalization
 from cifar_tune.training.loop import Training
 
