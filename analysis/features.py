@@ -86,7 +86,7 @@ def seconds_of_forward(training: Training, *parts: DeviceImages) -> float:
     start = time.perf_counter()
     for images in parts:
         every = torch.arange(len(images), device=images.images.device)
-        for indices in every.split(training.recipe.model.evaluation_batch):
+        for indices in torch.split(every, training.recipe.model.evaluation_batch):
             with autocast(training.recipe, images.images.device):
                 backbone(training.pixels.plain(images, indices))
     wait_for(training.data.device)

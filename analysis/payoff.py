@@ -40,7 +40,7 @@ def payoff(trials: pd.DataFrame) -> pd.DataFrame:
                     "spent": spent,
                     "baselines": spent / float(baseline_seconds.iloc[0]),
                     "gain": gains.cummax().ffill(),
-                    "confirmed": _verdict(ordered.loc[gains.idxmax()]),
+                    "confirmed": _verdict(ordered.iloc[int(gains.argmax())]),
                 }
             )
         )

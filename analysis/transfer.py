@@ -26,7 +26,7 @@ from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import Training
 from cifar_tune.training.weights import Weights, read_weights
 
-POLICIES = {
+POLICIES: dict[str, dict[str, str | float]] = {
     "frozen": {"name": "frozen"},
     "two-phase": {"name": "two-phase", "lr": 1e-3},
 }
@@ -74,7 +74,7 @@ def parse_options() -> argparse.Namespace:
 
 def make_recipe(origin: Recipe, policy: str, start: str, seed: int, epochs: int) -> Recipe:
     """A recipe with the same values for every start; pixels are scaled as in the training of the weights."""
-    finetune = dict(POLICIES[policy], **({"head_epochs": epochs // 2} if policy == "two-phase" else {}))
+    finetune = {**POLICIES[policy], **({"head_epochs": epochs // 2} if policy == "two-phase" else {})}
     return Recipe(
         dataset="cifar10",
         model=origin.model.model_copy(update={"weights": start}),

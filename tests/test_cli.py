@@ -57,9 +57,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv(variable, raising=False)
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    urllib.request.install_opener(None)  # type: ignore[arg-type] # or urllib keeps the proxies that it first saw
+    urllib.request.install_opener(None)  # or urllib keeps the proxies that it first saw
     yield tmp_path
-    urllib.request.install_opener(None)  # type: ignore[arg-type]
+    urllib.request.install_opener(None)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,11 @@ def store(folder: Path, finished_store: Path) -> Store:
 @pytest.fixture
 def data_in(cached_store: Path, shapes: TrainingData) -> Callable[[Path], None]:
     """Give a store the built-in data set, which takes seconds to draw."""
-    return lambda store: shutil.copytree(cached_store / "cache", store / "cache")
+
+    def copy(store: Path) -> None:
+        shutil.copytree(cached_store / "cache", store / "cache")
+
+    return copy
 
 
 def process(folder: Path, *arguments: str) -> Answer:

@@ -17,15 +17,16 @@ from functools import cache
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from simulation import COMPARATORS, MethodName, make_method, simulate, with_baseline
-from surrogates import SPACES, Array, Family, Surrogate, open_space, random_params
+from surrogates import SPACES, Family, Surrogate, open_space, random_params
 
+from cifar_tune.search.encoding import Array
 from cifar_tune.search.search import Search
 
 FOLDER = Path(__file__).parent
@@ -152,7 +153,8 @@ def main() -> None:
             results = pd.concat([results, rows])  # written after every case, so that an interruption loses little
             results.to_parquet(RESULTS, index=False)
             print(case, flush=True)
-    report({Case(*key): rows for key, rows in results.groupby(CASE, sort=False)})
+    # pandas-stubs know only that a key's parts are hashable.
+    report({Case(*cast(Any, key)): rows for key, rows in results.groupby(CASE, sort=False)})
 
 
 def report(results: Mapping[Case, pd.DataFrame]) -> None:

@@ -79,7 +79,8 @@ def main() -> None:
 def record_part(part: Part, data_dir: Path | None, store: Path) -> int:
     """Train the runs that the part's file lacks; the number of trainings in the file."""
     torch.set_num_threads(1)
-    rows = pd.read_parquet(part.path).to_dict("records") if part.path.exists() else []
+    recorded = pd.read_parquet(part.path).to_dict("records") if part.path.exists() else []
+    rows = [{str(name): value for name, value in row.items()} for row in recorded]
     done = {(row["config"], row["seed"]) for row in rows}
     for config, seed in part.runs():
         if (config, seed) not in done:
@@ -136,7 +137,8 @@ def halve(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """(N, 3, H, W) to (N, 3, H/2, W/2)."""
     n, channels, height, width = images.shape
     blocks = images.reshape(n, channels, height // 2, 2, width // 2, 2)
-    return blocks.mean(axis=(3, 5)).round().astype(np.uint8)
+    means: npt.NDArray[np.float64] = blocks.mean(axis=(3, 5))
+    return means.round().astype(np.uint8)
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:

@@ -57,7 +57,7 @@ class Table:
 
     @property
     def epochs(self) -> int:
-        return self.accuracies.shape[1]
+        return int(self.accuracies.shape[1])
 
     def points(self) -> Array:
         """The encoded sampled values (n, columns)."""
@@ -136,7 +136,8 @@ class CurveModel:
     def predict(self, points: Array) -> Array:
         """The curves (n, epochs) at points (n, columns)."""
         weights = np.column_stack([model.predict(points) for model in self._models])
-        return np.clip(self._mean + weights @ self._components, 0.01, 0.99)
+        curves: Array = self._mean + weights @ self._components
+        return np.clip(curves, 0.01, 0.99)
 
 
 class Trees(ExtraTreesRegressor):  # type: ignore[misc]
@@ -188,7 +189,8 @@ def read_table(name: str) -> Table:
     seconds = frame["seconds"].map(np.mean).to_numpy()
     values = frame.drop(columns=["config", "seed", "val_accuracy", "seconds"]).to_dict("records")
     ranges = open_space(name).ranges()
-    params = [{key: typed(ranges[key], value) for key, value in row.items() if not pd.isna(value)} for row in values]
+    rows = [{str(key): value for key, value in row.items() if not pd.isna(value)} for row in values]
+    params = [{key: typed(ranges[key], value) for key, value in row.items()} for row in rows]
     return Table(open_space(name), params, np.array(accuracies), seconds, frame["config"].to_numpy())
 
 

@@ -108,6 +108,6 @@ def test_the_payoff_counts_all_that_was_spent() -> None:
     conclusion = payoff.conclude(results)
     assert "gained 10.00 points for 40 s of training, as much as 4.0 runs of its baseline." in conclusion
     assert "Half of the gain came after 100 % of the time. The gain is not confirmed." in conclusion
-    judged = trials.assign(verdict="tied", confirmed_gain=[None, None, None, 2.5], gain_low=-1.0, gain_high=6.0)
+    judged = trials.assign(verdict="tied", confirmed_gain=[np.nan, np.nan, np.nan, 2.5], gain_low=-1.0, gain_high=6.0)
     conclusion = payoff.conclude(payoff.payoff(judged))
     assert "Retrained with fresh seeds: tied, +2.50 points (-1.00 to +6.00)." in conclusion

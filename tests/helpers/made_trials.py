@@ -96,7 +96,7 @@ def made_up_trials(states: Sequence[State], space: str = "mini_resnet", epochs: 
     draws = [Draw(first.params, first.distributions, loaded.baselines[0]), *loaded.draw(len(states))]
     rng, trials = random.Random(0), []
     for number, (drawn, state) in enumerate(zip(draws, ["completed", *states], strict=True)):
-        frozen = made_up(drawn, number, epochs, rng, state)  # type: ignore[arg-type]
+        frozen = made_up(drawn, number, epochs, rng, state)
         frozen.number = number
         trials.append(as_trial("made", frozen, number == 0, ACCURACY_ALONE))
     return trials

@@ -6,6 +6,7 @@ import pytest
 from helpers.runs import BASE, first_epochs, repeatable, same_tensors, train, with_settings
 
 from cifar_tune.recipe.early_stopping import NoEarlyStopping, Patience
+from cifar_tune.recipe.recipe import Value
 from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import Training
 from cifar_tune.trials.trial import State, Trial
@@ -135,7 +136,7 @@ def test_without_early_stopping_the_last_epochs_network_stays(smallest: DeviceDa
 
 def test_the_heads_phase_cannot_end_a_run_but_its_network_may_count(smallest: DeviceData) -> None:
     """At a rate of almost nothing no epoch is better than the first."""
-    phases = {"finetune/name": "two-phase", "finetune/head_epochs": 3, "finetune/lr": 1e-12}
+    phases: dict[str, Value] = {"finetune/name": "two-phase", "finetune/head_epochs": 3, "finetune/lr": 1e-12}
     recipe = UNEVEN.replace({**phases, "optimizer/lr": 1e-12, "early_stopping/patience": 1})
     training = Training(recipe, smallest)
     assert len(list(training.fit())) == 5

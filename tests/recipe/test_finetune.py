@@ -138,7 +138,7 @@ def test_a_frozen_backbone_stays_to_the_bit_and_has_no_gradients(
     optimizer: str, settings: dict[str, Value], handful: DeviceData
 ) -> None:
     """Weight decay would move it without any gradient; its batch norms would without any optimizer."""
-    decay = {"optimizer/name": optimizer, "optimizer/weight_decay": 0.1}
+    decay: dict[str, Value] = {"optimizer/name": optimizer, "optimizer/weight_decay": 0.1}
     training = Training(FROZEN.replace({**decay, **settings, "epochs": 2}), handful)
     before = snapshot(training.model)
     gradients: list[bool] = []

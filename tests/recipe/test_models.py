@@ -79,7 +79,7 @@ def test_a_network_gives_one_logit_per_class(member: type[Model], num_classes: i
 @every_model
 def test_every_parameter_gets_a_gradient(member: type[Model]) -> None:
     network = member().build(10)
-    F.cross_entropy(network(images(4)), torch.arange(4)).backward()
+    F.cross_entropy(network(images(4)), torch.arange(4)).backward()  # type: ignore[no-untyped-call]
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name

@@ -40,7 +40,7 @@ def muon_and_adamw(*, adamw_lr: float = 3e-4, weight_decay: float, **options: An
     def build(network: nn.Sequential) -> list[torch.optim.Optimizer]:
         others = [parameter for name, parameter in network.named_parameters() if name != "3.weight"]
         return [
-            torch.optim.Muon([network[3].weight], weight_decay=weight_decay, **options),
+            torch.optim.Muon([network.get_parameter("3.weight")], weight_decay=weight_decay, **options),
             torch.optim.AdamW(others, lr=adamw_lr, weight_decay=weight_decay, foreach=False),
         ]
 
@@ -296,9 +296,9 @@ def test_the_schedule_moves_the_rates_of_muon_and_adamw_alike() -> None:
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_a_convolution_is_to_muon_the_matrix_of_its_outputs(memory_format: torch.memory_format) -> None:
     """In both memory formats the step is torch's own on the flattened weights."""
-    model = convolutional().to(memory_format=memory_format)  # type: ignore[call-overload]
+    model = convolutional().to(memory_format=memory_format)
     optimizer = Muon(lr=0.1, weight_decay=0.1).build(model)
-    hidden = [model[2].weight, model[3].weight, model[4][0].weight]
+    hidden = [model.get_parameter(name) for name in ("2.weight", "3.weight", "4.0.weight")]
     matrices = [nn.Parameter(weight.detach().flatten(1).clone()) for weight in hidden]
     expected = torch.optim.Muon(matrices, lr=0.1, weight_decay=0.1)
     for step in range(3):
@@ -307,7 +307,7 @@ def test_a_convolution_is_to_muon_the_matrix_of_its_outputs(memory_format: torch
             assert weight.grad is not None
             matrix.grad = weight.grad.flatten(1)
         optimizer.step()
-        expected.step()
+        expected.step()  # type: ignore[no-untyped-call]
     for weight, matrix in zip(hidden, matrices, strict=True):
         # The order of a sum decides the last bits of Muon's bfloat16.
         exact = memory_format == torch.contiguous_format

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def of_one_parameter(trials: list[Trial]) -> list[Trial]:
     return [replace(t, params={name: t.params[name]}, ranges={name: t.ranges[name]}) for t in trials]
 
 
-KINDS = {
+KINDS: dict[str, Callable[[], list[Trial]]] = {
     "no trial": lambda: [],
     "the baseline alone": lambda: made_up_trials([]),
     "a thousand trials": lambda: made_up_trials(MIXED * 12),

@@ -39,10 +39,12 @@ def trial(
     return Trial("tiny", number, state, recipe, {}, number == 0, curve, facts)
 
 
-def passed(number: int, at_rung: float, at_end: float, recipe: Recipe = RECIPE, **facts: object) -> Trial:
+def passed(
+    number: int, at_rung: float, at_end: float, recipe: Recipe = RECIPE, seconds: float = 0.5, **facts: object
+) -> Trial:
     """A trial that passed the rung after epoch 2 and was trained to its end."""
     curve = [0.1, at_rung, *[0.2] * 5, at_end]
-    return trial(number, curve, "completed", recipe, rungs={"2": 0.25}, **facts)
+    return trial(number, curve, "completed", recipe, seconds, rungs={"2": 0.25}, **facts)
 
 
 def stopped(number: int, seconds: float = 0.5, recipe: Recipe = RECIPE) -> Trial:

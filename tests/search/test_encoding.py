@@ -1,14 +1,12 @@
 """The encoding of sampled values as points of the unit cube, and back."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from cifar_tune.search.encoding import ABSENT, Encoding, from_unit, is_ordered, to_unit
 
-ORDERED: list[tuple[BaseDistribution, Any, float]] = [
+ORDERED: list[tuple[BaseDistribution, float, float]] = [
     (FloatDistribution(2.0, 4.0), 3.0, 0.5),
     (FloatDistribution(1e-4, 1e-2, log=True), 1e-3, 0.5),
     (FloatDistribution(0.0, 1.0, step=0.25), 0.75, 0.75),
@@ -20,7 +18,7 @@ ORDERED: list[tuple[BaseDistribution, Any, float]] = [
 
 @pytest.mark.parametrize(("distribution", "value", "unit"), ORDERED, ids=str)
 def test_a_number_becomes_its_position_in_its_range_and_back(
-    distribution: BaseDistribution, value: object, unit: float
+    distribution: BaseDistribution, value: float, unit: float
 ) -> None:
     assert is_ordered(distribution)
     assert to_unit(distribution, value) == pytest.approx(unit)
@@ -32,10 +30,7 @@ def test_a_number_becomes_its_position_in_its_range_and_back(
 @pytest.mark.parametrize(("distribution", "value", "unit"), ORDERED, ids=str)
 @pytest.mark.parametrize("other", [0.0, 0.31, 0.62, 1.0])
 def test_every_place_has_a_value_of_the_distribution(
-    distribution: BaseDistribution,
-    value: Any,  # noqa: ANN401
-    unit: float,
-    other: float,
+    distribution: BaseDistribution, value: float, unit: float, other: float
 ) -> None:
     assert distribution._contains(distribution.to_internal_repr(from_unit(distribution, other)))
 

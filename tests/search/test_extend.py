@@ -179,7 +179,7 @@ def test_a_result_that_the_old_search_took_over_itself_keeps_its_origin(
     middle = extended(store, opened("middle"))
     train(driver_of(middle), RISING)
     last = extended(store, opened("last"), "middle")
-    origins = [trial.user_attrs.get(PRIOR) for trial in last.study.trials[1:]]
+    origins = [trial.user_attrs[PRIOR] for trial in last.study.trials[1:]]
     assert {"search": "middle", "number": 0} in origins
     assert {origin["search"] for origin in origins} == {"old", "middle"}
     assert len(origins) == len(fitting(old)) + 1

@@ -75,7 +75,8 @@ def test_selection_by_a_noisy_score_does_not_flatten_the_slope() -> None:
     first = points[:, 0] + rng.normal(0, 0.3, 100)
     scores = np.column_stack([first, points[:, 0] + rng.normal(0, 0.1, 100)])
     is_stopped = first < np.sort(first)[-10]
-    assert np.polyfit(*scores[~is_stopped].T, 1)[0] < 0.5
+    first_level, second_level = scores[~is_stopped].T
+    assert np.polyfit(first_level, second_level, 1)[0] < 0.5
     scores[is_stopped, 1] = np.nan
     process = GaussianProcess(1, 2)
     process.fit(points, scores)

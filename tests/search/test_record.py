@@ -60,7 +60,9 @@ def seen(store: Store) -> list[Trial]:
 
 
 def test_the_record_has_a_write_ahead_log_and_does_not_wait_for_the_disk(reopen: Open) -> None:
-    with reopen().study._storage._backend.engine.connect() as connection:
+    storage = reopen().study._storage
+    assert isinstance(storage, optuna.storages._CachedStorage)
+    with storage._backend.engine.connect() as connection:
         settings = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     assert settings == ["wal", 1]  # 1 is NORMAL
 

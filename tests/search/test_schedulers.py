@@ -294,7 +294,7 @@ def bracket(number: int) -> int:
 
 
 def test_each_bracket_of_hyperband_begins_one_rung_later() -> None:
-    rungs = {bracket(number): [] for number in range(20)}
+    rungs: dict[int, list[float]] = {bracket(number): [] for number in range(20)}
     for number in range(20):
         reached = [BRACKETS.rung(trial(number, [0.5] * epoch)) for epoch in range(1, 8)]
         rungs[bracket(number)] = [rung.fraction for rung in reached if rung]

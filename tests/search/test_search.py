@@ -151,8 +151,8 @@ def test_a_search_resumes_after_ctrl_c_and_a_killed_worker_and_continues_to_more
 def test_a_search_whose_driver_is_killed_three_times_completes(
     slow_space: Path, store: Store, start: Start, call: Call
 ) -> None:
-    arguments = ("run", slow_space, "--store", store.root, "--num-trials", 3)
-    arguments += ("--cpus-per-trial", 1, "--max-concurrent", 1)
+    resources = ("--cpus-per-trial", 1, "--max-concurrent", 1)
+    arguments = ("run", slow_space, "--store", store.root, "--num-trials", 3, *resources)
     for least in (0, 1, 2):  # killed while its first trial starts, and after an epoch, twice
         process = start(*arguments)
         wait_until(lambda least=least: num_trials(store) > 0 and num_epochs(store) >= least)  # type: ignore[misc]

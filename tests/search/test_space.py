@@ -404,7 +404,7 @@ def test_a_distribution_contains_the_values_that_it_can_give(
 def test_the_space_of_everything_starts_from_the_recipes_of_the_others() -> None:
     """The same recipes, except for the data set and the image size, which all of them share."""
     spaces = Path(__file__).parents[2] / "search_spaces"
-    adapted = {"dataset": "cifar10", "model/image_size": 32}
+    adapted: dict[str, Value] = {"dataset": "cifar10", "model/image_size": 32}
     names = ["resnet50_linear", "resnet50_two_phase", "resnet9", "resnet50_cifar100", "mini_resnet"]
     own = [load_space(spaces / f"{name}.py").baselines[0].replace(adapted, skip_unknown=True) for name in names]
     assert list(load_space(spaces / "all.py").baselines) == own

@@ -77,7 +77,7 @@ def test_the_champion_loads_without_cifar_tune_and_is_deleted_with_its_search(st
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
     uri = f"models:/{NAME}@{CHAMPION}"
-    arguments = [store.mlflow_url, uri, tmp_path / "images.npy", tmp_path / "logits.npy"]
+    arguments: list[str | Path] = [store.mlflow_url, uri, tmp_path / "images.npy", tmp_path / "logits.npy"]
     done = subprocess.run([sys.executable, "-c", LOAD, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     takes, gives, classes = done.stdout.splitlines()[-3:]
@@ -89,6 +89,7 @@ def test_the_champion_loads_without_cifar_tune_and_is_deleted_with_its_search(st
     for logits in np.load(tmp_path / "logits.npy"):
         np.testing.assert_allclose(logits, expected, atol=1e-5)
 
+    assert version.source is not None
     client.create_registered_model("mine")  # by the user, from the same run
     client.create_model_version("mine", version.source, run_id)
     start_run(client, "second")

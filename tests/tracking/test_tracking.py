@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.made_trials import RunIds
@@ -102,8 +103,9 @@ class Room:
             assert run.info.status == STATES_IN_MLFLOW[trial.state]
             assert run.data.tags["cifar_tune.state"] == trial.state
             expected = [(int(epoch["epoch"]), epoch["val_accuracy"]) for epoch in trial.curve]
-            if trial.is_over and trial.val_accuracy not in (None, *trial.accuracies[-1:]):
-                expected.append((trial.epochs, trial.val_accuracy))
+            score = trial.val_accuracy
+            if trial.is_over and score is not None and score not in trial.accuracies[-1:]:
+                expected.append((trial.epochs, score))
             assert self.history(trial.number) == sorted(expected)
             assert run.data.metrics.get("val_accuracy") == self.score(trial)
 
@@ -159,6 +161,7 @@ def test_a_trial_is_a_child_run_with_its_whole_recipe(room: Room) -> None:
 def test_every_run_names_its_dataset(room: Room) -> None:
     room.update(room.tracker(), trial(0))
     for run in room.runs():
+        assert run.inputs is not None
         ((dataset,)) = [each.dataset for each in run.inputs.dataset_inputs]
         assert (dataset.name, dataset.digest) == ("shapes", room.data.digest[:36])
         experiment = room.client.get_experiment(run.info.experiment_id)
@@ -172,7 +175,8 @@ def test_every_metric_of_every_epoch_is_logged_at_its_step(room: Room) -> None:
     room.update(tracker, *(trial(0, "running", accuracies[:n]) for n in range(5)), trial(0, "completed", accuracies))
     room.assert_shows(trial(0, "completed", accuracies))
     assert set(room.children()[0].data.metrics) == set(METRICS)
-    assert room.history(0, "train_loss") == [(n, pytest.approx(0.1 * n)) for n in (1, 2, 3, 4)]
+    losses: list[tuple[int, Any]] = [(n, pytest.approx(0.1 * n)) for n in (1, 2, 3, 4)]
+    assert room.history(0, "train_loss") == losses
     assert room.children()[0].data.tags["num_parameters"] == "77850"
 
 

@@ -398,7 +398,7 @@ def test_the_same_network_has_the_same_description(model: Model) -> None:
     torch.manual_seed(0)
     first = model.build(10).eval()
     torch.manual_seed(1)
-    second = model.build(10).requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    second = model.build(10).requires_grad_(False).to(memory_format=torch.channels_last)
     assert describe_structure(first) == describe_structure(second)
     assert json.loads(json.dumps(describe_structure(first))) == describe_structure(first)
 

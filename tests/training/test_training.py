@@ -26,12 +26,15 @@ from cifar_tune.training.loop import DivergenceError, Training
 
 RESNET9 = BASE.replace({"model/name": "resnet9", "epochs": 2, "batch_size": 4, "schedule/name": "one-cycle"})
 
+# The schedules that have no shapes.
+ONE_SHAPE: list[dict[str, Value]] = [{"schedule/name": name} for name in variants("schedule") if name != "one-cycle"]
 # What a recipe is put together of; each choice is what it sets.
 CHOICES: dict[str, list[dict[str, Value]]] = {
     "model": [{"model/name": name} for name in variants("model")],
     "schedule": [
-        *({"schedule/name": name} for name in variants("schedule") if name != "one-cycle"),
-        *({"schedule/name": "one-cycle", "schedule/shape": shape} for shape in ("linear-exponential", "torch")),
+        *ONE_SHAPE,
+        {"schedule/name": "one-cycle", "schedule/shape": "linear-exponential"},
+        {"schedule/name": "one-cycle", "schedule/shape": "torch"},
     ],
     "optimizer": [{"optimizer/name": name} for name in variants("optimizer")],
     "finetune": [{"finetune/name": name} for name in variants("finetune")],
@@ -313,13 +316,13 @@ def test_an_epoch_is_the_loop_that_one_writes_by_hand(smoothing: float, clip: st
     assert same_tensors(model, training.model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.003, momentum=0.9)
     total, hits = 0.0, 0
-    for step, indices in enumerate(torch.randperm(32, generator=generator).split(20)):
+    for step, indices in enumerate(torch.split(torch.randperm(32, generator=generator), 20)):
         images = scaled(training, sample(smallest.train.images, indices, recipe.augment, generator))
         labels = smallest.train.labels[indices]
         logits = model(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         recipe.grad_clip.clip(model.parameters())
         optimizer.param_groups[0]["lr"] = learning_rates(recipe.schedule, 0.003, epochs=1, steps_per_epoch=2)[step]
         optimizer.step()
