@@ -28,9 +28,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests that take minutes first, so that one process is not left with all of them at the end."""
-    long = ("test_search.py", "test_states.py", "test_evaluate.py", "test_confirm.py", "test_extend.py", "test_goal.py")
-    items.sort(key=lambda item: item.path.name not in long)
+    """Run the slow tests first, so that one process is not left with several of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

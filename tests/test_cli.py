@@ -177,6 +177,7 @@ BAD_RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "words"), [(line, words) for line, *words in BAD_RUNS.values()], ids=BAD_RUNS)
 def test_a_bad_run_is_refused_in_a_sentence_and_leaves_no_trace(
     folder: Path, call: Call, line: str, words: list[str]
@@ -238,6 +239,7 @@ def test_another_space_under_a_known_name_is_refused_and_nothing_is_lost(store: 
     assert call("report", "--format", "json").stdout == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", ["run", "run good.py --num-trials 0", "run good.py --frobnicate", "report --format pdf", "nonsense"]
 )
@@ -252,10 +254,12 @@ def test_what_the_commands_do_not_know_exits_with_2(call: Call, line: str) -> No
 # As processes of their own
 
 
+@pytest.mark.slow
 def test_a_process_says_its_sentence_and_nothing_else(folder: Path) -> None:
     assert_is_one_sentence(process(folder, "run", "broken.py"), "broken.py, line 14")
 
 
+@pytest.mark.slow
 def test_more_gpus_than_there_are_is_refused_in_a_sentence(
     folder: Path, call: Call, data_in: Callable[[Path], None]
 ) -> None:
@@ -303,6 +307,7 @@ def test_a_debug_run_prints_its_epochs_on_stderr_and_leaves_no_study(
     assert searches(folder / "cifar_tune_store") == []
 
 
+@pytest.mark.slow
 def test_a_plan_is_printed_on_stdout_and_leaves_no_study(
     folder: Path, call: Call, data_in: Callable[[Path], None]
 ) -> None:
@@ -383,6 +388,7 @@ def test_a_command_is_written_as_the_user_types_it(monkeypatch: pytest.MonkeyPat
     assert as_typed("ui") == "uv run cifar-tune ui"
 
 
+@pytest.mark.slow
 def test_a_search_is_deleted_after_asking(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     with Path(os.devnull).open() as no_input:
         monkeypatch.setattr(sys, "stdin", no_input)

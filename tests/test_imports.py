@@ -168,6 +168,7 @@ def test_the_command_line_imports_nothing_of_the_package_before_a_command_runs()
     assert own == {"cifar_tune", "cifar_tune.errors"}  # the package itself loads nothing
 
 
+@pytest.mark.slow
 def test_torch_ray_and_mlflow_are_imported_only_where_they_are_at_work() -> None:
     """One interpreter imports all other modules; the first that brings one of them is named."""
     names = [module_of(path) for path in FILES if not name_of(path).startswith(HEAVY)]
@@ -187,6 +188,7 @@ def test_the_search_space_contract_loads_no_torch() -> None:
     assert not {"torch", "ray", "mlflow"} & loaded
 
 
+@pytest.mark.slow
 def test_a_report_waits_for_nothing_that_only_a_search_needs() -> None:
     code = "import sys, cifar_tune.report.findings, cifar_tune.report.text\n"
     slow = {"torch", "ray", "mlflow", "plotly", "matplotlib", "scipy.optimize", "scipy.spatial", "scipy.stats"}

@@ -89,6 +89,7 @@ def test_its_report_says_what_it_said(old: OldStore, call: Call) -> None:
     assert states == {"completed", "stopped early", "pruned", "diverged", "interrupted"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["table", "csv", "markdown", "html"])
 def test_every_kind_of_report_has_all_its_trials(old: OldStore, call: Call, kind: str) -> None:
     answer = call("report", "--store", old.root, "--format", kind)
@@ -97,6 +98,7 @@ def test_every_kind_of_report_has_all_its_trials(old: OldStore, call: Call, kind
         assert answer.stdout.count(search) >= len(old.expected(search))
 
 
+@pytest.mark.slow
 def test_each_trial_is_shown_whole(old: OldStore, call: Call) -> None:
     for row in old.rows:
         answer = call("report", row["search"], "--trial", row["trial"], "--store", old.root)
@@ -104,6 +106,7 @@ def test_each_trial_is_shown_whole(old: OldStore, call: Call) -> None:
         assert "optimizer/lr" in answer.stdout
 
 
+@pytest.mark.slow
 def test_its_interrupted_search_goes_on_from_the_saved_state(old: OldStore, call: Call) -> None:
     (number,) = (n for n, row in old.expected("interrupted").items() if row["state"] == "interrupted")
     before = old.epochs("interrupted", number)
@@ -123,6 +126,7 @@ def test_its_complete_search_is_complete(old: OldStore, call: Call) -> None:
     assert "Starting" not in answer.stderr
 
 
+@pytest.mark.slow
 def test_its_complete_search_goes_on_to_more_trials(old: OldStore, call: Call) -> None:
     expected = old.expected("finished")
     answer = old.go_on(call, "finished", "--num-trials", len(expected) + 1)
@@ -160,6 +164,7 @@ def test_its_weights_predict(old: OldStore, call: Call, tmp_path: Path) -> None:
     assert sum(float(part.split()[-2]) for part in told) == pytest.approx(100, abs=1)
 
 
+@pytest.mark.slow
 def test_its_confirmation_is_told_and_not_repeated(old: OldStore, call: Call) -> None:
     (judged,) = (row for row in old.rows if row["confirmed_gain"] is not None)
     told = f"{judged['verdict']}, {judged['confirmed_gain']:+.2f} points"

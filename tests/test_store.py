@@ -168,6 +168,7 @@ def test_deleting_an_unknown_search_deletes_nothing(store: Store) -> None:
     assert store.delete_search("never") == 0
 
 
+@pytest.mark.slow
 def test_a_new_store_can_be_opened_by_several_processes_at_once(store: Store) -> None:
     """Optuna and MLflow cannot make their tables in several processes at once: all but one would fail."""
     command = [sys.executable, "-c", OPEN, str(store.root)]

@@ -42,6 +42,7 @@ def test_second_seeds_differ_by_less_than_configurations_do(name: str) -> None:
     assert noise[:, -1].std() < table.accuracies[:, -1].std() / 2
 
 
+@pytest.mark.slow
 def test_a_surrogate_knows_its_table_and_ranks_the_space(surrogate: Surrogate) -> None:
     table = surrogate.table
     correlation = np.corrcoef(surrogate.value(table.params), table.accuracies[:, -1])[0, 1]

@@ -26,6 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", ["choices", "rungs", "payoff"])
 def test_a_study_ends_in_a_figure_and_a_paragraph(study: str, store: Store, tmp_path: Path) -> None:
     figure = tmp_path / "figure.png"
@@ -38,6 +39,7 @@ def test_a_study_ends_in_a_figure_and_a_paragraph(study: str, store: Store, tmp_
     assert figure.read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_a_study_without_results_says_so_and_draws_nothing(tmp_path: Path) -> None:
     make_store(tmp_path / "store", 3, 4, "made")
     command = [sys.executable, str(ANALYSIS / "rungs.py"), "--store", str(tmp_path / "store")]

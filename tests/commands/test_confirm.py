@@ -41,6 +41,7 @@ def searched(store: Store, tmp_path: Path) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_finalists_are_trained_again_through_a_kill_and_shown_with_their_intervals(
     tmp_path: Path, start: Start, call: Call
 ) -> None:
@@ -96,7 +97,7 @@ def test_finalists_are_trained_again_through_a_kill_and_shown_with_their_interva
     (store.trial("tiny/confirm-1", 3) / HITS).unlink()
     report = call("report", "--store", store.root)
     assert report.code == 0
-    assert "could not be judged" in " ".join(report.stdout.split())
+    assert "not judged" in " ".join(report.stdout.split())
     assert call("delete", "tiny", "--store", store.root, "--yes").code == 0
     assert by_optuna(store, "studies") == []
     assert not store.search("tiny").exists()
@@ -159,6 +160,7 @@ def test_an_unknown_search_is_refused(searched: Store, call: Call) -> None:
     assert "the nearest is tiny" in answer.stderr
 
 
+@pytest.mark.slow
 def test_other_data_than_the_searchs_is_refused(searched: Store, call: Call) -> None:
     answer = call("confirm", "tiny", "--store", searched.root)
     assert answer.code == 2
@@ -168,6 +170,7 @@ def test_other_data_than_the_searchs_is_refused(searched: Store, call: Call) -> 
     ]  # nothing is left of what did not start
 
 
+@pytest.mark.slow
 def test_a_confirmation_that_died_before_its_first_run_is_none(searched: Store, call: Call) -> None:
     optuna.create_study(storage=open_storage(searched), study_name="tiny/confirm-1")
     assert count_reruns(searched, "tiny", "confirm") == 0
@@ -232,6 +235,17 @@ def test_what_a_confirmation_found_is_in_the_table_the_leaderboard_and_the_headl
     assert "Retrained with 3 fresh seeds: real, +39.68 points" in headline(trials, None, confirmation)
     table, _ = render(confirmation, trials)
     assert table.row_count == 3
+
+
+def test_the_headline_says_why_the_best_trial_was_not_judged() -> None:
+    runs = runs_of(design(), {4: "diverged"})  # the second run of trial 7
+    confirmation = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
+    curves = {0: 0.8, 7: 0.95}
+    trials = [
+        Trial("tiny", n, "completed", RECIPE, {}, n == 0, [{"epoch": 1, "val_accuracy": score, "seconds": 1.0}])
+        for n, score in curves.items()
+    ]
+    assert "Fresh seeds could not judge the gain: trial 7 diverged with seed 2." in headline(trials, None, confirmation)
 
 
 def test_a_design_is_read_as_it_was_written() -> None:

@@ -72,6 +72,7 @@ def searched(store: Store, tmp_path: Path) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_winner_and_baseline_are_trained_on_everything_and_tested_once(
     tmp_path: Path, start: Start, call: Call
 ) -> None:

@@ -38,6 +38,7 @@ def on_terminal(arguments: list[str], environment: dict[str, str]) -> tuple[int,
     return process.returncode, written.decode()
 
 
+@pytest.mark.slow
 def test_a_cell_shows_a_line_for_each_trial_and_the_result(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(GOOD, encoding="utf-8")
     command = ["-m", "cifar_tune.cli", "run", str(tmp_path / "tiny.py"), "--store", str(tmp_path / "store")]

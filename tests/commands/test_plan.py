@@ -234,6 +234,7 @@ def test_a_plan_leaves_nothing_but_the_data(folder: Path, call: Call) -> None:
     assert [path.name for path in (folder / "cifar_tune_store").iterdir()] == ["cache"]
 
 
+@pytest.mark.slow
 def test_a_plan_starts_neither_ray_nor_mlflow() -> None:
     modules = "cifar_tune.commands.plan, cifar_tune.commands.run"
     code = f"import sys, {modules}; sys.exit(bool({{'ray', 'mlflow'}} & set(sys.modules)))"
@@ -249,6 +250,7 @@ def test_what_fails_at_an_end_is_one_sentence_with_the_value(folder: Path, call:
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_at_an_end_is_a_warning(folder: Path, call: Call) -> None:
     answer: Answer = call("run", "diverging.py", "--plan", "--gpus-per-trial", "0")
     assert answer.code == 0

@@ -89,6 +89,7 @@ def test_without_finalists_there_are_no_gains() -> None:
     assert judge_gains([]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_finalists", [1, 3])
 def test_among_equals_a_gain_is_judged_real_in_at_most_one_of_twenty_searches(num_finalists: int) -> None:
     """A hundred recipes of equal accuracy; the finalists are chosen by scores on the images that judge them."""

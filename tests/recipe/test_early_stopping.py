@@ -121,6 +121,7 @@ def test_the_network_is_the_best_ones_when_the_last_metrics_are_given(smallest: 
         assert is_best or not training.is_over
 
 
+@pytest.mark.slow
 def test_until_a_run_is_over_training_goes_on_from_the_last_epoch(smallest: DeviceData) -> None:
     without = UNEVEN.replace({"early_stopping/name": "none"})
     epochs = train(UNEVEN, smallest)

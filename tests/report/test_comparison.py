@@ -160,6 +160,7 @@ def test_the_frames_have_every_trial_and_every_epoch(two_searches: Store) -> Non
         load_trials("third", store=two_searches.root)
 
 
+@pytest.mark.slow
 def test_comparisons_come_in_every_format(two_searches: Store, call: Call, tmp_path: Path) -> None:
     where = ("--store", two_searches.root)
     assert "by schedule" in call("report", "--by", "schedule", *where).stdout

@@ -49,6 +49,7 @@ def test_values_of_pruned_trials_and_choices_that_no_trial_sampled_are_shown() -
     assert list(figure.layout.xaxis.range) == [-0.5, 2.5]
 
 
+@pytest.mark.slow
 def test_importances_show_how_uncertain_they_are() -> None:
     few = DrawnSearch("made", made_up_trials(["completed"] * 18))
     assert importances(few) == "Only 19 trials are complete; this needs 20."

@@ -59,6 +59,7 @@ KINDS: dict[str, Callable[[], list[Trial]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_section_is_drawn_or_says_why_not(kind: str) -> None:
     page = render_page(Findings({"made": KINDS[kind]()}))
@@ -121,6 +122,7 @@ def test_points_are_labelled_with_their_trial(written: Path) -> None:
                 assert str(by_label[label].params[name]) == str(x)
 
 
+@pytest.mark.slow
 def test_many_trials_are_drawn_in_part_and_counted_in_whole() -> None:
     page = render_page(Findings({"made": made_up_trials(["completed", "pruned", "pruned"] * 400)}))
     assert "The figures show 1,000 of 1,201 trials" in page
@@ -172,6 +174,7 @@ def opened(browser: Browser, path: Path, width: int, scheme: Any = "light") -> t
     return page, problems
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
 def test_a_browser_draws_every_figure_without_an_error(
@@ -212,6 +215,7 @@ def luminance(color: Sequence[int]) -> float:
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
+@pytest.mark.slow
 def test_the_leaderboard_is_sorted_and_filtered_by_mouse_and_keyboard(browser: Browser, written: Path) -> None:
     page, problems = opened(browser, written, WIDTHS["desktop"])
     board = page.locator(".board").first
@@ -260,6 +264,7 @@ def shown(page: Page) -> list[Mapping[str, str]]:
     return rows
 
 
+@pytest.mark.slow
 def test_links_lead_to_their_sections_where_the_page_is_shown_inside_another(browser: Browser, written: Path) -> None:
     """As MLflow shows it: in a frame without an address of its own."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -285,6 +290,7 @@ def test_links_lead_to_their_sections_where_the_page_is_shown_inside_another(bro
     page.close()
 
 
+@pytest.mark.slow
 def test_a_printed_page_is_as_wide_as_paper(browser: Browser, written: Path) -> None:
     page, problems = opened(browser, written, WIDTHS["desktop"])
     widest = "Math.max(...[...document.querySelectorAll('.main-svg')].map((each) => each.clientWidth))"
@@ -297,6 +303,7 @@ def test_a_printed_page_is_as_wide_as_paper(browser: Browser, written: Path) -> 
     page.close()
 
 
+@pytest.mark.slow
 def test_a_point_shows_its_trial(browser: Browser, written: Path) -> None:
     page, problems = opened(browser, written, WIDTHS["desktop"])
     figure = page.get_by_label("Learning curves")

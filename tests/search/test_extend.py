@@ -120,6 +120,7 @@ def test_results_that_are_taken_over_are_no_trials_of_the_new_search(
     assert [trial.is_baseline for trial in record.trials()] == [True, True, False, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("best", [0.05, 0.6])
 def test_the_sampler_learns_from_the_results_that_are_taken_over(store: Store, opened: Open, best: float) -> None:
     """Without results to learn from, the first ten trials would be random."""
@@ -131,6 +132,7 @@ def test_the_sampler_learns_from_the_results_that_are_taken_over(store: Store, o
     assert best / 2 < statistics.median(rates) < 2 * best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", get_args(SamplerName))
 def test_every_sampler_continues_from_the_results_that_are_taken_over(
     store: Store, opened: Open, sampler: SamplerName
@@ -229,6 +231,7 @@ def test_a_search_cannot_extend_itself(tmp_path: Path, call: Call) -> None:
     assert "cannot extend itself" in answer.stderr
 
 
+@pytest.mark.slow
 def test_a_search_that_extends_another_runs_and_shows_its_own_trials_alone(
     tmp_path: Path, store: Store, opened: Open, call: Call
 ) -> None:

@@ -145,6 +145,7 @@ def test_a_recipe_is_counted_without_its_weights_and_without_memory(tmp_path: Pa
 # Two objectives
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", OF_TWO)
 def test_a_search_of_two_objectives_gives_optuna_both_values_at_every_end(
     memory: BaseStorage, tmp_path: Path, sampler: str
@@ -201,6 +202,7 @@ def test_a_trial_is_pruned_by_the_scores_of_trials_that_cost_no_more(memory: Bas
 # Limits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", get_args(SamplerName))
 def test_a_recipe_over_a_limit_is_never_trained(memory: BaseStorage, tmp_path: Path, sampler: str) -> None:
     goal = 'limits={"num_parameters": 30_000}'
@@ -412,6 +414,7 @@ def test_the_weights_of_the_whole_front_are_kept(tmp_path: Path) -> None:
 # A whole search
 
 
+@pytest.mark.slow
 def test_a_search_of_two_objectives_within_limits(tmp_path: Path, call: Call) -> None:
     path = tmp_path / "tiny.py"
     goal = 'minimize="num_macs", limits={"num_parameters": 30_000, "num_macs": 4e6}'

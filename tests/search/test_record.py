@@ -314,6 +314,7 @@ def test_the_trials_left_are_the_interrupted_and_the_new_ones(reopen: Open) -> N
     assert reopen().num_left(2) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("best", [0.01, 0.5])
 def test_a_search_continued_to_more_trials_keeps_what_its_sampler_learnt(reopen: Open, best: float) -> None:
     first = driver_of(reopen(), num_trials=16)
@@ -401,6 +402,7 @@ def test_a_baseline_is_never_pruned(store: Store, reopen: Open) -> None:
     assert [trial.state for trial in seen(store)] == ["completed", "completed"]
 
 
+@pytest.mark.slow
 def test_a_new_driver_judges_as_one_that_never_stopped(tmp_path: Path) -> None:
     curves = [[0.3] * 4, [0.1] * 4, [0.5] * 4, [0.4] * 4, [0.2] * 4, [0.6] * 4, [0.45] * 4]
     space = written(tmp_path, SPACE)

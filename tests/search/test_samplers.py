@@ -55,6 +55,7 @@ def test_the_other_samplers_search_a_conditional_space(tmp_path: Path, sampler: 
     assert {"label_smoothing" in trial.params for trial in record.trials()} == {True, False}
 
 
+@pytest.mark.slow
 def test_the_forecast_sampler_finds_better_trials_than_random_search(tmp_path: Path) -> None:
     bests = {
         sampler: [max(search(opened(written(tmp_path, NUMBERS, sampler), seed), 30)) for seed in range(3)]
@@ -64,6 +65,7 @@ def test_the_forecast_sampler_finds_better_trials_than_random_search(tmp_path: P
     assert np.mean(bests["forecast"]) > np.mean(bests["random"])
 
 
+@pytest.mark.slow
 def test_the_forecast_sampler_repeats_a_recipe_only_when_all_are_tried(tmp_path: Path) -> None:
     text = NUMBERS.replace('trial.suggest_float("optimizer/lr", 1e-5, 1e-1, log=True)', "1e-3").replace(
         'trial.suggest_float("label_smoothing", 0.0, 0.5)',

@@ -483,6 +483,7 @@ def test_the_epochs_that_an_average_trial_takes(scheduler: Scheduler, expected: 
     assert scheduler.expected_epochs(recipe()) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", [Asha(), Asha(keep=0.25), Hyperband(let_through=0.2)], ids=str)
 def test_many_random_trials_take_the_epochs_that_are_expected(scheduler: Scheduler) -> None:
     draw = random.Random(5)

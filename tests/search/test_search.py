@@ -121,6 +121,7 @@ def metric_steps(store: Store, run_id: str) -> list[int]:
     return [metric.step for metric in MlflowClient(store.mlflow_url).get_metric_history(run_id, "val_accuracy")]
 
 
+@pytest.mark.slow
 def test_a_search_resumes_after_ctrl_c_and_a_killed_worker_and_continues_to_more_trials(
     slow_space: Path, store: Store, start: Start
 ) -> None:
@@ -148,6 +149,7 @@ def test_a_search_resumes_after_ctrl_c_and_a_killed_worker_and_continues_to_more
     assert_each_trial_and_epoch_once(store, 4)
 
 
+@pytest.mark.slow
 def test_a_search_whose_driver_is_killed_three_times_completes(
     slow_space: Path, store: Store, start: Start, call: Call
 ) -> None:

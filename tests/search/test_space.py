@@ -126,6 +126,7 @@ def test_the_docstring_of_a_shipped_space_has_its_command_source_cost_and_expect
         assert f"\n{word}" in docstring
 
 
+@pytest.mark.slow
 @every_shipped_space
 def test_every_sampled_field_of_a_shipped_space_can_be_set(path: Path) -> None:
     """Fixing a field to the baseline's value fixes every name that is about it, and draws stay valid."""

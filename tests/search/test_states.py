@@ -156,6 +156,7 @@ def assert_causes_are_shown(store: Store, call: Call) -> None:
     assert "FileExistsError" in tags[CANNOT_SAVE]["error"]
 
 
+@pytest.mark.slow
 def test_optuna_mlflow_and_the_report_agree_about_every_state_until_the_search_is_deleted(
     tmp_path: Path, store: Store, start: Start, call: Call
 ) -> None:

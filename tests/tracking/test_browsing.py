@@ -41,6 +41,7 @@ def wait_for(url: str, process: "subprocess.Popen[str]") -> None:
     raise AssertionError(f"{url} does not answer")
 
 
+@pytest.mark.slow
 def test_mlflow_shows_a_search_with_runs_named_by_their_values(
     browser: Browser, start: Start, port: int, tmp_path: Path, tiny: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ def dashboard(tmp_path: Path, port: int) -> Iterator[str]:
         process.terminate()
 
 
+@pytest.mark.slow
 def test_optuna_dashboard_opens_the_record(browser: Browser, dashboard: str, tmp_path: Path) -> None:
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     errors: list[str] = []

@@ -65,6 +65,7 @@ def files(store: Store) -> list[Path]:
     return [path for path in store.artifacts.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_the_champion_loads_without_cifar_tune_and_is_deleted_with_its_search(store: Store, tmp_path: Path) -> None:
     client = MlflowClient(store.mlflow_url)
     run_id = start_run(client, "first")
@@ -104,6 +105,7 @@ def test_the_champion_loads_without_cifar_tune_and_is_deleted_with_its_search(st
     assert files(store) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "after", ["finalize_logged_model", "create_registered_model", "create_model_version", "set_registered_model_alias"]
 )

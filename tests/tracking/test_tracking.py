@@ -388,6 +388,7 @@ def test_learning_rates_sort_as_texts_as_they_do_as_numbers(room: Room) -> None:
     assert [float(text) for text in texts] == rates
 
 
+@pytest.mark.slow
 def test_deleting_the_runs_of_a_search_leaves_nothing_behind(room: Room, store: Store, tiny: TrainingData) -> None:
     kept = Room(store, "kept", tiny)
     kept.update(kept.tracker(), trial(0))

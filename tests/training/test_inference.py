@@ -23,6 +23,7 @@ def save(training: Training, folder: Path) -> Path:
     return folder / "weights.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "scaling"),
     [*((model, "dataset") for model in variants("model")), *(("mini_resnet", name) for name in get_args(Scaling)[1:])],

@@ -110,6 +110,7 @@ def scaled(training: Training, pixels: torch.Tensor) -> torch.Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", variants("model"))
 def test_the_same_seed_gives_the_same_metrics_bit_for_bit(model: str, handful: DeviceData) -> None:
     recipe = with_settings({"model/name": model, "epochs": 2, "batch_size": 4})
@@ -230,6 +231,7 @@ def test_a_run_that_diverges_later_names_the_step_of_the_whole_run(data: DeviceD
     assert training.epoch == 2
 
 
+@pytest.mark.slow
 def test_a_few_images_are_learnt_by_heart(smallest: DeviceData) -> None:
     recipe = with_settings({"epochs": 15, "batch_size": 16, **NO_AUGMENT})
     epochs = train(recipe, smallest)
@@ -262,6 +264,7 @@ def test_evaluation_is_the_mean_cross_entropy_and_accuracy(data: DeviceData) -> 
     assert metrics.val_accuracy == pytest.approx(float((logits.argmax(axis=1) == labels).mean()))
 
 
+@pytest.mark.slow
 def test_evaluation_of_more_than_one_batch_counts_every_image_once(shapes: TrainingData) -> None:
     data = DeviceData.place(cut(shapes, 32, 620), CPU)
     training = Training(with_settings({"epochs": 1, "batch_size": 16}), data)
@@ -355,6 +358,7 @@ def test_the_data_sets_scaling_is_the_training_images_own(smallest: DeviceData) 
     torch.testing.assert_close(images.std(dim=(0, 2, 3), correction=0), torch.ones(3).double(), rtol=1e-5, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", COMBINATIONS, ids=lambda chosen: "-".join(str(chosen[group]) for group in CHOICES))
 def test_every_two_choices_train_together(chosen: dict[str, int], four: DeviceData) -> None:
     recipe = combined(chosen)
@@ -401,6 +405,7 @@ def test_placed_data_is_the_data(tiny: TrainingData, data: DeviceData) -> None:
     np.testing.assert_array_equal(data.val.labels.numpy(), tiny.val.labels)
 
 
+@pytest.mark.slow
 def test_a_run_that_trains_on_its_validation_images_too_decides_as_another_that_watched_them(
     tiny: TrainingData,
 ) -> None:

@@ -34,6 +34,7 @@ def from_optuna(store: Store) -> list[Any]:
     return as_trials(study, study.get_trials(deepcopy=False))
 
 
+@pytest.mark.slow
 def test_trials_read_from_the_file_equal_those_of_optuna(many: Store) -> None:
     expected = from_optuna(many)
     assert read_record(many)[NAME] == expected
@@ -43,6 +44,7 @@ def test_trials_read_from_the_file_equal_those_of_optuna(many: Store) -> None:
     assert file.read_bytes() == written
 
 
+@pytest.mark.slow
 def test_trials_that_end_after_the_file_was_written_are_read_from_optuna(many: Store) -> None:
     read_record(many)
     space = load_space(Path(__file__).parents[2] / "search_spaces" / "mini_resnet.py", {"epochs": "4"})
@@ -57,6 +59,7 @@ def test_trials_that_end_after_the_file_was_written_are_read_from_optuna(many: S
     assert read_record(many)[NAME] == from_optuna(many)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0}', '{"format": 1, "id": "of another search"}'])
 def test_a_damaged_or_foreign_file_is_replaced(many: Store, content: str) -> None:
     expected = read_record(many)[NAME]
