@@ -15,13 +15,15 @@ from cifar_tune.search.space import load_space
 ROOT = Path(__file__).parent.parent
 README, ARCHITECTURE = ROOT / "README.md", ROOT / "docs" / "architecture.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-MAX_README_LINES = 130
+MAX_README_LINES, MAX_WORDS = 130, 25
 
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 PATH = re.compile(r"\b(?:cifar_tune|search_spaces|analysis|tests|docs)/[\w./-]*[\w/]")
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^ {4}(.+)$", re.MULTILINE)
 INLINE = re.compile(r"`(cifar-tune [^`\n]+)`")
+NO_PROSE = re.compile(r"^(?:#| *\||    ).*$", re.MULTILINE)  # headings, tables and indented code
+PARAGRAPH_END = re.compile(r"\n\s*\n|^\s*(?:-|\d+\.) ", re.MULTILINE)  # or the next item of a list
 COMMAND = re.compile(r"^(?:pip install uv && )?(?:uv run )?cifar-tune (.+)$", re.MULTILINE)
 
 
@@ -38,6 +40,13 @@ def command_lines(page: Path) -> list[str]:
     text = read(page)
     indented, inline = INDENTED.findall(FENCED.sub("", text)), INLINE.findall(text)
     return COMMAND.findall("\n".join([*fenced_blocks(page, "sh"), *indented, *inline]).replace("\\\n", " "))
+
+
+def sentences(page: Path) -> Iterator[str]:
+    """The prose of a page. Code within it counts as one word; a link counts as its text."""
+    prose = re.sub(r"\]\([^)]*\)", "", re.sub(r"`[^`]+`", "code", NO_PROSE.sub("", FENCED.sub("", read(page)))))
+    for paragraph in PARAGRAPH_END.split(prose):
+        yield from re.split(r"(?<=[.!?])[)*\"]* ", " ".join(paragraph.split()))
 
 
 def modules_in_the_tree() -> Iterator[str]:
@@ -83,6 +92,12 @@ def test_python_compiles_and_search_spaces_load(code: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("command", ["cifar-tune run search_spaces/quickstart.py", "pytest"])
 def test_the_commands_that_ci_takes_from_the_readme_are_there(command: str) -> None:
     assert f"\n    pip install uv && uv run {command}\n" in read(README)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_sentence_has_at_most_25_words(page: Path) -> None:
+    counts = {sentence: len(re.findall(r"\S*\w\S*", sentence)) for sentence in sentences(page)}
+    assert [sentence for sentence, num_words in counts.items() if num_words > MAX_WORDS] == []
 
 
 def test_the_readme_is_short() -> None:

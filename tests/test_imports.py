@@ -6,8 +6,11 @@ import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import cifar_tune
 
 PACKAGE = Path(__file__).parent.parent / "cifar_tune"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -99,15 +102,15 @@ MODULES = {module_of(path) for path in FILES}
 
 def imports(nodes: Iterator[ast.AST]) -> set[str]:
     """Full names of the imported modules."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             assert node.module is not None
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)} & MODULES or {node.module}
-    return found
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)} & MODULES or {node.module}
+    return names
 
 
 def top_level(tree: ast.Module) -> Iterator[ast.AST]:
@@ -215,3 +218,11 @@ SPACES = sorted((PACKAGE.parent / "search_spaces").glob("*.py"))
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_a_search_space_imports_from_the_packages_root_alone(path: Path) -> None:
     assert own_modules(imports(ast.walk(parse(path)))) == set()
+
+
+@pytest.mark.parametrize("line", ["from cifar_tune.augment import Augment", "from cifar_tune.recipe import Recipe"])
+def test_space_files_of_version_0_1_find_what_they_import(line: str) -> None:
+    namespace: dict[str, Any] = {}
+    exec(line, namespace)
+    name = line.rpartition(" ")[2]
+    assert namespace[name] is getattr(cifar_tune, name)

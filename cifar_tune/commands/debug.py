@@ -36,4 +36,5 @@ def debug_baseline(space: Space, options: RunOptions) -> None:
             f"validation {m.val_loss:.4f} {format_percent(m.val_accuracy)}  lr {m.lr:.3g}  "
             f"{format_seconds(m.seconds)}  {m.images_per_second:,.0f} images/s",
             highlight=False,
+            soft_wrap=True,
         )

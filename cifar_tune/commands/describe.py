@@ -105,6 +105,11 @@ def _notes(recipe: Recipe) -> Iterator[str]:
         yield "these are plateau's initial rates, which it lowers when the validation loss stops falling"
     if len(recipe.phases()) > 1:
         yield f"only the head is trained for the first {recipe.phases()[1].first_epoch} epochs, then the whole network"
+    if recipe.optimizer.head_lr_scale != 1:
+        yield f"the head's learning rate is {format_number(recipe.optimizer.head_lr_scale)} times these"
+    if recipe.optimizer.name == "muon":
+        scale = recipe.optimizer.adamw_lr / recipe.optimizer.lr
+        yield f"these are Muon's learning rates; those of AdamW are {format_number(scale)} times as high"
     if recipe.has_fixed_features:
         yield "the frozen backbone's features are computed once, and kept in the store for all trials"
 

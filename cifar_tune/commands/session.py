@@ -213,14 +213,14 @@ def log_outcome(store: Store, search: str) -> None:
     """Log the current findings on a search to its run in MLflow: sentences, metrics and the HTML report."""
     from cifar_tune.report.findings import read_findings
     from cifar_tune.report.page import render_page  # with plotly, which only this needs
-    from cifar_tune.tracking.runs import log_files, tell_outcome
+    from cifar_tune.tracking.runs import log_files, write_outcome
 
     findings, search_id = read_findings(store, [search]), read_attributes(store, search)["id"]
     best, confirmation = best_trial(findings.searches[search]), findings.confirmations.get(search)
     gain = confirmation.gains.get(best.number) if best and confirmation else None
     unjudged = dict.fromkeys(BAND, math.nan) if confirmation else {}  # replaces the gain of an earlier best trial
     metrics = band(gain) if gain else unjudged
-    tell_outcome(store, search_id, "\n\n".join(describe_search(findings, search)))
+    write_outcome(store, search_id, "\n\n".join(describe_search(findings, search)))
     with TemporaryDirectory() as folder:
         (Path(folder) / "report.html").write_text(render_page(findings), encoding="utf-8")
         log_files(store, search_id, Path(folder), metrics)

@@ -12,19 +12,21 @@ import numpy.typing as npt
 from cifar_tune.data.images import NUM_IMAGES, Images
 from cifar_tune.errors import UserError
 
-MIN_VAL_IMAGES = 500  # an accuracy on fewer says too little
-
 
 @dataclass(frozen=True)
 class Split:
-    """One of `one_in` training images validates: drawn by a shuffle with the seed, in the classes' proportions."""
+    """One of `one_in` training images validates: drawn by a shuffle with the seed, in the classes' proportions.
+
+    A run on fewer images is validated on fewer, but on `min_images` at least: an accuracy on fewer says too little.
+    """
 
     one_in: int
     seed: int
+    min_images: int = 500
 
 
 FIRST_SPLIT = Split(one_in=10, seed=5_000)  # that of version 0.1, whose digests do not contain the split
-SPLIT = Split(one_in=10, seed=5_000)
+SPLIT = FIRST_SPLIT
 
 
 def num_training_images(dataset: str) -> int:
@@ -34,7 +36,7 @@ def num_training_images(dataset: str) -> int:
 
 def num_val_images(num_training: int) -> int:
     """How many images validate a run that trains on `num_training`: the split's share of all of them, at least 500."""
-    return max(MIN_VAL_IMAGES, num_training // (SPLIT.one_in - 1))
+    return max(SPLIT.min_images, num_training // (SPLIT.one_in - 1))
 
 
 def split_digest(source_digest: str, split: Split = SPLIT) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cifar_tune.evaluation.confirmation import Confirmation
 from cifar_tune.evaluation.significance import Gain
-from cifar_tune.trials.facts import LET_THROUGH
+from cifar_tune.trials.facts import LET_THROUGH, NUM_MACS, NUM_PARAMETERS
 from cifar_tune.trials.ranking import gain_in_points
 from cifar_tune.trials.trial import Trial
 from cifar_tune.wording import format_millions, format_points
@@ -217,14 +217,14 @@ LEADERBOARD = (
         "num_parameters",
         "para-\nmeters",
         _whole,
-        value=lambda r: r.trial.facts.get("num_parameters"),
+        value=lambda r: r.trial.facts.get(NUM_PARAMETERS),
         phrase="{} parameters",
     ),
     TrialColumn(
         "num_macs",
         "multiply\nadds",
         format_millions,
-        value=lambda r: r.trial.facts.get("num_macs"),
+        value=lambda r: r.trial.facts.get(NUM_MACS),
         phrase="{} multiply-adds",
     ),
 )

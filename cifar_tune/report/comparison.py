@@ -27,6 +27,8 @@ BASELINE_COLUMNS = ("search", "trial", "train_images", "epochs", "baseline", "be
 def compare(findings: Findings, by: str) -> pd.DataFrame:
     """The table of `report --by`: the published projects, or the trials grouped by columns, which commas divide."""
     names = [name.strip() for name in by.split(",")]
+    if "" in names:
+        raise UserError(f"--by {by!r} lacks a column; write --by model, or --by model,schedule.")
     if names == [PROJECT]:
         return compare_projects(findings)
     return grouped(leaderboard(findings.searches, findings.confirmations), *names)

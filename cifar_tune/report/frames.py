@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from cifar_tune import DEFAULT_STORE
+from cifar_tune import DEFAULT_STORE, STORE_VARIABLE
 from cifar_tune.evaluation.confirmation import read_confirmations
 from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.store import Store, absolute
@@ -44,7 +44,7 @@ def load_trials(*searches: str, store: str | Path | None = None) -> Frames:
     `epochs` has the metrics of each epoch: losses in nats, accuracies as fractions, the learning rate of the last step,
     seconds.
     """
-    opened = Store(absolute(Path(store or os.environ.get("CIFAR_TUNE_STORE") or DEFAULT_STORE)))
+    opened = Store(absolute(Path(store or os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)))
     by_search = read_record(opened, searches)
     trials = leaderboard(by_search, read_confirmations(opened, by_search)).infer_objects()
     return Frames(trials, epochs_frame(by_search))

@@ -72,7 +72,7 @@ def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, 
         client.log_batch(run.info.run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
 
 
-def tell_outcome(store: Store, search_id: str, outcome: str) -> None:
+def write_outcome(store: Store, search_id: str, outcome: str) -> None:
     """Put the outcome of a search, in Markdown, above the description of its run; it replaces an older outcome."""
     client = open_client(store)
     for run in parents_of(find_runs(client, search_id)):

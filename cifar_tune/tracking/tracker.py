@@ -258,9 +258,10 @@ def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
     try:
         return _create_experiment(client, store, name, dataset)
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+        experiment = client.get_experiment_by_name(name)  # another search may have made it meanwhile
+        if experiment is None or error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
-        return _experiment(client, store, dataset)  # another search has made it meanwhile
+        return str(experiment.experiment_id)
 
 
 def _create_experiment(client: MlflowClient, store: Store, name: str, dataset: str) -> str:

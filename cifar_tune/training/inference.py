@@ -25,7 +25,8 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, num_classes), bit for bit those of `Training.predict` for the same batch on the same machine."""
-        logits: Tensor = self.network(self.normalization(images))
+        pixels = images.to(torch.float32, copy=True)  # which is overwritten; the caller's images are not
+        logits: Tensor = self.network(self.normalization(pixels))
         return logits
 
 

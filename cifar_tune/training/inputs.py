@@ -78,7 +78,7 @@ class Normalization(nn.Module):
         self.register_buffer("shift", shift.view(3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """A new tensor; the pixels are overwritten if they are float32 already."""
+        """Overwrite float32 pixels; of other types a float32 copy is returned."""
         return pixels.float().mul_(self.scale).add_(self.shift)
 
 

@@ -18,7 +18,7 @@ from cifar_tune.recipe.recipe import nearest
 from cifar_tune.store import Store
 from cifar_tune.trials.cache import read_optuna_trials
 from cifar_tune.trials.goal import Goal
-from cifar_tune.trials.storage import open_storage
+from cifar_tune.trials.storage import has_storage, open_storage
 from cifar_tune.trials.trial import Trial, as_trial
 
 PRIOR = "extended_from"  # attribute of a result taken over by `--extend`: the search and trial that it comes from
@@ -40,7 +40,7 @@ class Extension:
 def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial]]:
     """The trials of the named searches, or of all in the store, by search; a UserError for an unknown name."""
     searches: list[str] = []
-    if (store.root / "optuna.db").exists():
+    if has_storage(store):
         storage = open_storage(store)
         searches = [name for name in optuna.get_all_study_names(storage) if DERIVED not in name]
     if not searches:

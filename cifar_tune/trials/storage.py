@@ -26,6 +26,11 @@ class _WriteAhead(sqlite3.Connection):
             self.execute("PRAGMA synchronous = NORMAL")
 
 
+def has_storage(store: Store) -> bool:
+    """Whether the store has a record; a reader that finds none makes none."""
+    return (store.root / "optuna.db").exists()
+
+
 def open_storage(store: Store) -> RDBStorage:
     """The database of a store, made if there is none."""
     options = {"factory": _WriteAhead} if _can_share_memory(store.root) else {}

@@ -180,6 +180,11 @@ FEATURES = "the frozen backbone's features are computed once"
         ({}, []),
         ({"finetune/name": "full", **PLAIN}, []),
         ({"schedule/name": "plateau"}, [PLATEAU]),
+        ({"optimizer/head_lr_scale": 3.0}, ["the head's learning rate is 3 times these"]),
+        (
+            {"optimizer/name": "muon", "optimizer/lr": 0.02},
+            ["these are Muon's learning rates; those of AdamW"],
+        ),
         ({"finetune/name": "frozen"}, []),
         ({"finetune/name": "frozen", **PLAIN}, [FEATURES]),
         ({"finetune/name": "frozen", "finetune/views": 2}, [FEATURES]),

@@ -68,7 +68,8 @@ def test_another_share_or_seed_gives_other_images_and_another_digest() -> None:
     train, val = split_images(stamped(1_000), None, fifth)
     assert (len(train), len(val)) == (800, 200)
     assert indices(split_images(stamped(1_000), None, shuffled)[1]) != indices(split_images(stamped(1_000), None)[1])
-    assert len({split_digest("digest", each) for each in (SPLIT, fifth, shuffled)}) == 3
+    fewer = Split(one_in=SPLIT.one_in, seed=SPLIT.seed, min_images=100)
+    assert len({split_digest("digest", each) for each in (SPLIT, fifth, shuffled, fewer)}) == 4
 
 
 def test_the_digests_of_version_0_1_stand_for_its_split() -> None:

@@ -88,6 +88,9 @@ def test_a_misspelt_column_is_answered_with_the_nearest_and_with_the_projects() 
     for name in ("document", "modle"):
         with pytest.raises(UserError, match=f"no column '{name}'; .* For the published projects, use --by project."):
             compare(findings, name)
+    for by in ("", "model,"):
+        with pytest.raises(UserError, match=f"--by '{by}' lacks a column; write --by model"):
+            compare(findings, by)
     assert list(compare(findings, " model, schedule").columns)[2:4] == ["model", "schedule"]
 
 

@@ -90,6 +90,10 @@ def test_a_kind_names_the_options_of_its_network_that_are_not_the_defaults() -> 
 # Seconds
 
 
+def test_another_size_of_the_images_is_another_kind() -> None:
+    assert kind_of(RESNET50.replace({"model/image_size": 224})) != kind_of(RESNET50)
+
+
 def test_an_epoch_takes_the_mean_of_its_own_kind() -> None:
     costs = seen((MINI, [1.0, 3.0]), (RESNET9, [10.0]))
     assert costs.seconds_per_epoch(MINI) == 2.0

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from cifar_tune.data.images import TrainingData
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.store import Store, open_store
-from cifar_tune.tracking.runs import delete_runs, find_runs, tell_outcome, tracking_url
+from cifar_tune.tracking.runs import delete_runs, find_runs, tracking_url, write_outcome
 from cifar_tune.tracking.tracker import STATUSES, Tracker
 from cifar_tune.trials.trial import State, Trial
 
@@ -262,7 +262,7 @@ def test_the_parent_run_has_the_best_score_and_its_gain(room: Room) -> None:
 def test_the_outcome_of_a_search_is_above_its_description(room: Room) -> None:
     room.update(room.tracker("What it is.\n\n***\n\nAt length."), trial(0, "completed", (0.5,)))
     for outcome in ("Best of 1 trial.", "Best of 2 trials."):
-        tell_outcome(room.store, room.run_ids.id, outcome)
+        write_outcome(room.store, room.run_ids.id, outcome)
     note = room.parent().data.tags["mlflow.note.content"]
     assert note == "Best of 2 trials.\n\n<!-- about -->\n\nWhat it is.\n\n***\n\nAt length."
 
@@ -271,7 +271,7 @@ def test_a_long_description_below_an_outcome_is_cut_as_code(room: Room) -> None:
     code = "lr = 0.1\n" * 1000
     room.update(room.tracker(f"```python\n{code}```"), trial(0, "completed", (0.5,)))
     for _ in range(2):
-        tell_outcome(room.store, room.run_ids.id, "Best of 1 trial.")
+        write_outcome(room.store, room.run_ids.id, "Best of 1 trial.")
     note = room.parent().data.tags["mlflow.note.content"]
     assert len(note) <= 8000
     assert note.startswith("Best of 1 trial.")

@@ -55,3 +55,10 @@ def test_normalization_is_the_definition() -> None:
     normalized = Normalization(mean, std)(pixels)
     assert normalized.dtype == torch.float32
     torch.testing.assert_close(normalized, expected.float())
+
+
+def test_a_classifier_leaves_its_callers_images_as_they_are(handful: DeviceData, tmp_path: Path) -> None:
+    classifier, _ = load_classifier(save(Training(with_settings({"epochs": 1}), handful), tmp_path))
+    images = torch.full((2, 3, 32, 32), 100.0)
+    classifier(images)
+    assert torch.equal(images, torch.full((2, 3, 32, 32), 100.0))
