@@ -1,5 +1,6 @@
 """The identity of a search: its name, space file, settings and seed. Opening a record starts a search or checks it."""
 
+import ast
 import difflib
 import uuid
 import warnings
@@ -37,7 +38,7 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
         study.set_user_attr("num_baselines", len(space.baselines))
         study.set_user_attr("goal", space.search.goal.model_dump())
         study.set_user_attr("identity", identity)
-    elif stored != identity:
+    elif not _is_same(stored, identity):
         raise UserError(
             f"The search {name} was started with {_difference(stored, identity)}; "
             f"use the same to continue it, or start a new search with --name."
@@ -47,6 +48,27 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
     forecast = Forecast(study, space.ranges, space.search.scheduler.levels)
     study.sampler = build_sampler(space, forecast, seed + len(study.get_trials(deepcopy=False)))
     return Record(study, space, forecast)
+
+
+def _is_same(stored: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two identities give the same trials; only what changes a result is a change of a space file."""
+    return all(stored[key] == now[key] for key in ("settings", "seed")) and (
+        stored["space"] == now["space"] or _code(stored["space"]) == _code(now["space"])
+    )
+
+
+def _code(source: str) -> str:
+    """A space file's code without comments, layout, docstrings, and where it imports this package's names from."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and _is_own(node.module))]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _is_own(module: str | None) -> bool:
+    return module is not None and module.partition(".")[0] == "cifar_tune"
 
 
 def _name_objectives(study: optuna.Study, space: Space) -> None:

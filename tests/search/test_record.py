@@ -550,6 +550,21 @@ def test_baselines_that_a_setting_makes_equal_are_one(reopen: Open) -> None:
     assert [record.start_trial().is_baseline for _ in range(3)] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    "edited",
+    [
+        '"""A docstring."""\n' + SPACE + "# a comment\n",
+        SPACE.replace("def space(trial):", 'def space( trial ):\n    """Choices."""'),
+        SPACE.replace("from cifar_tune import", "from cifar_tune.recipe import Recipe\nfrom cifar_tune import"),
+        SPACE.replace("\n", "\r\n"),
+    ],
+    ids=["comments", "layout", "imports", "line ends"],
+)
+def test_an_edit_that_changes_no_result_continues_the_search(reopen: Open, edited: str) -> None:
+    first = reopen()
+    assert reopen(edited).id == first.id
+
+
 def test_other_images_under_the_same_name_are_refused(reopen: Open) -> None:
     reopen().check_unchanged("data", "a")
     reopen().check_unchanged("data", "a")
