@@ -5,8 +5,8 @@ Source: the recipe of mini_resnet.py, shortened to 5 epochs on 2,000 images of t
     cifar-tune run search_spaces/quickstart.py
 
 Cost: about two and a half minutes on two CPU cores, a fifth of it start-up.
-Expected: in so short a run the recipe's values stay near chance (20 to 23 %). The search finds 15 to 35 points more; how
-much depends on which of two simultaneous trials happens to end first.
+Expected: in so short a run the recipe's values stay near chance (20 to 23 %). The search finds 15 to 35 points more;
+how much depends on which of two simultaneous trials happens to end first.
 """
 
 from cifar_tune import Recipe, Search, Trial
