@@ -40,9 +40,14 @@ class Store:
     root: Path
 
     @property
+    def optuna_path(self) -> Path:
+        """The database of the record."""
+        return self.root / "optuna.db"
+
+    @property
     def optuna_url(self) -> str:
         """The address of the record for Optuna and optuna-dashboard."""
-        return f"sqlite:///{self.root / 'optuna.db'}"
+        return f"sqlite:///{self.optuna_path}"
 
     @property
     def mlflow_url(self) -> str:

@@ -28,7 +28,7 @@ class _WriteAhead(sqlite3.Connection):
 
 def has_storage(store: Store) -> bool:
     """Whether the store has a record; a reader that finds none makes none."""
-    return (store.root / "optuna.db").exists()
+    return store.optuna_path.exists()
 
 
 def open_storage(store: Store) -> RDBStorage:
