@@ -12,6 +12,7 @@ import typer
 
 from cifar_tune import DEFAULT_STORE, STORE_VARIABLE
 from cifar_tune.errors import UserError
+from cifar_tune.search.ray_settings import configure_ray
 
 app = typer.Typer(
     help="Hyperparameter search for CIFAR image classifiers that starts from published recipes.",
@@ -242,6 +243,7 @@ def delete(
 
 def main() -> None:
     """Run the command line. What the user can correct is one sentence and exit code 2."""
+    configure_ray(local=True)  # here, because a space file may import Ray
     try:
         app()
     except UserError as error:

@@ -16,6 +16,7 @@ from helpers.cuts import cut, placed
 from cifar_tune.cli import main
 from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import TrainingData
+from cifar_tune.search.ray_settings import configure_ray
 from cifar_tune.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # Tests run in parallel. Torch reads this when it is imported, which nothing above does.
 os.environ["OMP_NUM_THREADS"] = "1"
+configure_ray(local=True)  # so does Ray, and a script that tests import imports it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

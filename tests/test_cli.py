@@ -259,6 +259,20 @@ def test_a_process_says_its_sentence_and_nothing_else(folder: Path) -> None:
     assert_is_one_sentence(process(folder, "run", "broken.py"), "broken.py, line 14")
 
 
+RAY_IN_A_SPACE_FILE = """from ray._private import ray_constants
+
+assert not ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV, "each worker would build its own environment"
+assert not ray_constants.ENABLE_RAY_CLUSTER, "its servers would listen to the network"
+"""
+
+
+@pytest.mark.slow
+def test_a_space_file_that_imports_ray_changes_nothing_about_it(folder: Path) -> None:
+    (folder / "good.py").write_text(RAY_IN_A_SPACE_FILE + GOOD)
+    answer = process(folder, "describe", "good.py")
+    assert answer.code == 0, answer.stderr
+
+
 @pytest.mark.slow
 def test_more_gpus_than_there_are_is_refused_in_a_sentence(
     folder: Path, call: Call, data_in: Callable[[Path], None]

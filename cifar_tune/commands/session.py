@@ -81,7 +81,8 @@ class Session:
         A trial that is trained to its end writes what it `keeps`; `keeper` deletes files that are not needed any more.
         """
         self.console.print(f"Starting the workers of {self.record.name} ...", style="dim")
-        configure_ray(local=self.options.address is None)
+        if self.options.address is not None:
+            configure_ray(local=False)
         with ThreadPoolExecutor(1) as pool:
             opening = pool.submit(self._open_tracker)  # seconds of imports, while Ray starts
             from cifar_tune.search.ray_tune import Interrupted, OutOfTime, ray_cluster

@@ -15,8 +15,14 @@ SWITCHES = {
 }
 
 
+LOOPBACK_ONLY = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # "no cluster", so Ray uses the loopback address
+
+
 def configure_ray(*, local: bool) -> None:
     """Set the variables, before Ray is imported; the servers of a `local` Ray listen on 127.0.0.1 only."""
     os.environ.update(SWITCHES)
+    name, value = LOOPBACK_ONLY
     if local:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # "no cluster", so Ray uses the loopback address
+        os.environ[name] = value
+    else:
+        os.environ.pop(name, None)
