@@ -25,7 +25,7 @@ def space(trial):
 SEARCH = Search(num_trials=2)
 """
 
-PATIENCE = 1200.0  # seconds to wait for; a good machine needs a tenth of them
+PATIENCE = 600.0  # seconds to wait; a good machine needs a tenth of them
 
 
 @dataclass(frozen=True)
