@@ -75,6 +75,9 @@ def run(
         str | None,
         typer.Option("--extend", metavar="OLD", help="Learn from the results of an older search with another space."),
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try the recipes of failed trials again, besides the other trials.")
+    ] = False,
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Dry run: try the ends of every range here, estimate the time, search nothing."),
@@ -93,7 +96,7 @@ def run(
     loaded = load_space(space, parse_settings(settings or []))
     budget = parse_time_budget(time_budget)
     training = TrainingOptions(data_dir, store, cpus_per_trial, gpus_per_trial, max_concurrent, address, budget)
-    options = RunOptions(training, name, num_trials, seed, extends)
+    options = RunOptions(training, name, num_trials, seed, extends, retry_failed)
     if plan and debug:
         raise UserError("--plan is a dry run and --debug trains the baseline; leave one of them out.")
     if plan:

@@ -346,10 +346,10 @@ def test_a_complete_search_is_reported_and_not_run_again(store: Store, call: Cal
 
 def test_a_search_whose_baseline_failed_exits_with_1_and_says_so(folder: Path, call: Call) -> None:
     store = open_store(folder / "cifar_tune_store")
-    driver = Driver(open_record(store, "good", load_space(folder / "good.py"), 0), 2, [])
+    record = open_record(store, "good", load_space(folder / "good.py"), 0)
     for _ in range(2):
-        driver.finish(driver.next_trial().number, "failed", error="It broke.")
-    driver.record.set_shown()
+        record.finish_trial(record.start_trial().number, "failed", error="It broke.")
+    record.set_shown()
     answer = call("run", "good.py")
     assert answer.code == 1
     assert "The baseline did not complete" in " ".join(answer.stderr.split())

@@ -19,12 +19,15 @@ from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.report.leaderboard import ORDER
 from cifar_tune.report.sentences import format_state
 from cifar_tune.search.cost import seconds_remaining
+from cifar_tune.search.crashes import reason_of
+from cifar_tune.trials.facts import LEFT_OUT
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import Trial
 from cifar_tune.wording import format_clock, format_percent, format_points, format_seconds
 
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 60.0  # while no trial ends, where there is no terminal
+MAX_REASON = 200  # characters of an error in a line
 NOTEBOOK_TERM = "xterm-color"  # the TERM that a notebook's kernel sets for the commands in a cell
 
 
@@ -82,6 +85,12 @@ class Display:
         if trial.is_over:
             self._last = time.monotonic()
             self._print(f"{self._ending(trial)}  [{self._counts()}; {self._remaining()}]")
+            if LEFT_OUT in trial.facts:
+                self._print(
+                    f"Draws with {trial.facts[LEFT_OUT]} are left out now, because trials like them failed alike."
+                )
+        elif trial.state == "interrupted" and trial.error:
+            self._print(f"{trial.label} was interrupted: {_shorten(reason_of(trial.error))}")
 
     def tick(self) -> None:
         """Redraw the panel; without a terminal, print a line in every minute in which no trial ends."""
@@ -122,7 +131,8 @@ class Display:
         gain = gain_in_points(trial, baseline_accuracy(self._trials.values()))
         points = f" ({format_points(gain)})" if gain is not None and not (trial.is_baseline or trial.is_rerun) else ""
         epochs = f"{trial.epochs} of {trial.recipe.epochs} epochs"
-        return f"{trial.label} {format_state(trial)}{score}{points} after {epochs}, {format_seconds(trial.seconds)}"
+        ending = f"{trial.label} {format_state(trial)}{score}{points} after {epochs}, {format_seconds(trial.seconds)}"
+        return f"{ending}: {_shorten(reason_of(trial.error))}" if trial.error else ending
 
     def _counts(self) -> str:
         states = Counter(trial.state for trial in self._trials.values())
@@ -148,3 +158,8 @@ class Display:
             list(self._trials.values()), self._num_trials, self._num_workers, self._expected_epochs, self._drawn
         )
         return "remaining time unknown" if seconds is None else f"about {format_clock(seconds)} remaining"
+
+
+def _shorten(reason: str) -> str:
+    """The beginning of a long reason."""
+    return reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]} ..."

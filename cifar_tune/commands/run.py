@@ -48,6 +48,7 @@ class RunOptions:
     num_trials: int | None = None
     seed: int = 0
     extends: str | None = None
+    retry_failed: bool = False
 
     def refuse_all_but(self, reason: str, *allowed: str) -> None:
         """Raise a UserError if any of these flags was given but the allowed ones, rather than ignore it."""
@@ -60,6 +61,7 @@ class RunOptions:
             "--seed": self.seed or None,
             "--address": self.training.address,
             "--extend": self.extends,
+            "--retry-failed": self.retry_failed or None,
         }
         for flag, value in values.items():
             if value is not None and flag not in allowed:
@@ -76,8 +78,10 @@ def run_search(space: Space, options: RunOptions) -> int:
     with store.running(name), kept_if_started(open_record(store, name, space, options.seed), store) as record:
         if options.extends:
             check_extends(record, store, options.extends)
+        if options.retry_failed:
+            console.print(f"Trials that failed and are tried again: {record.retry_failed()}.", highlight=False)
         if record.num_left(num_trials) == 0 and record.is_shown:
-            console.print(f"{name} is complete; continue it with --num-trials above {record.num_started}.")
+            console.print(_why_complete(record))
             _print_result(record, store, options.training)
             return _exit_code(record, options.training, console)
         store.save_space(name, space.source)
@@ -85,6 +89,8 @@ def run_search(space: Space, options: RunOptions) -> int:
         code = explain_ending(ending, console)
         if ending == "interrupted":
             return code
+        if record.is_exhausted:
+            console.print(_why_complete(record), highlight=False)
         _print_result(record, store, options.training)
         log_outcome(store, name)
         return _exit_code(record, options.training, console) if ending == "complete" else code
@@ -100,6 +106,12 @@ def _train(record: Record, store: Store, num_trials: int, options: RunOptions, c
         extension = extend(record, store, options.extends)
         console.print(f"{extension} fit the new space; the search learns from them.", highlight=False)
     return session.train(num_trials, keeps="weights", keeper=BestWeights)
+
+
+def _why_complete(record: Record) -> str:
+    if record.is_exhausted:
+        return f"{record.name} is complete: its space has no recipe left to try, {record.num_started} were tried."
+    return f"{record.name} is complete; continue it with --num-trials above {record.num_started}."
 
 
 def _exit_code(record: Record, options: TrainingOptions, console: Console) -> int:

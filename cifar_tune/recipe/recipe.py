@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from cifar_tune.data.images import DatasetName
 from cifar_tune.data.split import num_training_images, num_val_images
-from cifar_tune.errors import UserError
+from cifar_tune.errors import InvalidRecipeError, UserError
 from cifar_tune.recipe.augment import Augment, Scaling
 from cifar_tune.recipe.early_stopping import EarlyStopping, NoEarlyStopping
 from cifar_tune.recipe.finetune import Finetune, Phase, Scratch
@@ -149,7 +149,7 @@ class Recipe(Options):
         try:
             return self.model_validate(recipe.model_dump())
         except ValidationError as error:
-            raise UserError(f"The recipe makes no sense with this: {explain(error)}.") from None
+            raise InvalidRecipeError(f"The recipe makes no sense with this: {explain(error)}.") from None
 
     def _replace_field(self, name: str, value: Value) -> Self:
         flat = self.flatten()

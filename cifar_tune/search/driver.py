@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from cifar_tune.search.crashes import kind_of, reason_of
 from cifar_tune.search.judge import Judge
-from cifar_tune.search.record import Record
+from cifar_tune.search.record import NoTrialLeftError, Record
+from cifar_tune.search.watchdog import Watchdog
 from cifar_tune.trials.trial import State, Trial
+
+MAX_ALIKE = 3  # failures of one kind in a row that stop a search: then the cause is not in the recipes
 
 
 class Observer(Protocol):
@@ -27,8 +31,11 @@ class Driver:
 
     def __init__(self, record: Record, num_trials: int, observers: Sequence[Observer]) -> None:
         self.record = record
+        self.fault: str | None = None  # why the search has to stop: its trials fail alike, or its baseline fails
+        self._last_failures: list[str] = []  # the kinds of the failures since a trial last ended otherwise
         self.num_left = record.num_left(num_trials)  # trials to start or to resume
         self._observers = observers
+        self._watchdog = Watchdog(record.space.search.minutes_per_trial)
         self._judge = Judge(record.space.search.scheduler, record.seed, record.forecast)
         for trial in [*record.prior_trials(), *record.trials()]:
             for num_epochs in range(1, trial.epochs + 1):
@@ -40,9 +47,18 @@ class Driver:
         return self.num_left == 0 and self.record.num_live == 0
 
     def next_trial(self) -> Trial:
-        """Start the next trial, or resume an interrupted one."""
+        """Start the next trial, or resume an interrupted one.
+
+        Raises a NoTrialLeftError if no recipe of the space is left to try; then `num_left` is 0.
+        """
+        try:
+            trial = self.record.start_trial()
+        except NoTrialLeftError:
+            self.num_left = 0
+            raise
         self.num_left -= 1
-        return self._notify(self.record.start_trial())
+        self._watchdog.note(trial)
+        return self._notify(trial)
 
     def add_epoch(self, number: int, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> bool:
         """Record an epoch, and return whether the trial goes on; one that does not is closed here."""
@@ -50,6 +66,7 @@ class Driver:
             return True  # judged when it was recorded
         self.record.add_facts(number, facts)
         trial = self.record.add_epoch(number, metrics)
+        self._watchdog.note(trial)
         judgement = self._judge.judge(trial)
         if trial.epochs == trial.recipe.epochs:
             self.finish(number, "completed")
@@ -65,10 +82,38 @@ class Driver:
     def finish(
         self, number: int, state: State, *, facts: Mapping[str, Any] | None = None, error: str | None = None
     ) -> None:
-        """Close a trial in its final state."""
+        """Close a trial in its final state; a baseline that failed is left to be resumed, and stops the search."""
         if facts:
             self.record.add_facts(number, facts)
+        if state == "failed" and self.record.is_baseline(number):
+            self.put_back(number, error or "")
+            self.fault = f"The baseline failed: {reason_of(error)}."
+            return
         self._notify(self.record.finish_trial(number, state, error))
+        self._count_failure(error if state == "failed" else None)
+
+    def put_back(self, number: int, error: str) -> None:
+        """Leave a trial to be resumed, because what failed is the machine and not its recipe."""
+        self._notify(self.record.put_back(number, error))
+        self.num_left += 1
+        self._count_failure(error)
+
+    def _count_failure(self, error: str | None) -> None:
+        """Note how a trial ended; the third failure of one kind in a row stops the search."""
+        if error is None:
+            self._last_failures.clear()
+            return
+        self._last_failures.append(kind_of(error))
+        if self._last_failures[-MAX_ALIKE:] == [kind_of(error)] * MAX_ALIKE:
+            self.fault = f"{MAX_ALIKE} trials in a row failed alike: {reason_of(error)}."
+
+    def end_overdue(self) -> list[int]:
+        """Fail the running trials that took too long; returns their numbers, whose workers are then to be ended."""
+        overdue = {trial.number: self._watchdog.overdue(trial) for trial in self.record.live_trials()}
+        for number, error in overdue.items():
+            if error is not None:
+                self.finish(number, "failed", error=error)
+        return [number for number, error in overdue.items() if error is not None]
 
     def interrupt(self) -> None:
         """Leave running trials to be resumed later."""

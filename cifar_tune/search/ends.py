@@ -6,7 +6,7 @@ from typing import Any
 
 import optuna
 
-from cifar_tune.errors import UserError
+from cifar_tune.errors import InvalidRecipeError, UserError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.ranges import ends_of
 from cifar_tune.search.space import Space
@@ -29,7 +29,8 @@ def ends(space: Space) -> Iterator[End]:
     """A recipe for both ends of every sampled name's range, or for each of its choices.
 
     Other names have the values of the first baseline that samples the name, or else of a drawn trial that does. Names
-    that only the new value brings with it are drawn. A UserError names a value of which the space makes no recipe.
+    that only the new value brings with it are drawn. An end that makes no recipe with the other values is left out. A
+    UserError names a value that is wrong by itself.
     """
     bases = [space.baseline_trial(baseline).params for baseline in space.baselines]
     bases += [dict(draw.params) for draw in space.draw()]
@@ -40,5 +41,7 @@ def ends(space: Space) -> Iterator[End]:
             study.enqueue_trial({**base, name: value})
             try:
                 yield End(name, value, space.sample(study.ask()))
+            except InvalidRecipeError:
+                continue
             except UserError as error:
                 raise UserError(f"{format_setting(name, value)} cannot be tried: {error}") from None

@@ -12,6 +12,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 
 from cifar_tune.errors import UserError
+from cifar_tune.search.crashes import Crashes
 from cifar_tune.search.forecast import Forecast
 from cifar_tune.search.record import Record
 from cifar_tune.search.space import Space
@@ -46,8 +47,9 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
     for params in space.first_params():
         study.enqueue_trial(params, skip_if_exists=True)
     forecast = Forecast(study, space.ranges, space.search.scheduler.levels)
-    study.sampler = build_sampler(space, forecast, seed + len(study.get_trials(deepcopy=False)))
-    return Record(study, space, forecast)
+    crashes = Crashes()
+    study.sampler = build_sampler(space, forecast, crashes, seed + len(study.get_trials(deepcopy=False)))
+    return Record(study, space, forecast, crashes)
 
 
 def _is_same(stored: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -5,13 +5,15 @@ Torch is imported only when a network has to be counted, and none is where a sea
 
 import math
 import random
+from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from optuna.trial import BaseTrial
 
 from cifar_tune.data.images import NUM_CLASSES
-from cifar_tune.errors import UserError
+from cifar_tune.errors import InvalidRecipeError, UserError
 from cifar_tune.recipe.models import Model
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.stand_ins import RandomTrial
@@ -20,7 +22,7 @@ from cifar_tune.trials.goal import CostName, Limits
 if TYPE_CHECKING:
     from cifar_tune.search.space import Space
 
-MAX_DRAWS = 1000  # random draws above the limits, before a UserError
+MAX_DRAWS = 1000  # random draws that are not wanted, before the search for one is given up
 
 
 def excess(recipe: Recipe, limits: Limits) -> dict[CostName, float]:
@@ -33,12 +35,23 @@ def is_within(recipe: Recipe, limits: Limits) -> bool:
     return all(share <= 0 for share in excess(recipe, limits).values())
 
 
-def draw_within(space: "Space", rng: random.Random) -> RandomTrial:
-    """A random trial whose recipe is within the limits; a UserError where none is found."""
+def draw_where(
+    space: "Space", rng: random.Random, is_wanted: Callable[[RandomTrial, Recipe], bool]
+) -> RandomTrial | None:
+    """A random trial that is wanted, by its values and its recipe; None where none is found."""
     for _ in range(MAX_DRAWS):
         trial = RandomTrial(rng)
-        if is_within(space.sample(cast(BaseTrial, trial)), space.search.limits):
-            return trial
+        with suppress(InvalidRecipeError):
+            if is_wanted(trial, space.sample(cast(BaseTrial, trial))):
+                return trial
+    return None
+
+
+def draw_within(space: "Space", rng: random.Random) -> RandomTrial:
+    """A random trial whose recipe is within the limits; a UserError where none is found."""
+    trial = draw_where(space, rng, lambda _, recipe: is_within(recipe, space.search.limits))
+    if trial is not None:
+        return trial
     raise UserError(
         f"{space.path}: no recipe within the limits ({space.search.limits}) was found in {MAX_DRAWS:,} draws; "
         f"raise the limit, or narrow the space."

@@ -22,6 +22,7 @@ from ray.tune.search import Searcher
 from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import UserError
 from cifar_tune.search.driver import Driver
+from cifar_tune.search.record import NoTrialLeftError
 from cifar_tune.search.resources import Resources
 from cifar_tune.store import Keepsake, Store
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from cifar_tune.search.ray_worker import Assignment
 
 NUM_NEW_WORKERS = 2  # tries with a new worker for a trial whose worker dies; each resumes the last checkpoint
+# In Ray's errors for which no recipe is to blame: Ray's memory monitor, a lost node, a GPU that is out of order.
+MACHINE_SIGNS = ("running low on memory", "node has died", "node died", "CUDA error")
 
 
 class SearchStopped(BaseException):
@@ -48,6 +51,10 @@ class OutOfTime(SearchStopped):
 
 class Interrupted(SearchStopped):
     """Ctrl-C or SIGTERM."""
+
+
+class Faulted(SearchStopped):
+    """The trials fail for a reason that is not in their recipes."""
 
 
 @contextmanager
@@ -82,7 +89,8 @@ def run_trials(
 ) -> None:
     """Run the trials that are left of the search; raises OutOfTime or Interrupted where that ends it first.
 
-    Running trials are then marked as interrupted in the record. A trial that is trained to its end leaves a file in its
+    Raises a UserError where trials fail for a reason that is not in their recipes. Running trials are then marked as
+    interrupted in the record. A trial that is trained to its end leaves a file in its
     folder: its weights, or which validation images it classified correctly, as `keeps` says. `time_budget` is in
     seconds.
     """
@@ -100,7 +108,7 @@ def run_trials(
         tune_config=tune.TuneConfig(
             search_alg=_DriverSearcher(driver, store, resources, keeps),
             scheduler=_DriverScheduler(driver),
-            num_samples=driver.num_left,
+            num_samples=-1,  # the driver knows when there are no more; a trial that is put back is started again
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
@@ -117,6 +125,10 @@ def run_trials(
         with pulse.catching_signals(), suppress(Complete):
             tuner.fit()
             raise RuntimeError("Ray ended the search before its trials were over; run the same command to continue.")
+    except Faulted:
+        raise UserError(
+            f"{driver.fault} Mend the cause and run the same command again; trials that were not finished go on."
+        ) from None
     finally:
         driver.interrupt()
         shutil.rmtree(folder, ignore_errors=True)  # Ray's own state, which is never read
@@ -131,7 +143,8 @@ def _train(config: "Assignment", data: TrainingData) -> None:
 
 
 def _name(trial: RayTrial) -> str:
-    return f"trial-{trial.config['number']:05d}"
+    """Ray's name for a trial; one that is started again has the same number, but another id."""
+    return f"trial-{trial.config['number']:05d}-{trial.trial_id}"
 
 
 def _absolute(weights: str) -> str:
@@ -158,9 +171,12 @@ class _DriverSearcher(_NotSaved, Searcher):  # type: ignore[misc]
         self._running: set[str] = set()
 
     def suggest(self, trial_id: str) -> "Assignment | None":
-        if len(self._running) >= self._resources.max_concurrent:
+        if self._driver.num_left == 0 or len(self._running) >= self._resources.max_concurrent:
             return None
-        trial = self._driver.next_trial()
+        try:
+            trial = self._driver.next_trial()
+        except NoTrialLeftError:
+            return None
         self._running.add(trial_id)
         return {
             "number": trial.number,
@@ -171,7 +187,7 @@ class _DriverSearcher(_NotSaved, Searcher):  # type: ignore[misc]
             "weights": _absolute(trial.recipe.model.weights),
             "weights_digest": self._driver.record.weights.get(trial.recipe.model.weights),
             "num_threads": self._resources.cpus_per_trial,
-            "use_gpu": self._resources.gpus_per_trial > 0,
+            "gpus": self._resources.gpus_per_trial,
             "keeps": self._keeps,
             "watched": self._driver.record.space.watched(trial.params),
             "handed_at": time.time(),
@@ -196,7 +212,12 @@ class _DriverScheduler(_NotSaved, TrialScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: object, trial: RayTrial, result: Mapping[str, Any]) -> str:
         number = trial.config["number"]
+        if not self._driver.record.is_live(number):
+            return str(TrialScheduler.STOP)  # it was ended because it took too long
         facts = _part(result, "facts/")
+        if result.get("state") == "interrupted":
+            self._driver.put_back(number, result["error"])
+            return str(TrialScheduler.STOP)
         if "state" in result:
             self._driver.finish(number, result["state"], facts=facts, error=result.get("error"))
             return str(TrialScheduler.STOP)
@@ -224,6 +245,7 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
         self._driver = driver
         self._deadline = time.monotonic() + time_budget if time_budget is not None else float("inf")
         self._interrupted = False
+        self._num_oom_kills = num_oom_kills()
 
     @contextmanager
     def catching_signals(self) -> Iterator[None]:
@@ -239,19 +261,42 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
         self._interrupted = True
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
-        """Close a trial whose workers have all died, with Ray's own error."""
+        """Close a trial whose workers have all died, with Ray's own error, or put it back if the machine failed."""
+        number = trial.config["number"]
+        if not self._driver.record.is_live(number):
+            return  # it was ended because it took too long
         error = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "Its worker died."
-        out_of_memory = "running low on memory" in error  # Ray's memory monitor ended the worker
-        self._driver.finish(trial.config["number"], "out of memory" if out_of_memory else "failed", error=error)
+        if any(sign in error for sign in MACHINE_SIGNS):
+            self._driver.put_back(number, error)
+        elif num_oom_kills() > self._num_oom_kills:
+            self._num_oom_kills = num_oom_kills()
+            self._driver.finish(number, "out of memory", error=error)
+        else:
+            self._driver.finish(number, "failed", error=error)
 
     def on_step_end(self, iteration: int, trials: list[RayTrial], **info: object) -> None:
         self._driver.tick()
+        for number in self._driver.end_overdue():
+            for trial in trials:
+                if trial.config["number"] == number and trial.status == RayTrial.RUNNING:
+                    trial.max_failures = 0  # not started again
+                    ray.kill(trial.temporary_state.ray_actor)
         if self._driver.is_over:
             raise Complete
+        if self._driver.fault is not None:
+            raise Faulted
         if self._interrupted:
             raise Interrupted
         if time.monotonic() > self._deadline:
             raise OutOfTime
+
+
+def num_oom_kills() -> int:
+    """The number of processes that this machine's kernel has killed for want of memory; 0 where it does not count."""
+    with suppress(OSError):
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines())
+        return int(counters.get("oom_kill", 0))
+    return 0
 
 
 def _part(result: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -4,11 +4,13 @@ A worker process trains many trials, and keeps the data on its device between th
 runs the code after the last `report`, so everything to keep is written before it.
 """
 
+import gc
 import os
 import socket
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -18,13 +20,14 @@ import torch
 from ray import tune
 
 from cifar_tune.data.images import TrainingData
+from cifar_tune.errors import MachineError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.store import HITS, Keepsake
 from cifar_tune.training.checkpoint import load_state, save_array, save_state, save_weights
 from cifar_tune.training.features import FeatureCache
 from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import DivergenceError, EpochMetrics, Training
-from cifar_tune.training.memory import is_out_of_memory, peak_memory
+from cifar_tune.training.memory import is_out_of_memory, others_took_memory, peak_memory
 from cifar_tune.training.network_size import count_macs
 from cifar_tune.training.weights import Weights, open_weights
 from cifar_tune.trials.facts import (
@@ -45,6 +48,7 @@ from cifar_tune.trials.facts import (
     WORKER,
     timed,
 )
+from cifar_tune.trials.trial import State
 
 SECONDS_BETWEEN_STATES = 10.0  # training that an interruption may lose, besides the current epoch
 
@@ -60,7 +64,7 @@ class Assignment(TypedDict):
     weights: str  # `model/weights`; a path is absolute
     weights_digest: str | None  # hexadecimal SHA-256 of the file that the driver checked
     num_threads: int
-    use_gpu: bool
+    gpus: float  # of one GPU, or whole ones; 0 trains on the CPU
     keeps: Keepsake
     watched: Sequence[tuple[float, float]] | None  # (loss, accuracy) by epoch of the run to replay; None to validate
     handed_at: float  # when the driver handed the trial out, in seconds since 1970
@@ -72,7 +76,7 @@ def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None
     `taken_at` is when the worker received the trial, in seconds since 1970.
     """
     torch.set_num_threads(config["num_threads"])
-    device = torch.device("cuda" if config["use_gpu"] else "cpu")
+    device = torch.device("cuda" if config["gpus"] else "cpu")
     facts: dict[str, Any] = {
         NUM_THREADS: config["num_threads"],
         DEVICE: device.type,
@@ -104,16 +108,35 @@ def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None
         if "CUDA error" in str(error):
             raise  # this process cannot use its GPU any more; Ray retries with a new worker
         facts[ENDED_AT] = time.time()
+        state = _state_after(error, device, config["gpus"])
+        if state == "out of memory":
+            facts[PEAK_MEMORY] = peak_memory(device)
+        tune.report({"state": state, "facts": facts, "error": traceback.format_exc()})
+
+
+def _state_after(error: Exception, device: torch.device, gpus: float) -> State:
+    """How an error ends a trial: as a result of its recipe, or as an interruption where the machine is at fault."""
+    if is_out_of_memory(error):
+        return "interrupted" if others_took_memory(error, device, gpus) else "out of memory"
+    return "interrupted" if isinstance(error, OSError | ImportError | MachineError) else "failed"
+
+
+@contextmanager
+def _file_access(facts: dict[str, Any]) -> Iterator[None]:
+    """Time reading or writing a checkpoint; an error there is the machine's, whichever library raises it."""
+    try:
+        with timed(facts, CHECKPOINT):
+            yield
+    except Exception as error:
         if is_out_of_memory(error):
-            tune.report({"state": "out of memory", "facts": {**facts, PEAK_MEMORY: peak_memory(device)}})
-        else:
-            tune.report({"state": "failed", "facts": facts, "error": traceback.format_exc()})
+            raise
+        raise MachineError(f"A checkpoint cannot be read or written: {error}") from error
 
 
 def _epochs(training: Training, config: Assignment, facts: dict[str, Any]) -> Iterator[EpochMetrics]:
     """Train and yield the epochs that the record lacks; before each is yielded, its files are on disk."""
     folder = Path(config["folder"])
-    with timed(facts, CHECKPOINT):
+    with _file_access(facts):
         state = load_state(folder)
         if state is not None and training.can_resume(state):
             training.load_state_dict(state)
@@ -123,10 +146,10 @@ def _epochs(training: Training, config: Assignment, facts: dict[str, Any]) -> It
     last_save = time.monotonic()
     for metrics in training.fit():
         if training.is_over:
-            with timed(facts, CHECKPOINT):
+            with _file_access(facts):
                 _write_result(training, folder, config["keeps"])
         elif time.monotonic() - last_save > SECONDS_BETWEEN_STATES:
-            with timed(facts, CHECKPOINT):
+            with _file_access(facts):
                 save_state(folder, training.state_dict())
             last_save = time.monotonic()
         yield metrics
@@ -156,7 +179,9 @@ def prepare(device: torch.device) -> str:
     if device.type == "cpu":
         return "cpu"
     if not torch.cuda.is_available():
-        raise RuntimeError("Ray gave this trial a GPU that torch cannot use; run with --gpus-per-trial 0.")
+        raise MachineError("Ray gave this trial a GPU that torch cannot use; run with --gpus-per-trial 0.")
+    gc.collect()  # what an earlier trial left would be missing to a neighbour on the same GPU
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.get_device_name(device)
 
@@ -173,7 +198,7 @@ def _feature_cache(folder: Path) -> FeatureCache:
 def _weights(name: str, digest: str | None) -> Weights | None:
     weights = open_weights(name)
     if weights is not None and digest not in (None, weights.digest):
-        raise RuntimeError(f"{name} is no longer the file that the search was started with; restore that file.")
+        raise MachineError(f"{name} is no longer the file that the search was started with; restore that file.")
     return weights
 
 

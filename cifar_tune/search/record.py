@@ -5,36 +5,53 @@ command show them too. Every change is written here before an observer hears of 
 """
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from itertools import count
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
 
-from cifar_tune.errors import UserError
+from cifar_tune.errors import InvalidRecipeError, UserError
 from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.search.crashes import Crashes
 from cifar_tune.search.forecast import Forecast
-from cifar_tune.search.limits import draw_within, excess
+from cifar_tune.search.limits import check_limits, draw_where, excess
 from cifar_tune.search.space import Space
-from cifar_tune.trials.facts import with_facts
+from cifar_tune.trials.facts import LEFT_OUT, with_facts
 from cifar_tune.trials.goal import CostName
 from cifar_tune.trials.reading import PRIOR, Extension, as_trials, extension_of
 from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial, as_trial
 
-REFUSED = "over_limits"  # attribute of a draw that was not trained: the share by which it exceeds each limit
-NUM_DRAWS = 20  # draws of the sampler that exceed a limit, before a recipe within the limits is sought at random
+REFUSED = "over_limits"  # attribute of a draw that was not trained: why, or the share by which it exceeds each limit
+NUM_DRAWS = 20  # draws of the sampler that are refused, before a recipe to train is sought at random
+NUM_REPEATS = 3  # the same for draws that repeat a trial: then hardly any recipe is left
+REPEAT, CRASH, INVALID = "repeats a trial", "fails like others", "makes no recipe"  # why a draw is refused
+RETRIED = "retried"  # attribute of the search: numbers of failed trials whose recipes were tried again
 UNKNOWN_COST = 1e5  # of a trial that broke down before any trial had a cost; larger than usual costs of every kind
+
+
+class NoTrialLeftError(Exception):
+    """No recipe of the space is left to try, as far as random draws can tell."""
+
+
+class _RefusedError(Exception):
+    """A draw of the sampler that is no trial, with the reasons."""
+
+    def __init__(self, reasons: Mapping[str, float]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
 
 
 class Record:
     """One search's study, open for reading and writing; `open_record` opens it."""
 
-    def __init__(self, study: optuna.Study, space: Space, forecast: Forecast) -> None:
+    def __init__(self, study: optuna.Study, space: Space, forecast: Forecast, crashes: Crashes) -> None:
         self.study = study
         self.space = space
         self.forecast = forecast
+        self.crashes = crashes
         self.goal = space.search.goal
         self.name = study.study_name
         self.id = str(study.user_attrs["id"])
@@ -49,21 +66,39 @@ class Record:
         for trial in left_open:
             if trial.user_attrs.get("state", "interrupted") != "interrupted":  # its process died
                 study._storage.set_trial_user_attr(trial._trial_id, "state", "interrupted")
+        trials = self.trials()
+        self._recipes = {trial.recipe for trial in trials}
+        self.crashes.read(trials)
 
     @property
     def num_started(self) -> int:
-        """The number of trials that were ever started, interrupted ones included."""
+        """The number of trials that were ever started, interrupted ones included; one that was retried counts once."""
         trials = self.study.get_trials(deepcopy=False)
-        return sum(t.state != TrialState.WAITING and not {PRIOR, REFUSED} & t.user_attrs.keys() for t in trials)
+        started = sum(t.state != TrialState.WAITING and not {PRIOR, REFUSED} & t.user_attrs.keys() for t in trials)
+        return started - len(self.study.user_attrs.get(RETRIED, ()))
 
     @property
     def num_live(self) -> int:
         """The number of trials that run now."""
         return len(self._live)
 
+    def is_live(self, number: int) -> bool:
+        """Whether the trial runs now."""
+        return number in self._live
+
+    def live_trials(self) -> list[Trial]:
+        """The trials that run now, as they are known."""
+        return list(self._live.values())
+
     def num_left(self, num_trials: int) -> int:
-        """The number of trials to resume or to start until there are `num_trials`."""
-        return len(self._interrupted) + max(0, num_trials - self.num_started)
+        """The number of trials to resume or to start until there are `num_trials`, or no recipe is left to try."""
+        new = 0 if self.is_exhausted else max(0, num_trials - self.num_started)
+        return len(self._interrupted) + new
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no recipe of the space is left to try, as far as random draws can tell."""
+        return bool(self.study.user_attrs.get("exhausted", False))
 
     @property
     def is_shown(self) -> bool:
@@ -115,19 +150,26 @@ class Record:
     def start_trial(self) -> Trial:
         """The next trial: an interrupted one, or a new one with the values of the next baseline or of the sampler.
 
-        A draw of the sampler that exceeds a limit is not a trial. Another is drawn, after NUM_DRAWS of them at random.
+        A draw that is no trial (`_refusal` says why) is closed and another is drawn, after several of them at random.
+        Raises a NoTrialLeftError if no recipe of the space is left to try.
         """
-        for num_refused in count():
-            if num_refused == NUM_DRAWS:
-                self._enqueue_within()
+        refusals: Counter[str] = Counter()
+        while True:
+            if refusals.total() >= NUM_DRAWS or refusals[REPEAT] >= NUM_REPEATS:
+                self._enqueue_random()
+                refusals.clear()
             optuna_trial = self._ask()
-            recipe = self._sample(optuna_trial)
-            if self._is_accepted(optuna_trial, recipe):
+            try:
+                recipe = self._sample(optuna_trial)
                 break
+            except _RefusedError as refused:
+                self._refuse(optuna_trial, refused.reasons)
+                refusals.update(refused.reasons.keys())
         if "recipe" not in optuna_trial.user_attrs:
             optuna_trial.set_user_attr("recipe", recipe.model_dump(mode="json"))
         optuna_trial.set_user_attr("state", "running")
-        trial = as_trial(self.name, optuna_trial, self._is_baseline(optuna_trial), self.goal)
+        trial = as_trial(self.name, optuna_trial, self.is_baseline(optuna_trial.number), self.goal)
+        self._recipes.add(trial.recipe)
         self._live[trial.number], self._asked[trial.number] = trial, optuna_trial
         return trial
 
@@ -136,37 +178,66 @@ class Record:
             return _reopen(self.study, self._interrupted.pop(0))
         return self.study.ask()
 
-    def _enqueue_within(self) -> None:
+    def _enqueue_random(self) -> None:
+        """Give the next trial the values of a random recipe that is not refused."""
         rng = random.Random(f"{self.seed} {len(self.study.get_trials(deepcopy=False))}")
-        self.study.enqueue_trial(draw_within(self.space, rng).params)
+        trial = draw_where(self.space, rng, lambda trial, recipe: not self._refusal(trial.params, recipe))
+        if trial is None:
+            check_limits(self.space)  # a UserError where the limits leave nothing
+            self.study.set_user_attr("exhausted", True)
+            raise NoTrialLeftError
+        self.study.enqueue_trial(trial.params)
 
-    def _is_baseline(self, optuna_trial: optuna.Trial) -> bool:
-        return optuna_trial.number < len(self.space.baselines)
+    def retry_failed(self) -> int:
+        """Give the next trials the values of those that failed, except baselines; returns their number."""
+        retried = list(self.study.user_attrs.get(RETRIED, ()))
+        failed = [t for t in self.trials() if t.state == "failed" and not t.is_baseline and t.number not in retried]
+        for trial in failed:
+            self.study.enqueue_trial(dict(trial.params))
+        self.study.set_user_attr(RETRIED, [*retried, *(trial.number for trial in failed)])
+        return len(failed)
+
+    def is_baseline(self, number: int) -> bool:
+        """Whether the trial is one of the first, which are the space's baselines."""
+        return number < len(self.space.baselines)
 
     def _sample(self, optuna_trial: optuna.Trial) -> Recipe:
-        """The space's recipe for the trial; a trial that was interrupted while it was sampled gets the same values."""
+        """The space's recipe for the trial; a trial that was interrupted while it was sampled gets the same values.
+
+        Raises _RefusedError for a draw of the sampler that is no trial.
+        """
         try:
             _ = optuna_trial.relative_params  # the sampler runs here, so that its errors are not taken for the space's
             recipe = self.space.sample(optuna_trial)
+        except InvalidRecipeError as error:
+            raise _RefusedError({INVALID: 1.0}) from error
         except UserError:  # closed, because the same values would stop the search each time it is resumed
             self.study.tell(optuna_trial, state=TrialState.FAIL)
             raise
-        if self._is_baseline(optuna_trial) and recipe != self.space.baselines[optuna_trial.number]:
+        if self.is_baseline(optuna_trial.number) and recipe != self.space.baselines[optuna_trial.number]:
             raise RuntimeError(f"Trial {optuna_trial.number} must be a baseline, but is {recipe}.")
+        frozen = self.study.get_trials(deepcopy=False)[optuna_trial.number]
+        is_chosen = "recipe" in frozen.user_attrs or "fixed_params" in frozen.system_attrs
+        reasons = {} if is_chosen else self._refusal(optuna_trial.params, recipe)
+        if reasons:
+            raise _RefusedError(reasons)
         return recipe
 
-    def _is_accepted(self, optuna_trial: optuna.Trial, recipe: Recipe) -> bool:
-        """Whether the draw is trained; one above a limit is closed, with its excess as a constraint for the sampler."""
-        if self._is_baseline(optuna_trial) or "recipe" in optuna_trial.user_attrs:
-            return True
+    def _refusal(self, params: Mapping[str, Any], recipe: Recipe) -> dict[str, float]:
+        """Why a draw is no trial: it repeats one, trials like it failed alike, or it exceeds limits; empty for most."""
+        if recipe in self._recipes:
+            return {REPEAT: 1.0}
+        if self.crashes.rule_for(params):
+            return {CRASH: 1.0}
         shares = excess(recipe, self.goal.limits)
-        if all(share <= 0 for share in shares.values()):
-            return True
-        for name, share in shares.items():
-            optuna_trial.set_constraint(name, share)
-        optuna_trial.set_user_attr(REFUSED, shares)
-        self.study.tell(optuna_trial, state=TrialState.PRUNED)
-        return False
+        return {str(name): share for name, share in shares.items()} if any(s > 0 for s in shares.values()) else {}
+
+    def _refuse(self, optuna_trial: optuna.Trial, reasons: Mapping[str, float]) -> None:
+        """Close a draw that is no trial; the sampler learns to avoid it, except where a trial has its score."""
+        for name in reasons.keys() - {REPEAT, CRASH, INVALID}:
+            optuna_trial.set_constraint(name, reasons[name])
+        optuna_trial.set_user_attr(REFUSED, dict(reasons))
+        self.study.tell(optuna_trial, state=TrialState.FAIL if REPEAT in reasons else TrialState.PRUNED)
 
     def add_epoch(self, number: int, metrics: Mapping[str, float]) -> Trial:
         """Write an epoch of a running trial; it replaces the one that was recorded before an interruption."""
@@ -198,12 +269,23 @@ class Record:
     def finish_trial(self, number: int, state: State, error: str | None = None) -> Trial:
         """Close a trial in its final state; Optuna gets its values, or the last epoch's score if it was pruned."""
         trial = self._change(number, error=error, state=state)
+        if state == "failed":
+            self.crashes.read(self.trials())
+            rule = self.crashes.rule_for(trial.params)
+            trial = self.add_facts(number, {LEFT_OUT: str(rule)}) if rule else trial
         optuna_state = OPTUNA_STATES[state]
         for name, share in self.constraints(trial).items():
             self._asked[number].set_constraint(name, share)
         values = self.values(trial) if optuna_state == TrialState.COMPLETE else None
         self.study.tell(self._asked[number], values, state=optuna_state)
         del self._live[number], self._asked[number]
+        return trial
+
+    def put_back(self, number: int, error: str) -> Trial:
+        """Leave a trial that the machine ended to be resumed."""
+        trial = self._change(number, state="interrupted", error=error)
+        del self._live[number], self._asked[number]
+        self._interrupted.append(number)
         return trial
 
     def values(self, trial: Trial) -> list[float]:

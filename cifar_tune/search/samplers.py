@@ -8,6 +8,7 @@ import random
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +20,8 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from optuna.trial import BaseTrial, FrozenTrial
 from scipy.stats import norm
 
+from cifar_tune.errors import InvalidRecipeError
+from cifar_tune.search.crashes import Crashes
 from cifar_tune.search.encoding import Array
 from cifar_tune.search.forecast import MIN_TRIALS, Forecast
 from cifar_tune.search.limits import draw_within, is_within
@@ -54,9 +57,10 @@ class ForecastSampler(BaseSampler):
     the space, so conditional spaces need no special treatment.
     """
 
-    def __init__(self, space: Space, forecast: Forecast, seed: int) -> None:
+    def __init__(self, space: Space, forecast: Forecast, crashes: Crashes, seed: int) -> None:
         self._space = space
         self._forecast = forecast
+        self._crashes = crashes
         self._rng = random.Random(seed)
         self._independent = RandomSampler(seed)
         self._pool: deque[Candidate] = deque(maxlen=POOL)
@@ -128,13 +132,15 @@ class ForecastSampler(BaseSampler):
             yield NeighbourTrial(self._rng, params, self._rng.choice(SHARES), self._rng.choice(DISTANCES))
 
     def _candidates(self, trials: Iterable[StandIn]) -> list[Candidate]:
-        """Call the space with each stand-in; those whose recipe is new and within the limits."""
+        """Call the space with each stand-in; those whose recipe is new, within the limits, and like none that fails."""
         candidates = []
         for trial in trials:
-            recipe = self._space.sample(cast(BaseTrial, trial))
-            (point,) = self._forecast.encoding.encode([trial.params])
-            if is_within(recipe, self._space.search.limits) and not self._forecast.has_trial_at(point):
-                candidates.append(Candidate(trial, point))
+            with suppress(InvalidRecipeError):
+                recipe = self._space.sample(cast(BaseTrial, trial))
+                (point,) = self._forecast.encoding.encode([trial.params])
+                is_new = not self._forecast.has_trial_at(point) and self._crashes.rule_for(trial.params) is None
+                if is_new and is_within(recipe, self._space.search.limits):
+                    candidates.append(Candidate(trial, point))
         return candidates
 
 
@@ -144,12 +150,12 @@ def expected_improvement(scores: "Normal", best: float) -> Array:
     return np.asarray(scores.sd * (z * norm.cdf(z) + norm.pdf(z)))
 
 
-def build_sampler(space: Space, forecast: Forecast, seed: int) -> BaseSampler:
-    """The sampler that the space's SEARCH names."""
+def build_sampler(space: Space, forecast: Forecast, crashes: Crashes, seed: int) -> BaseSampler:
+    """The sampler that the space's SEARCH names; only the forecast's uses the two models of the search."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if space.search.sampler == "forecast":
-            return ForecastSampler(space, forecast, seed)
+            return ForecastSampler(space, forecast, crashes, seed)
         return OPTUNAS[space.search.sampler](seed)
 
 

@@ -1,9 +1,9 @@
 """SEARCH in a space file: the number of trials, the sampler, the scheduler, and a cost to minimize or to limit."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from cifar_tune.recipe.options import Count
 from cifar_tune.search.schedulers import Asha, ByForecast, Scheduler
@@ -16,11 +16,12 @@ TWO_OBJECTIVES: Mapping[str, Any] = {"sampler": "tpe", "scheduler": Asha()}  # d
 
 
 class Search(Goal):
-    """How to search a space, and for what."""
+    """How to search a space, and for what. A trial that takes longer than `minutes_per_trial` fails."""
 
     num_trials: Count = 40
     sampler: SamplerName = "forecast"
     scheduler: Scheduler = ByForecast()
+    minutes_per_trial: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -4,8 +4,9 @@ Everything that can be wrong with a space file is reported here, before anything
 """
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -14,7 +15,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import BaseTrial
 
-from cifar_tune.errors import UserError
+from cifar_tune.errors import InvalidRecipeError, UserError
 from cifar_tune.recipe.recipe import Recipe, Value, nearest
 from cifar_tune.search.ranges import contains, format_range
 from cifar_tune.search.search import ONE_OBJECTIVE, UNCONDITIONAL, Search
@@ -23,6 +24,7 @@ from cifar_tune.search.user_code import as_user_error, run_file
 
 TASK_FIELDS = ("dataset", "train_images", "seed")  # the same in all trials of a search, so that scores can be compared
 NUM_CHECKED_DRAWS = 20
+MAX_INVALID = 100  # random draws in a row that make no recipe, before a UserError
 NUM_RANGE_DRAWS = 200
 
 
@@ -51,7 +53,10 @@ class Space:
     function: Callable[[optuna.Trial], Recipe]
 
     def sample(self, trial: BaseTrial) -> Recipe:
-        """The recipe that the file's `space` makes for a trial; a UserError names the line where it fails."""
+        """The recipe that the file's `space` makes for a trial; a UserError names the line where it fails.
+
+        It is an InvalidRecipeError where the values make no recipe together, or where `space` raises TrialPruned.
+        """
         try:
             recipe = self.function(cast(optuna.Trial, WithSettings(trial, self.fixed)))
         except Exception as error:
@@ -144,12 +149,12 @@ class Space:
     def draw(self, num_trials: int = NUM_RANGE_DRAWS) -> list[Draw]:
         """Random trials, the same ones each time; they show the branches of the space, except perhaps rare ones.
 
-        Raises a UserError where a sampled value is not the Recipe's, or where a name has two ranges.
+        Values that make no recipe are drawn again. Raises a UserError where a sampled value is not the Recipe's, or
+        where a name has two ranges.
         """
         ranges: dict[str, BaseDistribution] = {}
         draws = []
-        for trial in _random_trials(num_trials):
-            recipe = self.sample(trial)
+        for trial, recipe in islice(self.sample_random_trials(), num_trials):
             self._check_draw(trial.params, recipe)
             for name, distribution in trial.distributions.items():
                 if ranges.setdefault(name, distribution) != distribution:
@@ -159,6 +164,22 @@ class Space:
                     )
             draws.append(Draw(trial.params, trial.distributions, recipe))
         return draws
+
+    def sample_random_trials(self) -> Iterator[tuple[optuna.Trial, Recipe]]:
+        """Random trials with their recipes, without an end; those whose values make no recipe are left out."""
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        num_invalid = 0
+        while True:
+            trial = study.ask()
+            try:
+                recipe = self.sample(trial)
+            except InvalidRecipeError as error:
+                num_invalid += 1
+                if num_invalid == MAX_INVALID:
+                    raise UserError(f"{MAX_INVALID} random draws make no recipe; narrow the space. {error}") from None
+                continue
+            num_invalid = 0
+            yield trial, recipe
 
     def draw_recipes(self, num_trials: int = NUM_CHECKED_DRAWS) -> list[Recipe]:
         """The recipes of random trials."""
@@ -184,11 +205,6 @@ class Space:
                 )
 
 
-def _random_trials(number: int) -> list[optuna.Trial]:
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return [study.ask() for _ in range(number)]
-
-
 def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
     """The space of a file, with the settings of its own SETTINGS applied, and after them the given ones.
 
@@ -207,7 +223,7 @@ def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
     if not isinstance(search, Search):
         raise UserError(f"{path}: SEARCH must be a Search, not {type(search).__name__}.")
     unset = Space(path, source, tuple(baselines), search, {}, {}, function)
-    drawn = [unset.sample(trial) for trial in _random_trials(NUM_CHECKED_DRAWS)] if settings else []
+    drawn = [recipe for _, recipe in islice(unset.sample_random_trials(), NUM_CHECKED_DRAWS if settings else 0)]
     fixed = _fixed_values(settings, _of_variants([*baselines, *drawn], settings), own=_own_settings(module, path))
     baselines = _of_variants(baselines, settings)
     baselines = list(dict.fromkeys(_apply(baseline, settings) for baseline in baselines))  # settings make some equal

@@ -6,9 +6,10 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
+import optuna
 from pydantic import ValidationError
 
-from cifar_tune.errors import UserError
+from cifar_tune.errors import InvalidRecipeError, UserError
 from cifar_tune.recipe.recipe import Recipe, explain
 from cifar_tune.search.search import Search
 
@@ -29,8 +30,19 @@ def run_file(path: Path) -> ModuleType:
 
 
 def as_user_error(error: BaseException, path: Path) -> UserError:
-    """`FILE, line N: what is wrong.` for an exception that the file's code has raised."""
-    return UserError(f"{_place(error, path)}: {_reason(error)}.")
+    """`FILE, line N: what is wrong.` for an exception that the file's code has raised.
+
+    It is an InvalidRecipeError where the values make no recipe together, or where the file skips them by TrialPruned.
+    """
+    kind = InvalidRecipeError if _is_of_combination(error) else UserError
+    return kind(f"{_place(error, path)}: {_reason(error)}.")
+
+
+def _is_of_combination(error: BaseException) -> bool:
+    """Whether the values are refused together: none of pydantic's errors is about a field of its own."""
+    if isinstance(error, ValidationError):
+        return error.title == Recipe.__name__ and not any(each["loc"] for each in error.errors())
+    return isinstance(error, InvalidRecipeError | optuna.TrialPruned)
 
 
 def _place(error: BaseException, path: Path) -> str:

@@ -13,6 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+FOREIGN_BYTES = 2 * 1024**3  # of a GPU: more than its driver and a process's context take
+SHARE_OF_ALL = 0.5  # of the memory, below which an allocation fits unless others took it
+
 
 def memory_of(device: torch.device) -> int:
     """Bytes that the device has."""
@@ -58,6 +61,19 @@ def measure_activations(model: nn.Module) -> Iterator[dict[int, int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(note_size, lambda tensor: tensor):
         yield sizes
+
+
+def others_took_memory(error: BaseException, device: torch.device, gpus: float = 1.0) -> bool:
+    """Whether an allocation failed for want of memory that other programs use; `gpus` is the share of the GPU to use.
+
+    Where the error says how much was asked for, it would then fit into the memory that there is, with room to spare.
+    """
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        others = total - free - torch.cuda.memory_reserved(device)
+        return others > (1 - min(gpus, 1.0)) * total + FOREIGN_BYTES
+    asked = re.search(r"tried to allocate (\d+) bytes", str(error))
+    return asked is not None and int(asked[1]) + peak_memory(device) < SHARE_OF_ALL * memory_of(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -33,6 +33,7 @@ REPLAYS = "replays"  # in words, for a run that replays the validation scores of
 # The scheduler's decisions.
 RUNGS = "rungs"  # the rungs that the trial passed, as epoch: fraction of the schedule, `{"2": 0.25}`
 LET_THROUGH = "let_through_at_epoch"  # trained on from here, although the scheduler would have stopped the trial
+LEFT_OUT = "left_out"  # in words, the values of the draws that are left out since this trial failed like others
 STOPPED_AT = "stopped_at_rung"  # as a fraction of the schedule
 
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from cifar_tune.errors import UserError
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.identity import open_record
-from cifar_tune.search.record import Record
+from cifar_tune.search.record import NoTrialLeftError, Record
 from cifar_tune.store import Store, open_store
 from cifar_tune.trials.reading import delete_record, read_record
 from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial
@@ -193,6 +193,7 @@ def test_no_rung_lies_before_two_epochs_of_the_second_phase(store: Store, reopen
 
 def test_a_failed_trial_fails_in_optuna_and_keeps_its_error(store: Store, reopen: Open) -> None:
     driver = driver_of(reopen())
+    train(driver, RISING)
     number = driver.next_trial().number
     driver.add_epoch(number, metrics(1, 0.6), {})
     driver.finish(number, "failed", error="Traceback\nKeyError: 'x'")
@@ -212,7 +213,8 @@ def test_an_interrupted_trial_stays_running_in_optuna(store: Store, reopen: Open
 
 @pytest.mark.parametrize("state", OPTUNA_STATES)
 def test_after_any_end_no_trial_is_live(reopen: Open, state: State) -> None:
-    driver = driver_of(reopen(), num_trials=1)
+    driver = driver_of(reopen(), num_trials=2)
+    train(driver, RISING)
     number = driver.next_trial().number
     driver.add_epoch(number, metrics(1, 0.6), {})
     assert not driver.is_over
@@ -547,7 +549,9 @@ def test_baselines_that_a_setting_makes_equal_are_one(reopen: Open) -> None:
     text = SPACE.replace("SEARCH =", TWO_BASELINES + "SEARCH =")
     record = reopen(text, {"optimizer/lr": "0.2", "batch_size": "32"})
     assert len(record.space.baselines) == 1
-    assert [record.start_trial().is_baseline for _ in range(3)] == [True, False, False]
+    assert record.start_trial().is_baseline
+    with pytest.raises(NoTrialLeftError):
+        record.start_trial()
 
 
 @pytest.mark.parametrize(

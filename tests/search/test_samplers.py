@@ -13,6 +13,7 @@ from optuna.trial import BaseTrial
 from cifar_tune.errors import UserError
 from cifar_tune.search.gaussian_process import Normal
 from cifar_tune.search.identity import open_record_in
+from cifar_tune.search.record import NoTrialLeftError
 from cifar_tune.search.samplers import expected_improvement
 from cifar_tune.search.search import SamplerName
 from cifar_tune.search.stand_ins import NeighbourTrial, RandomTrial
@@ -84,16 +85,18 @@ def test_the_forecast_sampler_repeats_a_recipe_only_when_all_are_tried(tmp_path:
     assert len(values) == 43  # more than there are recipes left
 
 
-def test_a_space_without_sampled_values_is_searched_too(tmp_path: Path) -> None:
+def test_a_space_without_sampled_values_has_one_trial(tmp_path: Path) -> None:
     text = NUMBERS.replace('trial.suggest_float("optimizer/lr", 1e-5, 1e-1, log=True)', "1e-3").replace(
         'trial.suggest_float("label_smoothing", 0.0, 0.5)', "0.0"
     )
     record = opened(written(tmp_path, text, "forecast"))
-    for _ in range(14):
-        number = record.start_trial().number
-        record.add_epoch(number, {"epoch": 1, "val_accuracy": 0.5, "seconds": 1.0})
-        record.finish_trial(number, "completed")
-    assert len(record.trials()) == 14
+    number = record.start_trial().number
+    record.add_epoch(number, {"epoch": 1, "val_accuracy": 0.5, "seconds": 1.0})
+    record.finish_trial(number, "completed")
+    with pytest.raises(NoTrialLeftError):
+        record.start_trial()
+    assert len(record.trials()) == 1
+    assert record.num_left(14) == 0
 
 
 def test_a_resumed_trial_keeps_its_values(tmp_path: Path) -> None:
