@@ -30,7 +30,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"
         command = ["report", options.search, "--store", options.store, "--format", "html", "--output", page]
-        subprocess.run([sys.executable, "-m", "cifar_tune.cli", *map(str, command)], check=True)
+        subprocess.run([sys.executable, "-m", "cifar_tune", *map(str, command)], check=True)
         picture = Image.open(io.BytesIO(photograph(page)))
     options.output.parent.mkdir(exist_ok=True)
     picture.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(options.output, optimize=True)

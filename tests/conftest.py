@@ -62,7 +62,7 @@ def start() -> Iterator[Start]:
 
     def start_command(*arguments: object) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cifar_tune.cli", *map(str, arguments)],
+            [sys.executable, "-m", "cifar_tune", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

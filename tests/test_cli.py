@@ -97,7 +97,7 @@ def data_in(cached_store: Path, shapes: TrainingData) -> Callable[[Path], None]:
 
 def process(folder: Path, *arguments: str) -> Answer:
     """Run a command as a process of its own."""
-    command = [sys.executable, "-m", "cifar_tune.cli", *arguments]
+    command = [sys.executable, "-m", "cifar_tune", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=folder, check=False)
     return Answer(done.returncode, done.stdout, done.stderr)
 

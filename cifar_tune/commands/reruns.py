@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from rich.console import Console
 
@@ -57,8 +58,9 @@ def opened_reruns(
         with store.running(search):
             count, design = _choose(store, search, kind, options, new_design)
             stack.enter_context(store.running(runs_name(search, kind, count)))
-            record = open_reruns(store, search, kind, count, design)
-        yield OpenReruns(store, search, count, design, stack.enter_context(kept_if_started(record, store)))
+            opening = partial(open_reruns, store, search, kind, count, design)
+            record = stack.enter_context(kept_if_started(store, opening))
+        yield OpenReruns(store, search, count, design, record)
 
 
 def _choose(

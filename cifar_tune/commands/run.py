@@ -6,6 +6,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console
 
@@ -75,7 +76,8 @@ def run_search(space: Space, options: RunOptions) -> int:
     num_trials = options.num_trials or space.search.num_trials
     if options.extends == name:
         raise UserError(f"--extend {name}: a search cannot extend itself; give the new one another --name.")
-    with store.running(name), kept_if_started(open_record(store, name, space, options.seed), store) as record:
+    opening = partial(open_record, store, name, space, options.seed)
+    with store.running(name), kept_if_started(store, opening) as record:
         if options.extends:
             check_extends(record, store, options.extends)
         if options.retry_failed:

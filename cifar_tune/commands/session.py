@@ -21,6 +21,7 @@ from cifar_tune import DEFAULT_STORE, STORE_VARIABLE
 from cifar_tune.commands.display import Display
 from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import TrainingData
+from cifar_tune.interrupts import EXIT_INTERRUPTED, Interrupted, acknowledge, held
 from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.report.columns import BAND, band
@@ -37,7 +38,7 @@ from cifar_tune.trials.trial import State, Trial
 if TYPE_CHECKING:
     from cifar_tune.tracking.tracker import Tracker
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_FAILED = 1
 
 Ending = Literal["complete", "out of time", "interrupted"]
 FileKeeper = Callable[[Store, Sequence[Trial]], Observer]  # made for the trials so far; keeps some of their files
@@ -83,9 +84,9 @@ class Session:
         self.console.print(f"Starting the workers of {self.record.name} ...", style="dim")
         if self.options.address is not None:
             configure_ray(local=False)
-        with ThreadPoolExecutor(1) as pool:
+        with held(), ThreadPoolExecutor(1) as pool:
             opening = pool.submit(self._open_tracker)  # seconds of imports, while Ray starts
-            from cifar_tune.search.ray_tune import Interrupted, OutOfTime, ray_cluster
+            from cifar_tune.search.ray_tune import OutOfTime, ray_cluster
 
             state: State = "interrupted"
             try:
@@ -178,12 +179,15 @@ def _warn_of_changed_versions(record: Record, console: Console) -> None:
 
 
 @contextmanager
-def kept_if_started(record: Record, store: Store) -> Iterator[Record]:
-    """The record itself, which is deleted again if no trial of it could start."""
+def kept_if_started(store: Store, open_it: Callable[[], Record]) -> Iterator[Record]:
+    """The opened record, which is deleted again if no trial of it could start."""
+    record: Record | None = None
     try:
+        with held():
+            record = open_it()
         yield record
     finally:
-        if record.num_started == 0:
+        if record is not None and record.num_started == 0:
             delete_record(store, record.name)
             store.delete_search(record.name)
 
@@ -195,7 +199,8 @@ def interruptible(train: Callable[P, Ending]) -> Callable[P, Ending]:
     def call(*args: P.args, **kwargs: P.kwargs) -> Ending:
         try:
             return train(*args, **kwargs)
-        except KeyboardInterrupt:
+        except (Interrupted, KeyboardInterrupt):
+            acknowledge()
             return "interrupted"
 
     return call

@@ -5,12 +5,10 @@ Importing this module imports Ray, and `configure_ray` has to run before that.
 
 import os
 import shutil
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -19,6 +17,7 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from cifar_tune import interrupts
 from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import UserError
 from cifar_tune.search.driver import Driver
@@ -49,10 +48,6 @@ class OutOfTime(SearchStopped):
     """The time budget is used up."""
 
 
-class Interrupted(SearchStopped):
-    """Ctrl-C or SIGTERM."""
-
-
 class Faulted(SearchStopped):
     """The trials fail for a reason that is not in their recipes."""
 
@@ -64,11 +59,15 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     try:
         # Without an address Ray would join any cluster that its temporary folder names.
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
+    except SystemExit as error:  # Ray's handler of SIGTERM
+        raise interrupts.Interrupted from error
     except (ConnectionError, ray.exceptions.RaySystemError) as error:
         if address is None:
             raise
         raise UserError(f"There is no Ray cluster at {address}; start it, or leave out --address.") from error
+    interrupts.reinstall()  # Ray has its own handler of SIGTERM
     try:
+        interrupts.raise_if_requested()
         yield
     finally:
         ray.shutdown()
@@ -87,7 +86,7 @@ def run_trials(
     keeps: Keepsake = "weights",
     time_budget: float | None = None,
 ) -> None:
-    """Run the trials that are left of the search; raises OutOfTime or Interrupted where that ends it first.
+    """Run the trials that are left of the search; raises OutOfTime or interrupts.Interrupted where that ends it first.
 
     Raises a UserError where trials fail for a reason that is not in their recipes. Running trials are then marked as
     interrupted in the record. A trial that is trained to its end leaves a file in its
@@ -122,7 +121,7 @@ def run_trials(
         ),
     )
     try:
-        with pulse.catching_signals(), suppress(Complete):
+        with interrupts.held(), suppress(Complete):  # between two events, and not in the middle of a write
             tuner.fit()
             raise RuntimeError("Ray ended the search before its trials were over; run the same command to continue.")
     except Faulted:
@@ -244,21 +243,7 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
     def __init__(self, driver: Driver, time_budget: float | None) -> None:
         self._driver = driver
         self._deadline = time.monotonic() + time_budget if time_budget is not None else float("inf")
-        self._interrupted = False
         self._num_oom_kills = num_oom_kills()
-
-    @contextmanager
-    def catching_signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end the search at the next event, and not in the middle of a write."""
-        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._interrupted = True
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         """Close a trial whose workers have all died, with Ray's own error, or put it back if the machine failed."""
@@ -285,8 +270,7 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
             raise Complete
         if self._driver.fault is not None:
             raise Faulted
-        if self._interrupted:
-            raise Interrupted
+        interrupts.raise_if_requested()
         if time.monotonic() > self._deadline:
             raise OutOfTime
 

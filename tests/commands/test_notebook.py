@@ -41,7 +41,7 @@ def on_terminal(arguments: list[str], environment: dict[str, str]) -> tuple[int,
 @pytest.mark.slow
 def test_a_cell_shows_a_line_for_each_trial_and_the_result(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(GOOD, encoding="utf-8")
-    command = ["-m", "cifar_tune.cli", "run", str(tmp_path / "tiny.py"), "--store", str(tmp_path / "store")]
+    command = ["-m", "cifar_tune", "run", str(tmp_path / "tiny.py"), "--store", str(tmp_path / "store")]
     code, shown = on_terminal(command, KERNEL)
     assert code == 0, shown
     assert "trial 0 (baseline) completed at" in shown

@@ -1,0 +1,64 @@
+"""The program `cifar-tune`: a small process that watches over the command, which runs in a child of it.
+
+Ray ends the process that started it as soon as its own processes die, and a scheduler may send its signal to all of
+them at one moment. The watching process imports nothing, so it always says in time how the command ended.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from types import FrameType
+
+from cifar_tune import interrupts
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
+LIMIT = 18.0  # seconds from the first signal until a command that does not end is ended
+
+
+def main() -> None:
+    """Run the command line; an interrupted command exits with 130."""
+    if not sys.platform.startswith("linux"):
+        _run()
+    elif child := os.fork():
+        _watch(child)
+    else:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        _run()
+
+
+def _run() -> None:
+    try:
+        with interrupts.handled():
+            from cifar_tune.cli import main as run
+
+            run()
+    except interrupts.Interrupted:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(interrupts.EXIT_INTERRUPTED)
+
+
+def _watch(child: int) -> None:
+    """Pass signals on to the child, and exit as it does, or with 130 if a signal ended it in whatever way."""
+    received: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if not received:
+            signal.setitimer(signal.ITIMER_REAL, LIMIT)
+        received.append(number)
+        os.kill(child, number)
+
+    for number in interrupts.SIGNALS:
+        signal.signal(number, on_signal)
+    signal.signal(signal.SIGALRM, lambda number, frame: os.kill(child, signal.SIGKILL))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if received and code not in (0, interrupts.EXIT_INTERRUPTED):
+        print("Interrupted. The same command resumes.", file=sys.stderr)
+        code = interrupts.EXIT_INTERRUPTED
+    if code < 0:  # as a shell says it of a process that a signal ended
+        code = 128 - code
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
