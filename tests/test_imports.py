@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top down: nothing imports what stands above it.
 LAYERS = [
+    "__main__",
     "cli",
     "commands",
     "report",
@@ -31,6 +32,7 @@ LAYERS = [
     "provenance",
     "wording",
     "errors",
+    "interrupts",
 ]
 # Who may import what; a name that ends with a slash is a folder.
 ROOMS = {
