@@ -4,8 +4,9 @@ Everything that can be wrong with a space file is reported here, before anything
 """
 
 import ast
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from cifar_tune.recipe.recipe import Recipe, Value, nearest
 from cifar_tune.search.ranges import contains, format_range
 from cifar_tune.search.search import ONE_OBJECTIVE, UNCONDITIONAL, Search
 from cifar_tune.search.stand_ins import BaselineTrial, WithSettings
-from cifar_tune.search.user_code import as_user_error, run_file
+from cifar_tune.search.user_code import UserCode, as_user_error
 
 TASK_FIELDS = ("dataset", "train_images", "seed")  # the same in all trials of a search, so that scores can be compared
 NUM_CHECKED_DRAWS = 20
@@ -41,7 +42,8 @@ class Draw:
 class Space:
     """A loaded space file with the `--set` settings applied; `baselines` are the recipes of its first trials.
 
-    `settings` are texts by field, `fixed` the same as values of the fields' types.
+    `settings` are texts by field, `fixed` the same as values of the fields' types. `helpers` are the texts of the
+    modules beside the file that it imports, by their paths relative to its folder.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Space:
     settings: Mapping[str, str]
     fixed: Mapping[str, Value]
     function: Callable[[optuna.Trial], Recipe]
+    helpers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     def sample(self, trial: BaseTrial) -> Recipe:
         """The recipe that the file's `space` makes for a trial; a UserError names the line where it fails.
@@ -210,24 +213,25 @@ def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
 
     Raises a UserError, with the line where there is one, for anything that is wrong.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - which is no error where the path is too long or may not be seen
         raise UserError(f"There is no search-space file {path}; give the path of one, like search_spaces/resnet9.py.")
-    source = path.read_text(encoding="utf-8", errors="replace")
-    module = run_file(path)
+    code = UserCode(path)
+    module = code.run()
     settings = {**_own_settings(module, path), **(settings or {})}
     baselines = _baselines(module, path)
     function = getattr(module, "space", None)
     if not callable(function):
         raise UserError(f"{path} defines no space(trial) function; add one that returns a Recipe.")
+    function = code.with_helpers(function)
     search = getattr(module, "SEARCH", Search())
     if not isinstance(search, Search):
         raise UserError(f"{path}: SEARCH must be a Search, not {type(search).__name__}.")
-    unset = Space(path, source, tuple(baselines), search, {}, {}, function)
+    unset = Space(path, code.source, tuple(baselines), search, {}, {}, function, helpers=code.helpers)
     drawn = [recipe for _, recipe in islice(unset.sample_random_trials(), NUM_CHECKED_DRAWS if settings else 0)]
     fixed = _fixed_values(settings, _of_variants([*baselines, *drawn], settings), own=_own_settings(module, path))
     baselines = _of_variants(baselines, settings)
     baselines = list(dict.fromkeys(_apply(baseline, settings) for baseline in baselines))  # settings make some equal
-    space = Space(path, source, tuple(baselines), search, settings, fixed, function)
+    space = replace(unset, baselines=tuple(baselines), settings=settings, fixed=fixed)
     space.check()
     return space
 
