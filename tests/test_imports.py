@@ -30,6 +30,7 @@ LAYERS = [
     "store",
     "provenance",
     "wording",
+    "machine",
     "errors",
 ]
 # Who may import what; a name that ends with a slash is a folder.
