@@ -140,6 +140,7 @@ def _epochs(training: Training, config: Assignment, facts: dict[str, Any]) -> It
         state = load_state(folder)
         if state is not None and training.can_resume(state):
             training.load_state_dict(state)
+            facts |= training.facts
     facts[FIRST_EPOCH] = training.epoch
     # The checkpoint may be ahead of the record, and the last recorded epoch may not have been judged.
     yield from training.history[max(0, config["num_epochs_recorded"] - 1) :]
