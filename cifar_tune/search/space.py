@@ -217,7 +217,7 @@ def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
         raise UserError(f"There is no search-space file {path}; give the path of one, like search_spaces/resnet9.py.")
     code = UserCode(path)
     module = code.run()
-    settings = {**_own_settings(module, path), **(settings or {})}
+    settings = _printable({**_own_settings(module, path), **(settings or {})})
     baselines = _baselines(module, path)
     function = getattr(module, "space", None)
     if not callable(function):
@@ -254,6 +254,14 @@ def _own_settings(module: ModuleType, path: Path) -> dict[str, str]:
     if not isinstance(settings, dict) or not all(isinstance(text, str) for pair in settings.items() for text in pair):
         raise UserError(f"{path}: SETTINGS must be a dict of fields and values as texts, like {{'epochs': '10'}}.")
     return dict(settings)
+
+
+def _printable(settings: dict[str, str]) -> dict[str, str]:
+    """The settings; a UserError for control characters, and for bytes that are no text, which no record can hold."""
+    for name, text in settings.items():
+        if not f"{name}{text}".isprintable():
+            raise UserError(f"--set {f'{name}={text}'!r}: it has characters that are no text; correct it.")
+    return settings
 
 
 def _of_variants(recipes: list[Recipe], settings: Mapping[str, str]) -> list[Recipe]:

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.hub import download_url_to_file, get_dir
 
 from cifar_tune.data.archive import DOWNLOAD_TIMEOUT_SECONDS, socket_timeout
-from cifar_tune.data.images import NUM_CLASSES
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.training.foreign import find_prefix, unwrap
+from cifar_tune.training.network_size import outline
 
 # Batch norms from before torch 0.4.1 do not count their batches, and no network here needs the count.
 UNUSED = "num_batches_tracked"
@@ -215,8 +215,7 @@ def check_weights(recipes: Iterable[Recipe]) -> tuple[dict[str, str], list[str]]
     files = {name: weights for name, weights in opened.items() if weights is not None}
     notes: set[str | None] = set()
     for recipe in networks.values():
-        with torch.device("meta"):
-            network = recipe.model.build(NUM_CLASSES[recipe.dataset])
+        network = outline(recipe)
         weights, stripped = for_network(files[recipe.model.weights], network)
         notes |= {stripped, fitting(network, weights, recipe.dataset)[1]}
     return {name: weights.digest for name, weights in files.items()}, sorted(note for note in notes if note)
