@@ -1,7 +1,7 @@
 """`cifar-tune predict`: classify a user's own images, of any size, mode or format that Pillow reads."""
 
-import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,16 +35,15 @@ def print_predictions(weights: Path, paths: Sequence[Path], top: int) -> int:
     for prediction in predictions:
         if prediction.error is None:
             classes = ", ".join(f"{name} {format_percent(share, digits=1)}" for name, share in prediction.classes)
-            print(f"{_printable(prediction.path)}: {classes}")
+            print(_printable(f"{prediction.path}: {classes}"))
     for prediction in skipped:
-        print(f"cifar-tune: {_printable(prediction.path)} was skipped: {prediction.error}", file=sys.stderr)
+        print(_printable(f"cifar-tune: {prediction.path} was skipped: {prediction.error}"), file=sys.stderr)
     return EXIT_SKIPPED if skipped else 0
 
 
-def _printable(path: Path) -> str:
-    """The path without bytes that are no text, and without codes that a terminal obeys."""
-    text = os.fsencode(path).decode("utf-8", errors="replace")
-    return "".join(character if character.isprintable() else "�" for character in text)
+def _printable(line: str) -> str:
+    """The line without bytes of a file's name that are no text, and without codes that a terminal obeys."""
+    return "".join(character if character.isprintable() else "�" for character in line)
 
 
 def predict(weights: Path, paths: Sequence[Path], top: int) -> list[Prediction]:
@@ -83,7 +82,7 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """
     if path.exists() and not path.is_file():
         raise ValueError("it is no file")  # a pipe would be waited for
-    with Image.open(path, formats=_formats()) as image:
+    with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_formats()) as image:
         colors = _in_colors(ImageOps.exif_transpose(image))
     square = ImageOps.fit(colors, (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS)
     pixels: npt.NDArray[np.uint8] = np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))

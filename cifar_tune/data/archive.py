@@ -11,7 +11,6 @@ import io
 import pickle
 import socket
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -108,7 +107,9 @@ def unpacked(archive: Archive, part: Part, downloads: Path, packed: Path | None)
             source = packed or download(archive, downloads)
             if not _is_whole(source, archive.md5):
                 raise UserError(f"{source} is damaged: its MD5 is not the published one; download it again.")
-            _unpack(source, archive, folder)
+            folder.mkdir(exist_ok=True)
+            for file, content in _members(source, archive):
+                (folder / file).write_bytes(content)
     return folder
 
 
@@ -123,15 +124,14 @@ def _is_whole(path: Path, md5: str) -> bool:
         raise UserError(f"{path} cannot be read ({error.strerror}); correct its rights.") from None
 
 
-def _unpack(packed: Path, archive: Archive, folder: Path) -> None:
-    """Write the batches of both parts into the folder, and nothing else that the archive holds."""
-    folder.mkdir(exist_ok=True)
+def _members(packed: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
+    """The batches of both parts by name, and nothing else that the archive holds."""
     try:
         with tarfile.open(packed) as tar:
             for file, _ in (*archive.train, *archive.test):
                 member = tar.extractfile(f"{archive.folder}/{file}")
-                (folder / file).write_bytes(member.read() if member else b"")
-    except (tarfile.TarError, EOFError, KeyError, zlib.error) as error:
+                yield file, member.read() if member else b""
+    except Exception as error:  # a damaged archive can raise anything in tarfile and zlib
         raise UserError(f"{packed} cannot be unpacked ({_in_one_line(error)}); download it again.") from None
 
 

@@ -62,7 +62,7 @@ class Space:
         """
         try:
             recipe = self.function(cast(optuna.Trial, WithSettings(trial, self.fixed)))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise as_user_error(error, self.path) from error
         if not isinstance(recipe, Recipe):
             raise UserError(f"{self.path}: space(trial) must return a Recipe, not {type(recipe).__name__}.")
@@ -237,7 +237,9 @@ def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
 
 
 def _baselines(module: ModuleType, path: Path) -> list[Recipe]:
-    baselines = getattr(module, "BASELINES", None) or [getattr(module, "BASELINE", None)]
+    baselines = getattr(module, "BASELINES", [])
+    if baselines is None or (isinstance(baselines, list | tuple) and not baselines):
+        baselines = [getattr(module, "BASELINE", None)]
     if not isinstance(baselines, list | tuple):
         raise UserError(f"{path}: BASELINES must be a list of Recipes, not {type(baselines).__name__}.")
     if list(baselines) == [None]:
@@ -260,7 +262,7 @@ def _printable(settings: dict[str, str]) -> dict[str, str]:
     """The settings; a UserError for control characters, and for bytes that are no text, which no record can hold."""
     for name, text in settings.items():
         if not f"{name}{text}".isprintable():
-            raise UserError(f"--set {f'{name}={text}'!r}: it has characters that are no text; correct it.")
+            raise UserError(f"--set {name}={text}: it has characters that are no text; correct it.")
     return settings
 
 

@@ -112,7 +112,7 @@ def as_user_error(error: BaseException, path: Path) -> UserError:
     It is an InvalidRecipeError where the values make no recipe together, or where the file skips them by TrialPruned.
     """
     kind = InvalidRecipeError if _is_of_combination(error) else UserError
-    return kind(f"{_place(error, path)}: {_reason(error)}.")
+    return kind(f"{_place(error, path)}: {' '.join(_reason(error).split())}.")
 
 
 def _is_of_combination(error: BaseException) -> bool:
@@ -139,10 +139,10 @@ def _place(error: BaseException, path: Path) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """One clause without a full stop."""
+    """A clause without a full stop."""
     if isinstance(error, ValidationError):
         return explain(error, Search if error.title == Search.__name__ else Recipe)
     if isinstance(error, UserError):
         return str(error).rstrip(".")
     message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {' '.join(message.split())}".rstrip(".: ")
+    return f"{type(error).__name__}: {message}".rstrip(".: \n")

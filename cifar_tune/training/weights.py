@@ -10,6 +10,7 @@ import http.client
 import json
 import pickle
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -181,7 +182,8 @@ def _recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 def _read_state_dict(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """The tensors, and their key in a checkpoint."""
     try:
-        with torch.serialization.safe_globals([Namespace]):  # of options, which many programs save; it runs no code
+        # Many programs save a namespace of options; it runs no code.
+        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings(action="ignore"):
             loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(

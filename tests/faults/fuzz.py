@@ -57,7 +57,8 @@ def fuzz(kind: str, first: int, seconds: float) -> Counter[str]:
     counts: Counter[str] = Counter()
     seed, deadline = first, time.monotonic() + seconds
     while time.monotonic() < deadline:
-        now, outcomes = multiprocessing.Value("l", seed), multiprocessing.Queue()
+        now = multiprocessing.Value("l", seed)
+        outcomes: multiprocessing.Queue[tuple[int, str, str]] = multiprocessing.Queue()
         process = multiprocessing.Process(target=read, args=(kind, range(seed, seed + 10_000), now, outcomes))
         process.start()
         last, heard = seed, time.monotonic()

@@ -58,10 +58,11 @@ def test_one_core_of_many_is_one_worker_in_the_plan_in_ray_and_in_the_record(sto
     path = store.root.parent / "good.py"
     path.write_text(GOOD, encoding="utf-8")
     core = min(os.sched_getaffinity(0))
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "cifar_tune.cli", "run", path, "--store", store.root]
+    command = f"taskset -c {core} {sys.executable} -m cifar_tune.cli run {path} --store {store.root}".split()
 
     def run(*flags: str) -> str:
-        return subprocess.run([*command, *flags], capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+        done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True, timeout=PATIENCE)
+        return done.stdout
 
     assert "2 trials, 1 at a time on 1 core each" in run("--plan")
     run()

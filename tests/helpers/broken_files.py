@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import torch
+from optuna.distributions import BaseDistribution
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -86,7 +87,7 @@ def mutated(content: bytes, seed: int) -> bytes:
             case 2:
                 width = rng.choice([1, 2, 4, 8])
                 number = rng.choice(INTEGERS) % 2 ** (8 * width)
-                changed[at : at + width] = number.to_bytes(width, rng.choice(["big", "little"]))  # type: ignore[arg-type]
+                changed[at : at + width] = number.to_bytes(width, rng.choice(["big", "little"]))
             case 3:
                 del changed[at : at + length]
             case 4:
@@ -148,7 +149,7 @@ def _finished_trials(folder: Path) -> Path:
     store = open_store(folder)
     study = optuna.create_study(storage=open_storage(store), study_name="tiny")
     study.set_user_attr("id", "tiny")
-    range_of_x = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    range_of_x: dict[str, BaseDistribution] = {"x": optuna.distributions.FloatDistribution(0, 1)}
     study.add_trials([optuna.create_trial(value=0.5, params={"x": 0.5}, distributions=range_of_x) for _ in range(600)])
     store.search("tiny").mkdir(parents=True)
     _read_finished_trials(store.search("tiny") / FILE)
