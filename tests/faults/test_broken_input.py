@@ -12,7 +12,7 @@ from helpers.image_files import Tripwire
 from helpers.runs import BASE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from cifar_tune.errors import UserError
 from cifar_tune.search.space import load_space
@@ -93,7 +93,7 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
 
 def test_names_in_a_file_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     path = KINDS["safetensors"].write(tmp_path)
-    save_file({"conv1\n\x1b[31m.weight": torch.ones(1)}, path)
+    save_file({**load_file(path), "conv1\n\x1b[31m.weight": torch.ones(1)}, path)
     with pytest.raises(UserError, match=r"conv1��\[31m\.weight is not one of the network's") as refused:
         KINDS["safetensors"].read(path)
     assert_sentence(refused.value)
