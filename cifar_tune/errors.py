@@ -8,6 +8,7 @@ class UserError(ValueError):
         """Names in it can come from files: line breaks and codes that a terminal obeys become `�`."""
         super().__init__("".join(character if character.isprintable() else "�" for character in sentence))
 
+
 class InvalidRecipeError(UserError):
     """Values that are valid one by one, but make no recipe together; a search draws others in their place."""
 

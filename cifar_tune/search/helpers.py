@@ -67,8 +67,8 @@ def read_source(path: Path, place: str) -> Source:
 
 
 def find_helpers(space: Source) -> dict[str, Source]:
-    """The helpers by module name: `common`, `package`, `package.part`."""
-    folders = (space.path.parent, space.path.parent / HELPERS)
+    """The helpers by module name: `common`, `package`, `package.part`. They may also lie where a link leads."""
+    folders = [place / each for place in (space.path.parent, space.path.resolve().parent) for each in ("", HELPERS)]
     helpers: dict[str, Source] = {}
     waiting = [(space, "")]
     while waiting:

@@ -1,13 +1,14 @@
 """The part of a space file's code that decides the results of its trials; a search goes on after edits of the rest.
 
-Left out are comments, layout, docstrings, type annotations, the number of trials, where this package's names are
-imported from, and imports and constants of the space file that nothing reads.
+Left out are comments, layout, docstrings, type annotations, the budget, where this package's names are imported from,
+and imports and constants of the space file that nothing reads.
 """
 
 import ast
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
+BUDGET = {"num_trials", "minutes_per_trial"}  # of a Search: how much is trained, and not what comes of it
 CONTRACT = {"BASELINE", "BASELINES", "SEARCH", "SETTINGS", "space"}  # what this package reads of a space file
 CONSTANT = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop)
 DYNAMIC = {"eval", "exec", "globals", "locals", "vars"}  # code that calls these may read any name
@@ -41,7 +42,7 @@ def _meaning(source: str, is_helper: bool) -> str:
 
 
 class _Simplified(ast.NodeTransformer):
-    """Takes docstrings, annotations, the number of trials and imports from this package out of code."""
+    """Takes docstrings, annotations, the budget and imports from this package out of code."""
 
     def visit_Module(self, node: ast.Module) -> ast.AST:
         return self.generic_visit(_without_docstring(node))
@@ -73,7 +74,7 @@ class _Simplified(ast.NodeTransformer):
         self.generic_visit(node)
         name = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
         if name == "Search":
-            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "num_trials"]
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in BUDGET]
         return node
 
 

@@ -130,12 +130,13 @@ def _place(error: BaseException, path: Path) -> str:
         for frame, number in traceback.walk_tb(error.__traceback__)
         if isinstance(frame.f_globals.get("__loader__"), SourceLoader)
     ]
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(folder):
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
         places.append((error.filename, error.lineno or 1))
     if not places:
         return str(path)
     file, number = places[-1]
-    return f"{path.parent / Path(file).relative_to(folder)}, line {number}"
+    is_beside = Path(file).is_relative_to(folder)
+    return f"{path.parent / Path(file).relative_to(folder) if is_beside else file}, line {number}"
 
 
 def _reason(error: BaseException) -> str:

@@ -104,6 +104,15 @@ def test_files_in_one_process_may_have_helpers_of_one_name_and_leave_no_trace(tm
     assert not list(tmp_path.rglob("__pycache__"))
 
 
+def test_a_link_to_a_space_file_finds_its_helpers(tmp_path: Path) -> None:
+    path = written(tmp_path / "spaces", space=SPACE, common=COMMON)
+    (tmp_path / "link.py").symlink_to(path)
+    assert load_space(tmp_path / "link.py").helpers == {"common.py": COMMON}
+    written(tmp_path / "spaces", common="1 / 0")
+    with pytest.raises(UserError, match=r"spaces/common\.py, line 1: ZeroDivisionError"):
+        load_space(tmp_path / "link.py")
+
+
 def test_a_module_of_that_name_elsewhere_is_neither_used_nor_lost(tmp_path: Path) -> None:
     import helpers
 
