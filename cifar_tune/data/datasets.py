@@ -89,10 +89,10 @@ def _read_cache(path: Path) -> Images | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
+        is_whole = images.shape == (*labels.shape, 3, IMAGE_SIZE, IMAGE_SIZE)
+        return Images(images, labels) if is_whole and (images.dtype, labels.dtype) == (np.uint8, np.int64) else None
     except Exception:  # a damaged file can raise anything in zipfile and numpy
         return None
-    is_whole = images.shape == (*labels.shape, 3, IMAGE_SIZE, IMAGE_SIZE)
-    return Images(images, labels) if is_whole and (images.dtype, labels.dtype) == (np.uint8, np.int64) else None
 
 
 def _write_cache(path: Path, images: Images) -> None:
