@@ -6,6 +6,7 @@ reading the code, before any of it runs: also what only a function imports that 
 
 import ast
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def _imported_names(text: str, package: str) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and (package or not node.level):
             base = _absolute_name(node, package)
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)] if base else []
         for name in names:
             yield from accumulate(name.split("."), "{}.{}".format)
 
@@ -110,6 +111,6 @@ def _find(name: str, folders: Sequence[Path]) -> Source | None:
         return None
     for folder in folders:
         for place in (Path(*parts, "__init__.py"), Path(*parts[:-1], f"{parts[-1]}.py")):
-            if (folder / place).is_file():
+            if os.path.isfile(folder / place):  # noqa: PTH113 - which takes a name of any length
                 return read_source(folder / place, place.as_posix())
     return None

@@ -66,6 +66,12 @@ class _Simplified(ast.NodeTransformer):
         self.generic_visit(node)
         return ast.copy_location(ast.Assign([node.target], node.value), node) if node.value else None
 
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        """Leave out what only a type checker reads."""
+        self.generic_visit(node)
+        is_for_types = isinstance(node.test, ast.Name | ast.Attribute) and "TYPE_CHECKING" in ast.unparse(node.test)
+        return node.orelse if is_for_types else node
+
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
         is_own = not node.level and node.module is not None and node.module.partition(".")[0] == "cifar_tune"
         return None if is_own else node

@@ -55,6 +55,13 @@ def test_a_module_beside_the_file_is_found_and_part_of_the_space(tmp_path: Path)
     assert space.helpers == {"common.py": COMMON}
 
 
+def test_a_name_that_cannot_be_a_file_is_no_helper(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, space=f"try:\n    import {'x' * 300}\nexcept ImportError:\n    pass\n{SPACE}", common=COMMON
+    )
+    assert load_space(path).helpers == {"common.py": COMMON}
+
+
 def test_a_file_without_helpers_has_none(tmp_path: Path) -> None:
     (tmp_path / "unused.py").write_text("1 / 0", encoding="utf-8")
     path = written(tmp_path, space=COMMON + SPACE.partition("\n")[2], cifar_tune="1 / 0", math="1 / 0")

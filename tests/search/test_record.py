@@ -569,6 +569,7 @@ def test_baselines_that_a_setting_makes_equal_are_one(reopen: Open) -> None:
         "import math\nfrom optuna import Trial\n" + SPACE.replace("(trial)", "(trial: Trial) -> Recipe"),
         SPACE.replace("BASELINE =", "BASELINE: Recipe ="),
         SPACE.replace("0.1}", "1e-1}").replace('"', "'"),
+        "import typing as t\nif t.TYPE_CHECKING:\n    import optuna\n" + SPACE,
     ],
     ids=[
         "comments",
@@ -583,6 +584,7 @@ def test_baselines_that_a_setting_makes_equal_are_one(reopen: Open) -> None:
         "unused imports and annotations",
         "an annotated baseline",
         "numbers and quotes",
+        "imports for a type checker",
     ],
 )
 def test_an_edit_that_changes_no_result_continues_the_search(reopen: Open, edited: str) -> None:
