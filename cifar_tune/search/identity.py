@@ -52,7 +52,8 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
         study.enqueue_trial(params, skip_if_exists=True)
     forecast = Forecast(study, space.ranges, space.search.scheduler.levels)
     crashes = Crashes()
-    study.sampler = build_sampler(space, forecast, crashes, seed + len(study.get_trials(deepcopy=False)))
+    sampler_seed = (seed + len(study.get_trials(deepcopy=False))) % 2**32  # numpy takes no larger ones
+    study.sampler = build_sampler(space, forecast, crashes, sampler_seed)
     return Record(study, space, forecast, crashes)
 
 

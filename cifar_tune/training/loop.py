@@ -326,7 +326,7 @@ class Training:
             if was_on_gpu:
                 torch.cuda.set_rng_state(state["cuda_rng"].cpu(), device)
             return
-        seed = 1_000_003 * (self.recipe.seed + 1) + self.epoch
+        seed = (1_000_003 * (self.recipe.seed + 1) + self.epoch) % 2**63
         self.generator.manual_seed(seed)
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
