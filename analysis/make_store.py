@@ -90,7 +90,7 @@ def make_store(folder: Path, num_trials: int, epochs: int, name: str = "made-up"
     """Add a search of `num_trials` trials, the baseline among them, to the store in the folder."""
     rng, space = random.Random(seed), load_space(SPACE, {"epochs": str(epochs)})
     store = open_store(folder)
-    store.save_space(name, space.source)
+    store.save_space(name, space.source, space.helpers)
     record = open_record(store, name, space, seed)
     baseline = record.start_trial()
     for epoch in range(1, epochs + 1):

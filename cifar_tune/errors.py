@@ -4,6 +4,10 @@
 class UserError(ValueError):
     """One sentence that says what is wrong and what to do; the command line prints it and exits with code 2."""
 
+    def __init__(self, sentence: str) -> None:
+        """Names in it can come from files: line breaks and codes that a terminal obeys become `�`."""
+        super().__init__("".join(character if character.isprintable() else "�" for character in sentence))
+
 
 class InvalidRecipeError(UserError):
     """Values that are valid one by one, but make no recipe together; a search draws others in their place."""

@@ -7,6 +7,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cifar_tune.machine import usable_cores, usable_memory
+
 PACKAGES = ("cifar-tune", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pydantic")
 
 
@@ -22,13 +24,12 @@ def package_versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, str]:
-    """The machine: its processor, the cores that this process may use, its memory in GiB."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    """The machine: its processor, and the cores and the memory in GiB that this process may use."""
     return {
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "memory": f"{memory:.0f} GiB",
+        "cores": str(usable_cores()),
+        "memory": f"{usable_memory() / 2**30:.0f} GiB",
     }
 
 

@@ -6,13 +6,13 @@ mlflow.db, artifacts what the MLflow UI shows (tracking/)
 cache, downloads     data sets (data/datasets.py, data/archive.py)
 features             the features of frozen backbones (training/features.py)
 locks                a file for each search, locked while it runs, and one for making the databases
-searches/NAME        a copy of the space file, a folder for every trial, and such folders for reruns
+searches/NAME        a copy of the space file and of its helpers, a folder for every trial, such folders for reruns
 """
 
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from cifar_tune.errors import UserError
 
 STATE = "state.pt"  # in a trial's folder: the checkpoint from which an interrupted run resumes
 WEIGHTS = "weights.safetensors"  # in a trial's folder: the weights of the trained network
+HELPERS = "space-helpers"  # in a search's folder: the modules that its space file imports
 HITS = "val_hits.npy"  # in a rerun's folder: which validation images its network classifies correctly
 
 CHAMPION = "champion"  # in MLflow's model registry: the alias of a search's winner
@@ -76,10 +77,12 @@ class Store:
         """The search's copy of its space file."""
         return self.search(name) / "space.py"
 
-    def save_space(self, name: str, source: str) -> None:
-        """Store a copy of the space file that a search uses."""
-        self.search(name).mkdir(parents=True, exist_ok=True)
-        self.space(name).write_text(source, encoding="utf-8")
+    def save_space(self, name: str, source: str, helpers: Mapping[str, str]) -> None:
+        """Store a copy of the space file that a search uses, and of its helpers by their relative paths."""
+        folder = self.search(name) / HELPERS
+        for path, text in [(self.space(name), source), *((folder / place, text) for place, text in helpers.items())]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
 
     def is_running(self, name: str) -> bool:
         """Whether a process works on the search now."""

@@ -31,6 +31,7 @@ LAYERS = [
     "store",
     "provenance",
     "wording",
+    "machine",
     "errors",
     "interrupts",
 ]

@@ -5,21 +5,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from optuna.distributions import CategoricalDistribution
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from cifar_tune.data.images import NUM_CLASSES
+from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.recipe.schedules import learning_rates
 from cifar_tune.search.ranges import format_range
 from cifar_tune.search.space import Space
-from cifar_tune.training.network_size import count_layers, count_parameters
+from cifar_tune.training.network_size import count_layers, count_parameters, outline
 from cifar_tune.wording import format_millions, format_number
 
+MAX_STEPS = 10_000_000  # whose learning rates take seconds
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -67,8 +67,7 @@ def describe_layers(recipe: Recipe) -> tuple[list[dict[str, Any]], int]:
 
     A shape is (channels, height, width), or (features,). Nothing is computed: the tensors are on the `meta` device.
     """
-    with torch.device("meta"):
-        network = recipe.model.build(NUM_CLASSES[recipe.dataset])
+    network = outline(recipe)
     layers = [
         {
             "name": layer.name,
@@ -91,6 +90,8 @@ def _summary(module: nn.Module) -> str:
 def planned_rates(recipe: Recipe) -> list[float]:
     """The learning rate of every optimizer step, for the recipe's number of training images."""
     steps = recipe.steps_per_epoch(recipe.num_train_images)
+    if steps * recipe.epochs > MAX_STEPS:
+        raise UserError(f"{steps * recipe.epochs:,} steps are too many to describe; lower the baseline's epochs.")
     rates: list[float] = []
     for phase in recipe.phases():
         rates += learning_rates(

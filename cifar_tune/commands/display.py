@@ -20,7 +20,7 @@ from cifar_tune.report.leaderboard import ORDER
 from cifar_tune.report.sentences import format_state
 from cifar_tune.search.cost import seconds_remaining
 from cifar_tune.search.crashes import reason_of
-from cifar_tune.trials.facts import LEFT_OUT
+from cifar_tune.trials.facts import LEFT_OUT, RANDOM_NUMBERS
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import Trial
 from cifar_tune.wording import format_clock, format_percent, format_points, format_seconds
@@ -80,8 +80,12 @@ class Display:
             self._live.stop()
 
     def update(self, trial: Trial) -> None:
-        """Remember the trial's new state; print a line if it has ended."""
+        """Remember the trial's new state; print a line if it has ended, or if its random numbers are others."""
+        before = self._trials.get(trial.number, trial)
         self._trials[trial.number] = trial
+        if before.facts.get(RANDOM_NUMBERS) != trial.facts.get(RANDOM_NUMBERS):
+            note = f"{trial.label}: its random numbers {trial.facts[RANDOM_NUMBERS]}."
+            self._console.print(note, highlight=False, markup=False, soft_wrap=True)
         if trial.is_over:
             self._last = time.monotonic()
             self._print(f"{self._ending(trial)}  [{self._counts()}; {self._remaining()}]")

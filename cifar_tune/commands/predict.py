@@ -1,6 +1,7 @@
 """`cifar-tune predict`: classify a user's own images, of any size, mode or format that Pillow reads."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cifar_tune.data.images import CLASS_NAMES, IMAGE_SIZE
 from cifar_tune.training.inference import load_classifier
@@ -34,10 +35,15 @@ def print_predictions(weights: Path, paths: Sequence[Path], top: int) -> int:
     for prediction in predictions:
         if prediction.error is None:
             classes = ", ".join(f"{name} {format_percent(share, digits=1)}" for name, share in prediction.classes)
-            print(f"{prediction.path}: {classes}")
+            print(_printable(f"{prediction.path}: {classes}"))
     for prediction in skipped:
-        print(f"cifar-tune: {prediction.path} was skipped: {prediction.error}", file=sys.stderr)
+        print(_printable(f"cifar-tune: {prediction.path} was skipped: {prediction.error}"), file=sys.stderr)
     return EXIT_SKIPPED if skipped else 0
+
+
+def _printable(line: str) -> str:
+    """The line without bytes of a file's name that are no text, and without codes that a terminal obeys."""
+    return "".join(character if character.isprintable() else "�" for character in line)
 
 
 def predict(weights: Path, paths: Sequence[Path], top: int) -> list[Prediction]:
@@ -48,8 +54,8 @@ def predict(weights: Path, paths: Sequence[Path], top: int) -> list[Prediction]:
     for path in paths:
         try:
             pixels = read_image(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            predictions.append(Prediction(path, error=" ".join(str(error).split())))
+        except Exception as error:  # a damaged image can raise anything in Pillow
+            predictions.append(Prediction(path, error=_reason(error, path)))
             continue
         with torch.inference_mode():
             shares = classifier(torch.from_numpy(pixels)[None])[0].softmax(dim=0)
@@ -59,17 +65,34 @@ def predict(weights: Path, paths: Sequence[Path], top: int) -> list[Prediction]:
     return predictions
 
 
+def _reason(error: Exception, path: Path) -> str:
+    """Why an image cannot be read, in one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image that can be read"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
+
+
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """The image as uint8 (3, 32, 32).
 
     EXIF rotation is applied, animations use their first frame, transparency becomes white, and the centre square is
     resized with a Lanczos filter.
     """
-    with Image.open(path) as image:
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")  # a pipe would be waited for
+    with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_formats()) as image:
         colors = _in_colors(ImageOps.exif_transpose(image))
     square = ImageOps.fit(colors, (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS)
     pixels: npt.NDArray[np.uint8] = np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
     return pixels
+
+
+def _formats() -> list[str]:
+    """What Pillow reads by itself: for PostScript it starts another program, which runs the file."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
 
 
 def _in_colors(image: Image.Image) -> Image.Image:

@@ -86,7 +86,7 @@ def run_search(space: Space, options: RunOptions) -> int:
             console.print(_why_complete(record))
             _print_result(record, store, options.training)
             return _exit_code(record, options.training, console)
-        store.save_space(name, space.source)
+        store.save_space(name, space.source, space.helpers)
         ending = _train(record, store, num_trials, options, console)
         code = explain_ending(ending, console)
         if ending == "interrupted":

@@ -29,7 +29,7 @@ from cifar_tune.report.sentences import describe_search
 from cifar_tune.search.driver import Driver, Observer
 from cifar_tune.search.ray_settings import configure_ray
 from cifar_tune.search.record import Record
-from cifar_tune.search.resources import plan_resources
+from cifar_tune.search.resources import check_gpus_per_trial, plan_resources
 from cifar_tune.store import Keepsake, Store
 from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.reading import delete_record, read_attributes
@@ -59,6 +59,9 @@ class TrainingOptions:
     max_concurrent: int | None = None
     address: str | None = None
     time_budget: float | None = None
+
+    def __post_init__(self) -> None:
+        check_gpus_per_trial(self.gpus_per_trial)
 
     def command(self, *arguments: str) -> str:
         """A cifar-tune command on the same store, as the user would type it."""

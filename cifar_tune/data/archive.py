@@ -7,8 +7,10 @@ because that takes seconds.
 import contextlib
 import hashlib
 import http.client
+import io
 import pickle
 import socket
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +24,12 @@ from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES, PUBLISHED, DatasetNa
 from cifar_tune.errors import UserError
 
 DOWNLOAD_TIMEOUT_SECONDS = 60.0  # of silence, not of the whole download
+ARRAY_PARTS = {  # what an array is pickled as
+    "numpy": ("ndarray", "dtype"),
+    "numpy.core.multiarray": ("_reconstruct",),
+    "numpy.core.numeric": ("_frombuffer",),
+    "_codecs": ("encode",),
+}
 LAYOUTS = (
     "torchvision's layout ({folder}/ or {filename}) or the Hugging Face hub's parquet export "
     "(train-*.parquet and test-*.parquet)"
@@ -92,17 +100,39 @@ def _batch_folder(archive: Archive, part: Part, data_dir: Path | None, downloads
 
 def unpacked(archive: Archive, part: Part, downloads: Path, packed: Path | None) -> Path:
     """The batch folder under `downloads`; if it is not whole, unpacked from `packed` archive or a download."""
-    from torchvision.datasets.utils import check_integrity, extract_archive
-
     folder = downloads / archive.folder
     downloads.mkdir(parents=True, exist_ok=True)
     with FileLock(downloads / f"{archive.filename}.lock"):
-        if not all(check_integrity(folder / file, md5) for file, md5 in archive.batches(part)):
+        if not all(_is_whole(folder / file, md5) for file, md5 in archive.batches(part)):
             source = packed or download(archive, downloads)
-            if not check_integrity(source, archive.md5):
+            if not _is_whole(source, archive.md5):
                 raise UserError(f"{source} is damaged: its MD5 is not the published one; download it again.")
-            extract_archive(source, downloads)
+            folder.mkdir(exist_ok=True)
+            for file, content in _members(source, archive):
+                (folder / file).write_bytes(content)
     return folder
+
+
+def _is_whole(path: Path, md5: str) -> bool:
+    """Whether the file is there and has the MD5; a UserError where it cannot be read."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == md5
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); correct its rights.") from None
+
+
+def _members(packed: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
+    """The batches of both parts by name, and nothing else that the archive holds."""
+    try:
+        with tarfile.open(packed) as tar:
+            for file, _ in (*archive.train, *archive.test):
+                member = tar.extractfile(f"{archive.folder}/{file}")
+                yield file, member.read() if member else b""
+    except Exception as error:  # a damaged archive can raise anything in tarfile and zlib
+        raise UserError(f"{packed} cannot be unpacked ({_in_one_line(error)}); download it again.") from None
 
 
 def download(archive: Archive, downloads: Path) -> Path:
@@ -145,13 +175,30 @@ def decode_batches(archive: Archive, part: Part, folder: Path) -> Images:
     return check_labels(Images(images, labels), NUM_CLASSES[archive.dataset], folder)
 
 
+class _Unpickler(pickle.Unpickler):
+    """Unpickles arrays and nothing else: a checksum proves what was published, not that it is harmless."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as pickle's own
+        """A part of an array; an error for anything else."""
+        if name in ARRAY_PARTS.get(module.replace("numpy._core", "numpy.core"), ()):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
+
+
 def _read_batch(path: Path, md5: str, label_key: str) -> Images:
-    content = path.read_bytes()
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+    if not _is_whole(path, md5):
         raise UserError(f"{path} is damaged: its MD5 is not the published one; copy or unpack it again.")
-    batch: dict[str, Any] = pickle.loads(content, encoding="latin1")
-    images = np.asarray(batch["data"], np.uint8).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
-    labels = np.asarray(batch[label_key], np.int64)
+    try:
+        batch = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        images = np.asarray(batch["data"], np.uint8).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
+        labels = np.asarray(batch[label_key], np.int64)
+    except Exception as error:  # unpickling can raise anything
+        raise UserError(f"{path} holds no batch of {label_key} ({_in_one_line(error)}); download it again.") from None
     if len(images) != len(labels):
         raise UserError(f"{path} is incomplete: {len(images)} images, {len(labels)} labels; download it again.")
     return Images(images, labels)
+
+
+def _in_one_line(error: Exception) -> str:
+    """The error's first line; tarfile goes on with what every compression says."""
+    return str(error).strip().partition("\n")[0].rstrip(".:") or type(error).__name__

@@ -4,7 +4,6 @@ Published data sets are read by archive.py and parquet.py. Augmentation and scal
 """
 
 import hashlib
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from filelock import FileLock
 
 from cifar_tune.data.archive import find_batches, published_archive
-from cifar_tune.data.images import DATASETS, DatasetName, Drawn, Images, Part, Source, TrainingData
+from cifar_tune.data.images import DATASETS, IMAGE_SIZE, DatasetName, Drawn, Images, Part, Source, TrainingData
 from cifar_tune.data.parquet import find_parquet
 from cifar_tune.data.split import split_digest, split_images
 from cifar_tune.errors import UserError
@@ -64,8 +63,11 @@ def _digest(name: str, part: str, files: Iterable[Path]) -> str:
     version = origin.version if isinstance(origin, Drawn) else ""
     digest = hashlib.sha256(f"{CACHE_VERSION} {name} {part} {version}".encode())
     for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); correct its rights.") from None
     return digest.hexdigest()
 
 
@@ -86,8 +88,10 @@ def _cached(path: Path, decode: Callable[[], Images]) -> Images:
 def _read_cache(path: Path) -> Images | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Images(arrays["images"], arrays["labels"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            images, labels = arrays["images"], arrays["labels"]
+        is_whole = images.shape == (*labels.shape, 3, IMAGE_SIZE, IMAGE_SIZE)
+        return Images(images, labels) if is_whole and (images.dtype, labels.dtype) == (np.uint8, np.int64) else None
+    except Exception:  # a damaged file can raise anything in zipfile and numpy
         return None
 
 

@@ -11,17 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES, PUBLISHED, DatasetName, Images, Part, Source, check_labels
 from cifar_tune.errors import UserError
 
+MAX_ROWS = 1_000_000  # of a shard; the published sets have 50,000, and a small file can claim any number
+
 
 def find_parquet(name: DatasetName, part: Part, data_dir: Path) -> Source | None:
     """The part's shards, at most three folders down; None where there are none of this data set."""
     depths = ("", "*/", "*/*/", "*/*/*/")
-    exports = sorted({path.parent for depth in depths for path in data_dir.glob(f"{depth}{part}-*.parquet")})
+    exports = sorted(
+        {path.parent for depth in depths for path in data_dir.glob(f"{depth}{part}-*.parquet") if path.is_file()}
+    )
     datasets = {folder: _dataset_in(folder, part) for folder in exports}
     unreadable = [folder for folder in exports if datasets[folder] == "unreadable"]
     folders = [folder for folder in exports if datasets[folder] == name] or unreadable
@@ -37,7 +42,7 @@ def find_parquet(name: DatasetName, part: Part, data_dir: Path) -> Source | None
 def _dataset_in(folder: Path, part: Part) -> str:
     """The data set by the label column of the folder's first readable shard, or `other`, or `unreadable`."""
     for shard in sorted(folder.glob(f"{part}-*.parquet")):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):  # a damaged file can raise anything in pyarrow
             columns = pq.read_schema(shard).names
             # The last first: an export of CIFAR-100 may have `label` beside `fine_label`.
             return next((name for name in reversed(PUBLISHED) if PUBLISHED[name].parquet_labels in columns), "other")
@@ -73,9 +78,9 @@ def _read_shard(path: Path, label: str) -> Images:
     encoded, labels = _read_columns(path, label)
     try:
         decoded = [_decode_image(cell) for cell in encoded]  # threads only take turns: most of it holds the GIL
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is damaged: {error}; download it again.") from None
-    return Images(np.stack(decoded), labels)
+    except Exception as error:  # a damaged image can raise anything in Pillow
+        raise UserError(f"{path} is damaged: {_reason(error)}; download it again.") from None
+    return Images(np.array(decoded, np.uint8).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE), labels)
 
 
 def _read_columns(path: Path, label: str) -> tuple[list[bytes | None], npt.NDArray[np.int64]]:
@@ -84,17 +89,27 @@ def _read_columns(path: Path, label: str) -> tuple[list[bytes | None], npt.NDArr
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             image = "img" if "img" in names else "image"
-            table = file.read(columns=[image, label])
             num_rows = file.metadata.num_rows
+            if num_rows > MAX_ROWS:
+                raise ValueError(f"it has {num_rows:,} rows")
+            table = file.read(columns=[image, label])
         if table.column(label).null_count:
             raise ValueError("a label is missing")
+        if not pa.types.is_integer(table.schema.field(label).type):
+            raise ValueError("its labels are no whole numbers")
         encoded = table.column(image).combine_chunks().field("bytes").to_pylist()
         labels = table.column(label).to_numpy().astype(np.int64)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is damaged or no export of CIFAR ({error}); download it again.") from None
+    except Exception as error:  # a damaged file can raise anything in pyarrow
+        reason = _reason(error)
+        raise UserError(f"{path} is damaged or no export of CIFAR ({reason}); download it again.") from None
     if len(labels) < num_rows:
         raise UserError(f"{path} is incomplete: {len(labels)} of its {num_rows} rows are there; download it again.")
     return encoded, labels
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _decode_image(encoded: bytes | None) -> npt.NDArray[np.uint8]:

@@ -48,7 +48,7 @@ class Recipe(Options):
     early_stopping: EarlyStopping = NoEarlyStopping()
     train_images: Count | None = None
     precision: Literal["mixed", "float32"] = "mixed"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**64)  # torch takes no larger ones
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:

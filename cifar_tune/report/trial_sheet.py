@@ -1,12 +1,14 @@
 """One trial in full: its result, its recipe, its learning curve, its error, and the command that runs it alone."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from cifar_tune.errors import UserError
 from cifar_tune.provenance import as_typed
 from cifar_tune.recipe.recipe import Recipe, field_of
 from cifar_tune.report.sentences import format_state
@@ -32,7 +34,9 @@ def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Ta
         parts.append(_curve(trial))
     if trial.error:
         parts.append(Text(trial.error, style="red"))
-    baseline = load_space(space).baselines[0] if space.exists() else trials[0].recipe
+    baseline = trials[0].recipe
+    with suppress(UserError):  # the copy is missing or damaged
+        baseline = load_space(space).baselines[0]
     hint = "To run this trial alone, in one process (add --data-dir if the search had it):"
     return [*parts, Text(f"{hint}\n  {_command(trial, baseline, space)}")]
 

@@ -1,6 +1,5 @@
-"""The identity of a search: its name, space file, settings and seed. Opening a record starts a search or checks it."""
+"""The identity of a search: name, space file with helpers, settings, seed. Opening a record starts or checks one."""
 
-import ast
 import difflib
 import uuid
 import warnings
@@ -14,10 +13,13 @@ from optuna.study import StudyDirection
 from cifar_tune.errors import UserError
 from cifar_tune.search.crashes import Crashes
 from cifar_tune.search.forecast import Forecast
+from cifar_tune.search.meaning import same_results, same_settings
 from cifar_tune.search.record import Record
 from cifar_tune.search.space import Space
 from cifar_tune.store import Store
 from cifar_tune.trials.storage import open_storage
+
+SPACE_FILE = "space file"
 
 
 def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
@@ -32,6 +34,8 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
     directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if space.search.minimize else [])]
     study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     identity = {"space": space.source, "settings": dict(space.settings), "seed": seed}
+    if space.helpers:
+        identity["helpers"] = dict(space.helpers)
     stored = study.user_attrs.get("identity")
     if stored is None:
         _name_objectives(study, space)
@@ -48,29 +52,27 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
         study.enqueue_trial(params, skip_if_exists=True)
     forecast = Forecast(study, space.ranges, space.search.scheduler.levels)
     crashes = Crashes()
-    study.sampler = build_sampler(space, forecast, crashes, seed + len(study.get_trials(deepcopy=False)))
+    sampler_seed = (seed + len(study.get_trials(deepcopy=False))) % 2**32  # numpy takes no larger ones
+    study.sampler = build_sampler(space, forecast, crashes, sampler_seed)
     return Record(study, space, forecast, crashes)
 
 
 def _is_same(stored: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether two identities give the same trials; only what changes a result is a change of a space file."""
-    return all(stored[key] == now[key] for key in ("settings", "seed")) and (
-        stored["space"] == now["space"] or _code(stored["space"]) == _code(now["space"])
+    """Whether two identities give the same trials."""
+    return (
+        stored["seed"] == now["seed"]
+        and same_settings(stored["settings"], now["settings"])
+        and not _changed_files(stored, now)
     )
 
 
-def _code(source: str) -> str:
-    """A space file's code without comments, layout, docstrings, and where it imports this package's names from."""
-    tree = ast.parse(source)
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and _is_own(node.module))]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree)
-
-
-def _is_own(module: str | None) -> bool:
-    return module is not None and module.partition(".")[0] == "cifar_tune"
+def _changed_files(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The stored and the present text of the space file and of each helper, where they give other trials."""
+    helpers, helpers_now = stored.get("helpers", {}), now.get("helpers", {})
+    pairs = {name: (helpers.get(name, ""), helpers_now.get(name, "")) for name in sorted({*helpers, *helpers_now})}
+    changed = {name: pair for name, pair in pairs.items() if not same_results(*pair, is_helper=True)}
+    space = (stored["space"], now["space"])
+    return changed if same_results(*space) else {SPACE_FILE: space, **changed}
 
 
 def _name_objectives(study: optuna.Study, space: Space) -> None:
@@ -81,11 +83,12 @@ def _name_objectives(study: optuna.Study, space: Space) -> None:
 
 
 def _difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What the search was started with and is different now: settings, seed or space file."""
-    if stored["settings"] != now["settings"]:
+    """What the search was started with and is different now: settings, seed, space file or a helper."""
+    if not same_settings(stored["settings"], now["settings"]):
         return " ".join(f"--set {name}={value}" for name, value in stored["settings"].items()) or "no --set"
     if stored["seed"] != now["seed"]:
         return f"--seed {stored['seed']}"
-    lines = difflib.unified_diff(now["space"].splitlines(), stored["space"].splitlines(), lineterm="", n=0)
+    file, (before, after) = next(iter(_changed_files(stored, now).items()))
+    lines = difflib.unified_diff(after.splitlines(), before.splitlines(), lineterm="", n=0)
     changed = [line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
-    return f"another space file, which differs in {len(changed)} lines: " + " | ".join(changed[:6])
+    return f"another {file}, which differs in {len(changed)} lines: " + " | ".join(changed[:6])

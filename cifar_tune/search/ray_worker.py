@@ -23,7 +23,7 @@ from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import MachineError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.store import HITS, Keepsake
-from cifar_tune.training.checkpoint import load_state, save_array, save_state, save_weights
+from cifar_tune.training.checkpoint import resume, save_array, save_state, save_weights
 from cifar_tune.training.features import FeatureCache
 from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import DivergenceError, EpochMetrics, Training
@@ -137,9 +137,8 @@ def _epochs(training: Training, config: Assignment, facts: dict[str, Any]) -> It
     """Train and yield the epochs that the record lacks; before each is yielded, its files are on disk."""
     folder = Path(config["folder"])
     with _file_access(facts):
-        state = load_state(folder)
-        if state is not None and training.can_resume(state):
-            training.load_state_dict(state)
+        resume(training, folder)
+    facts |= training.facts
     facts[FIRST_EPOCH] = training.epoch
     # The checkpoint may be ahead of the record, and the last recorded epoch may not have been judged.
     yield from training.history[max(0, config["num_epochs_recorded"] - 1) :]

@@ -1,10 +1,13 @@
 """How the trials of a search share cores and GPUs. The caller says what there is; nothing here asks Ray."""
 
-import os
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cifar_tune.errors import UserError
+from cifar_tune.machine import usable_cores
+
+SMALLEST_SHARE = 0.0001  # of a GPU: Ray counts in these
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,14 @@ class Resources:
 
 def this_machine(num_gpus: int) -> dict[str, float]:
     """The resources of this machine, as a Ray that starts here names them."""
-    return {"CPU": os.cpu_count() or 1, "GPU": num_gpus}
+    return {"CPU": usable_cores(), "GPU": num_gpus}
+
+
+def check_gpus_per_trial(gpus: float | None) -> None:
+    """Raise a UserError for a share of GPUs that Ray cannot give: it gives a part of one, or whole ones."""
+    if gpus is None or gpus == 0 or (SMALLEST_SHARE <= gpus <= 1) or (1 < gpus < math.inf and gpus == int(gpus)):
+        return
+    raise UserError(f"--gpus-per-trial {gpus:g}: a trial gets a part of one GPU, like 0.5, or whole GPUs, like 2.")
 
 
 def plan_resources(

@@ -4,8 +4,9 @@ Everything that can be wrong with a space file is reported here, before anything
 """
 
 import ast
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from cifar_tune.recipe.recipe import Recipe, Value, nearest
 from cifar_tune.search.ranges import contains, format_range
 from cifar_tune.search.search import ONE_OBJECTIVE, UNCONDITIONAL, Search
 from cifar_tune.search.stand_ins import BaselineTrial, WithSettings
-from cifar_tune.search.user_code import as_user_error, run_file
+from cifar_tune.search.user_code import UserCode, as_user_error
 
 TASK_FIELDS = ("dataset", "train_images", "seed")  # the same in all trials of a search, so that scores can be compared
 NUM_CHECKED_DRAWS = 20
@@ -41,7 +42,8 @@ class Draw:
 class Space:
     """A loaded space file with the `--set` settings applied; `baselines` are the recipes of its first trials.
 
-    `settings` are texts by field, `fixed` the same as values of the fields' types.
+    `settings` are texts by field, `fixed` the same as values of the fields' types. `helpers` are the texts of the
+    modules beside the file that it imports, by their paths relative to its folder.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Space:
     settings: Mapping[str, str]
     fixed: Mapping[str, Value]
     function: Callable[[optuna.Trial], Recipe]
+    helpers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     def sample(self, trial: BaseTrial) -> Recipe:
         """The recipe that the file's `space` makes for a trial; a UserError names the line where it fails.
@@ -59,7 +62,7 @@ class Space:
         """
         try:
             recipe = self.function(cast(optuna.Trial, WithSettings(trial, self.fixed)))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise as_user_error(error, self.path) from error
         if not isinstance(recipe, Recipe):
             raise UserError(f"{self.path}: space(trial) must return a Recipe, not {type(recipe).__name__}.")
@@ -210,30 +213,33 @@ def load_space(path: Path, settings: Mapping[str, str] | None = None) -> Space:
 
     Raises a UserError, with the line where there is one, for anything that is wrong.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - which is no error where the path is too long or may not be seen
         raise UserError(f"There is no search-space file {path}; give the path of one, like search_spaces/resnet9.py.")
-    source = path.read_text(encoding="utf-8", errors="replace")
-    module = run_file(path)
-    settings = {**_own_settings(module, path), **(settings or {})}
+    code = UserCode(path)
+    module = code.run()
+    settings = _printable({**_own_settings(module, path), **(settings or {})})
     baselines = _baselines(module, path)
     function = getattr(module, "space", None)
     if not callable(function):
         raise UserError(f"{path} defines no space(trial) function; add one that returns a Recipe.")
+    function = code.with_helpers(function)
     search = getattr(module, "SEARCH", Search())
     if not isinstance(search, Search):
         raise UserError(f"{path}: SEARCH must be a Search, not {type(search).__name__}.")
-    unset = Space(path, source, tuple(baselines), search, {}, {}, function)
+    unset = Space(path, code.source, tuple(baselines), search, {}, {}, function, helpers=code.helpers)
     drawn = [recipe for _, recipe in islice(unset.sample_random_trials(), NUM_CHECKED_DRAWS if settings else 0)]
     fixed = _fixed_values(settings, _of_variants([*baselines, *drawn], settings), own=_own_settings(module, path))
     baselines = _of_variants(baselines, settings)
     baselines = list(dict.fromkeys(_apply(baseline, settings) for baseline in baselines))  # settings make some equal
-    space = Space(path, source, tuple(baselines), search, settings, fixed, function)
+    space = replace(unset, baselines=tuple(baselines), settings=settings, fixed=fixed)
     space.check()
     return space
 
 
 def _baselines(module: ModuleType, path: Path) -> list[Recipe]:
-    baselines = getattr(module, "BASELINES", None) or [getattr(module, "BASELINE", None)]
+    baselines = getattr(module, "BASELINES", [])
+    if baselines is None or (isinstance(baselines, list | tuple) and not baselines):
+        baselines = [getattr(module, "BASELINE", None)]
     if not isinstance(baselines, list | tuple):
         raise UserError(f"{path}: BASELINES must be a list of Recipes, not {type(baselines).__name__}.")
     if list(baselines) == [None]:
@@ -250,6 +256,14 @@ def _own_settings(module: ModuleType, path: Path) -> dict[str, str]:
     if not isinstance(settings, dict) or not all(isinstance(text, str) for pair in settings.items() for text in pair):
         raise UserError(f"{path}: SETTINGS must be a dict of fields and values as texts, like {{'epochs': '10'}}.")
     return dict(settings)
+
+
+def _printable(settings: dict[str, str]) -> dict[str, str]:
+    """The settings; a UserError for control characters, and for bytes that are no text, which no record can hold."""
+    for name, text in settings.items():
+        if not f"{name}{text}".isprintable():
+            raise UserError(f"--set {name}={text}: it has characters that are no text; correct it.")
+    return settings
 
 
 def _of_variants(recipes: list[Recipe], settings: Mapping[str, str]) -> list[Recipe]:

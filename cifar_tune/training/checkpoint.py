@@ -3,6 +3,7 @@
 A file is either complete or not there. None is ever unpickled: `torch.load` with `weights_only`, safetensors, numpy.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -14,7 +15,13 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
+from cifar_tune.errors import UserError
 from cifar_tune.store import STATE, WEIGHTS
+from cifar_tune.training.loop import Training
+from cifar_tune.training.memory import is_out_of_memory
+
+PARTS = {"recipe", "history", "model", "best", "optimizer", "generator", "cpu_rng"}  # of a state
+MAX_WORDS = 12  # of torch's reasons, some of which are a page long
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -23,12 +30,37 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The folder's state, with its tensors on the CPU; None where none was saved."""
+    """The folder's state, with its tensors on the CPU; None where none was saved, a UserError for a damaged one."""
     path = folder / STATE
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        missing = PARTS - state.keys()
+    except Exception as error:  # a damaged file can raise anything in torch
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # the disk's fault; torch may seek to nowhere
+            raise
+        raise _damage(path, error) from error
+    if missing:
+        raise _damage(path, KeyError(*sorted(missing)))
     return state
+
+
+def resume(training: Training, folder: Path) -> None:
+    """Go on from the folder's state where it has one of the same recipe; a UserError for a damaged one."""
+    state = load_state(folder)
+    try:
+        if state is not None and training.can_resume(state):
+            training.load_state_dict(state)
+    except Exception as error:  # a damaged state can have anything in it
+        if is_out_of_memory(error):
+            raise
+        raise _damage(folder / STATE, error) from error
+
+
+def _damage(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()[:MAX_WORDS]).rstrip(".:;,") or type(error).__name__
+    return UserError(f"The checkpoint {path} is damaged ({reason}); delete it, and the trial starts anew.")
 
 
 def save_weights(folder: Path, model: torch.nn.Module, metadata: Mapping[str, Any]) -> None:

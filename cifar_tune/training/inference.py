@@ -1,18 +1,19 @@
 """A trained network for its users: raw pixels in, logits out. The weights file is all that it is read from."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from cifar_tune.data.images import NUM_CLASSES
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.training.inputs import Normalization
+from cifar_tune.training.network_size import outline
 
 
 class Classifier(nn.Module):
@@ -37,11 +38,22 @@ def load_classifier(path: Path) -> tuple[Classifier, Recipe]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             metadata: dict[str, Any] = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
         recipe = Recipe.model_validate(metadata["recipe"])
-        preprocessing = metadata["preprocessing"]
-    except (OSError, SafetensorError, ValueError, KeyError):
+        mean, std = (
+            [float(metadata["preprocessing"][name][channel]) for channel in range(3)] for name in ("mean", "std")
+        )
+        network = _build(recipe, tensors)
+    except Exception:  # a file of another program, or a damaged one, can raise anything here
         raise UserError(f"{path} holds no network of this program; give a weights.safetensors that it kept.") from None
-    network = recipe.model.build(NUM_CLASSES[recipe.dataset])
-    network.load_state_dict(tensors)
     # The memory format of training, because another one sums in another order.
     network = network.to(memory_format=torch.channels_last)
-    return Classifier(network, preprocessing["mean"], preprocessing["std"]).eval(), recipe
+    return Classifier(network, mean, std).eval(), recipe
+
+
+def _build(recipe: Recipe, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The recipe's network with the tensors; a ValueError for other tensors, before the network takes any memory."""
+    shapes = {name: tensor.shape for name, tensor in outline(recipe).state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise ValueError("The tensors are not those of the recipe's network.")
+    network = recipe.model.build(NUM_CLASSES[recipe.dataset])
+    network.load_state_dict(dict(tensors))
+    return network

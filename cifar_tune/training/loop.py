@@ -21,7 +21,7 @@ from cifar_tune.recipe.schedules import Position
 from cifar_tune.training.features import FeatureCache, describe_structure
 from cifar_tune.training.inputs import DeviceData, DeviceImages, Features, Inputs, Pixels, autocast
 from cifar_tune.training.network_size import count_parameters
-from cifar_tune.training.weights import Weights, load_weights
+from cifar_tune.training.weights import Weights, for_network, load_weights
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,11 @@ class Training:
         if (weights is None) != (self.recipe.model.weights == "none"):
             raise ValueError(f"The recipe asks for the weights {self.recipe.model.weights!r}; give those.")
         if weights is not None:
+            weights, stripped = for_network(weights, model)
             note = load_weights(model, weights, self.data.dataset)
             self.facts["weights"] = f"{weights.source}, sha256 {weights.digest[:16]}"
+            if stripped:
+                self.facts["weights"] += f"; {stripped}"
             if note:
                 self.facts["head"] = note
 
@@ -309,7 +312,23 @@ class Training:
         if self.history:
             self._enter(self._phase_of(self.epoch - 1))
         self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
+        self._restore_random_state(state)
+
+    def _restore_random_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with the state's random numbers; on another kind of device, with those of a seed for the epoch.
+
+        The random state of a GPU means nothing to a CPU, nor the other way round.
+        """
+        device, was_on_gpu = self.data.device, "cuda_rng" in state
         torch.set_rng_state(state["cpu_rng"].cpu())
-        if "cuda_rng" in state and self.data.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.data.device)
+        if was_on_gpu == (device.type == "cuda"):
+            self.generator.set_state(state["generator"].cpu())
+            if was_on_gpu:
+                torch.cuda.set_rng_state(state["cuda_rng"].cpu(), device)
+            return
+        seed = (1_000_003 * (self.recipe.seed + 1) + self.epoch) % 2**63
+        self.generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        kinds = "a GPU, and it goes on on a CPU" if was_on_gpu else "a CPU, and it goes on on a GPU"
+        self.facts["random_numbers"] = f"differ from epoch {self.epoch + 1} on: its checkpoint is of {kinds}"

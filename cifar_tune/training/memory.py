@@ -3,7 +3,6 @@
 What was used is counted for torch's tensors on a GPU, and for the whole process on a CPU.
 """
 
-import os
 import re
 import resource
 from collections.abc import Iterator
@@ -13,15 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cifar_tune.machine import usable_memory
+
 FOREIGN_BYTES = 2 * 1024**3  # of a GPU: more than its driver and a process's context take
 SHARE_OF_ALL = 0.5  # of the memory, below which an allocation fits unless others took it
 
 
 def memory_of(device: torch.device) -> int:
-    """Bytes that the device has."""
+    """Bytes that this process may use of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return usable_memory()
 
 
 def peak_memory(device: torch.device) -> int:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifar_tune.data.images import IMAGE_SIZE
+from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES
+from cifar_tune.errors import UserError
+from cifar_tune.recipe.recipe import Recipe
 
 
 @dataclass
@@ -43,6 +45,15 @@ def count_layers(network: nn.Sequential) -> list[Layer]:
     for hook in hooks:
         hook.remove()
     return layers
+
+
+def outline(recipe: Recipe) -> nn.Sequential:
+    """The recipe's network without any memory; a UserError where it is larger than any memory."""
+    try:
+        with torch.device("meta"):
+            return recipe.model.build(NUM_CLASSES[recipe.dataset])
+    except RuntimeError as error:
+        raise UserError(f"{recipe.model.name} cannot be built with these options ({error}); make it smaller.") from None
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,8 +1,8 @@
-"""A run's starting weights: the published ones of ImageNet, or a file of this program or with a plain state_dict.
+"""A run's starting weights: the published ones of ImageNet, or a file of this program or with a state_dict.
 
-There are three steps: find the file, read it, fit its tensors into a network. A search takes them before it starts
-anything, so that it can refuse weights that do not fit. Nothing is ever unpickled: `torch.load` with `weights_only`,
-and safetensors.
+There are three steps: find the file, read it, fit its tensors into a network; foreign.py knows how others save. A
+search takes them before it starts anything, so that it can refuse weights that do not fit. Nothing is ever unpickled:
+`torch.load` with `weights_only`, and safetensors.
 """
 
 import hashlib
@@ -10,8 +10,10 @@ import http.client
 import json
 import pickle
 import sys
+import warnings
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,13 @@ from torch import Tensor, nn
 from torch.hub import download_url_to_file, get_dir
 
 from cifar_tune.data.archive import DOWNLOAD_TIMEOUT_SECONDS, socket_timeout
-from cifar_tune.data.images import NUM_CLASSES
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.training.foreign import find_prefix, unwrap
+from cifar_tune.training.network_size import outline
 
+# Batch norms from before torch 0.4.1 do not count their batches, and no network here needs the count.
+UNUSED = "num_batches_tracked"
 NUM_NAMED = 3  # misfits that an error names; another architecture has hundreds
 OTHER_WEIGHTS = "take --set model/weights=none or the path of a checkpoint"
 PLAIN = "torch.save(model.state_dict(), path)"
@@ -62,6 +67,7 @@ class Weights:
     recipe: Mapping[str, Any] | None  # the one that they were trained by; None where the file does not say it
     digest: str  # hex SHA-256 of the file
     source: str  # the file's name, for messages
+    key: str | None = None  # of the state_dict in the checkpoint that the file is; None where it is one itself
 
     @property
     def dataset(self) -> str | None:
@@ -142,7 +148,7 @@ def open_weights(name: str) -> Weights | None:
 
 
 def read_weights(path: Path) -> Weights:
-    """The tensors of a .safetensors file, or of a plain state_dict that torch.save wrote."""
+    """The tensors of a .safetensors file, or of a state_dict that torch.save wrote, alone or in a checkpoint."""
     try:
         digest = _digest(path)
     except OSError as error:
@@ -151,9 +157,9 @@ def read_weights(path: Path) -> Weights:
         ) from None
     if path.suffix == ".safetensors":
         tensors, recipe = _read_safetensors(path)
-    else:
-        tensors, recipe = _read_state_dict(path), None
-    return Weights(tensors, recipe, digest, path.name)
+        return Weights(tensors, recipe, digest, path.name)
+    tensors, key = _read_state_dict(path)
+    return Weights(tensors, None, digest, path.name, key)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -173,9 +179,12 @@ def _recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
         return None
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def _read_state_dict(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors, and their key in a checkpoint."""
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        # Many programs save a namespace of options; it runs no code.
+        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings(action="ignore"):
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} is not a plain state_dict of tensors, and nothing else is unpickled; make one with {PLAIN}."
@@ -184,18 +193,14 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} is damaged, incomplete or no state_dict; copy it again, or make it again with {PLAIN}."
         ) from None
-    return _named_tensors(loaded, path)
-
-
-def _named_tensors(loaded: object, path: Path) -> dict[str, Tensor]:
-    if isinstance(loaded, dict) and loaded:
-        if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()):
-            return dict(loaded)
-        if {"recipe", "history", "model"} <= loaded.keys():  # a state that save_state wrote
-            raise UserError(
-                f"{path} is a state to resume a run from; give the weights.safetensors of a finished run instead."
-            )
-    raise UserError(f"{path} holds something other than a state_dict of tensors; make one with {PLAIN}.")
+    if isinstance(loaded, dict) and {"recipe", "history", "model"} <= loaded.keys():  # a state that save_state wrote
+        raise UserError(
+            f"{path} is a state to resume a run from; give the weights.safetensors of a finished run instead."
+        )
+    unwrapped = unwrap(loaded)
+    if unwrapped is None:
+        raise UserError(f"{path} holds something other than a state_dict of tensors; make one with {PLAIN}.")
+    return unwrapped
 
 
 # Fitting
@@ -204,16 +209,17 @@ def _named_tensors(loaded: object, path: Path) -> dict[str, Tensor]:
 def check_weights(recipes: Iterable[Recipe]) -> tuple[dict[str, str], list[str]]:
     """Read all weights that the recipes name, and check that they fit, without building a network in memory.
 
-    Returns the hex SHA-256 of each file by its `model/weights`, and a sentence for every head that will be replaced.
+    Returns the hex SHA-256 of each file by its `model/weights`, and a sentence for everything of a file that is not
+    taken as it is: prefixes of names, parts beside the network, a head.
     """
     networks = {_tensor_options(recipe): recipe for recipe in recipes if recipe.model.weights != "none"}
     opened = {name: open_weights(name) for name in {recipe.model.weights for recipe in networks.values()}}
     files = {name: weights for name, weights in opened.items() if weights is not None}
-    notes = set()
+    notes: set[str | None] = set()
     for recipe in networks.values():
-        with torch.device("meta"):
-            network = recipe.model.build(NUM_CLASSES[recipe.dataset])
-        notes.add(fitting(network, files[recipe.model.weights], recipe.dataset)[1])
+        network = outline(recipe)
+        weights, stripped = for_network(files[recipe.model.weights], network)
+        notes |= {stripped, fitting(network, weights, recipe.dataset)[1]}
     return {name: weights.digest for name, weights in files.items()}, sorted(note for note in notes if note)
 
 
@@ -223,13 +229,32 @@ def _tensor_options(recipe: Recipe) -> str:
 
 
 def load_weights(model: nn.Sequential, weights: Weights, dataset: str) -> str | None:
-    """Copy the tensors that fit into the model, on any device; a sentence where its head is not among them."""
+    """Copy the tensors that fit into the model, on any device; a sentence where its head is not among them.
+
+    The weights have the model's names; `for_network` gives them.
+    """
     tensors, note = fitting(model, weights, dataset)
     own = model.state_dict()
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
     return note
+
+
+def for_network(weights: Weights, model: nn.Sequential) -> tuple[Weights, str | None]:
+    """The weights by the model's own names, and a sentence on what was stripped to get them; None where nothing was."""
+    *_, (head, _) = model.named_children()
+    body, _ = _split(model.state_dict(), f"{head}.")
+    prefix = find_prefix(weights.tensors, [name for name in body if not name.endswith(UNUSED)])
+    tensors = {name[len(prefix) :]: tensor for name, tensor in weights.tensors.items() if name.startswith(prefix)}
+    stripped = [f"{weights.key!r} is taken out of the checkpoint"] if weights.key else []
+    if prefix:
+        stripped.append(f"the prefix {prefix!r} is stripped from its names")
+    if num_others := len(weights.tensors) - len(tensors):
+        stripped.append(f"{num_others} tensors beside the network are left out")
+    if not stripped:
+        return weights, None
+    return replace(weights, tensors=tensors), f"{weights.source}: {', '.join(stripped)}."
 
 
 def fitting(model: nn.Sequential, weights: Weights, dataset: str) -> tuple[dict[str, Tensor], str | None]:
@@ -259,8 +284,7 @@ def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor
 def _misfits(own: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> list[str]:
     """Why the file's tensors cannot replace the network's own, in words; only floats convert into each other."""
     both = [(name, file[name], own[name]) for name in own if name in file]
-    # Batch norms from before torch 0.4.1 do not count their batches, and no network here needs the count.
-    missing = [name for name in own if name not in file and not name.endswith("num_batches_tracked")]
+    missing = [name for name in own if name not in file and not name.endswith(UNUSED)]
     return [
         *(f"{name} is {_shape(a)} instead of {_shape(b)}" for name, a, b in both if a.shape != b.shape),
         *(f"{name} is {a.dtype} instead of {b.dtype}" for name, a, b in both if not _converts(a, b)),

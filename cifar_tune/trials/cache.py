@@ -26,25 +26,26 @@ MIN_NEW = 500  # number of finished trials missing in the file, from which it is
 def read_optuna_trials(store: Store, study: Study, storage: RDBStorage) -> list[FrozenTrial]:
     """All trials by number; those from the cache file lack intermediate values and times."""
     path = store.search(study.study_name) / FILE
-    cached = _load(path, study)
+    finished, open_ids, last_id = _load(path, study)
     # Optuna's own cache in memory asks for missing trials in the same way.
-    new = storage._get_trials(study._study_id, None, set(cached["open"]), cached["last"])
-    trials = sorted([*_trials(cached), *new], key=lambda trial: trial.number)
+    new = storage._get_trials(study._study_id, None, open_ids, last_id)
+    trials = sorted([*finished, *new], key=lambda trial: trial.number)
     if path.parent.is_dir() and sum(trial.state.is_finished() for trial in new) >= MIN_NEW:
         with contextlib.suppress(OSError):  # a read-only store
             _save(path, study, trials)
     return trials
 
 
-def _load(path: Path, study: Study) -> dict[str, Any]:
-    """The contents of the cache file; empty contents if it is missing, damaged or of another search."""
-    try:
+def _load(path: Path, study: Study) -> tuple[list[FrozenTrial], set[int], int]:
+    """The finished trials of the cache file, the ids of open ones and the last id.
+
+    Nothing is known if the file is missing, damaged or of another search.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         cached: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if (cached["format"], cached["id"]) == (FORMAT, study.user_attrs.get("id")):
-            return cached
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return {"open": [], "last": -1, "distributions": [], "trials": []}
+            return _trials(cached), {int(number) for number in cached["open"]}, int(cached["last"])
+    return [], set(), -1
 
 
 def _trials(cached: dict[str, Any]) -> list[FrozenTrial]:

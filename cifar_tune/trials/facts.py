@@ -1,7 +1,8 @@
 """The names of a trial's facts: what its worker and its scheduler note about it besides the learning curve.
 
-The record and MLflow store facts under these names, so the names never change. training/loop.py adds three of its own:
-`weights`, `head` and `features`. Times are in seconds; those of training and validation are in the learning curve.
+The record and MLflow store facts under these names, so the names never change. training/loop.py adds its own:
+`weights`, `head`, `features` and RANDOM_NUMBERS. Times are in seconds; those of training and validation are in the
+learning curve.
 """
 
 import time
@@ -28,6 +29,7 @@ NUM_PARAMETERS = "num_parameters"
 NUM_MACS = "num_macs"  # multiply-adds of one image
 DIVERGED_AT = "diverged_at_step"
 PEAK_MEMORY = "peak_memory_bytes"
+RANDOM_NUMBERS = "random_numbers"  # in words, for a run that went on on another kind of device
 REPLAYS = "replays"  # in words, for a run that replays the validation scores of another one because it has no own
 
 # The scheduler's decisions.

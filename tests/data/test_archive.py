@@ -94,6 +94,35 @@ def test_a_batch_with_a_wrong_checksum_is_named_and_never_unpickled(archive: Arc
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize(
+    "name", ["../evil", "{folder}/evil", "tiny-batches/../../../evil", "tiny-batches/data_batch_1"]
+)
+def test_of_an_archive_nothing_but_batches_is_written(tmp_path: Path, kind: bytes, name: str) -> None:
+    """A member may have any name, and be a link to anything."""
+    made = write_batches(tmp_path / "made" / "tiny-batches", BATCHES)
+    packed = tmp_path / "data" / made.filename
+    packed.parent.mkdir()
+    with tarfile.open(packed, "w:gz") as tar:
+        member = tarfile.TarInfo(name.format(folder=tmp_path))
+        member.type, member.linkname = kind, f"{tmp_path}/made/tiny-batches/data_batch_1"
+        member.size = 4 if kind == tarfile.REGTYPE else 0
+        tar.addfile(member, io.BytesIO(b"evil"))
+        tar.add(tmp_path / "made" / "tiny-batches", "tiny-batches")
+    archive = replace(made, md5=md5(packed.read_bytes()))
+    assert_same(find_batches(archive, "train", packed.parent, tmp_path / "store").decode(), TRAIN)
+    assert {path.name for path in (tmp_path / "store" / "downloads" / "tiny-batches").iterdir()} == BATCHES.keys()
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_a_batch_with_the_right_checksum_runs_no_code_all_the_same(tmp_path: Path) -> None:
+    content = pickle.dumps({"data": Tripwire(tmp_path / "sprung"), "labels": []})
+    archive = write_batches(tmp_path / "data" / "tiny-batches", {**BATCHES, "data_batch_1": content})
+    with pytest.raises(UserError, match=r"data_batch_1 holds no batch of labels \(pathlib.Path.touch is no part of"):
+        find_batches(archive, "train", tmp_path / "data", tmp_path / "store").decode()
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_a_missing_batch_is_named(archive: Archive, tmp_path: Path) -> None:
     (tmp_path / "data" / archive.folder / "data_batch_2").unlink()
     with pytest.raises(UserError, match=r"incomplete: .*data_batch_2 is missing"):

@@ -117,6 +117,12 @@ def test_the_command_of_a_trial_rebuilds_its_recipe(space_file: Path) -> None:
         assert load_space(space_file, settings).baselines[0] == each.recipe
 
 
+def test_a_damaged_copy_of_the_space_file_leaves_the_rest_of_the_sheet(space_file: Path) -> None:
+    trials = sampled(space_file, {})
+    space_file.write_text("import nothing_here", encoding="utf-8")
+    assert trials[0].recipe.replace(settings_of(trials, 2, space_file)) == trials[2].recipe
+
+
 def test_the_command_of_a_trial_repeats_the_settings_of_its_search(space_file: Path) -> None:
     trials = sampled(space_file, {"epochs": "2", "train_images": "none"}, num_trials=2)
     for each in trials:

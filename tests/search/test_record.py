@@ -561,12 +561,83 @@ def test_baselines_that_a_setting_makes_equal_are_one(reopen: Open) -> None:
         SPACE.replace("def space(trial):", 'def space( trial ):\n    """Choices."""'),
         SPACE.replace("from cifar_tune import", "from cifar_tune.recipe import Recipe\nfrom cifar_tune import"),
         SPACE.replace("\n", "\r\n"),
+        "\ufeff" + SPACE,
+        SPACE.replace("num_trials=4", "num_trials=400"),
+        SPACE.replace("num_trials=4", "num_trials=2"),
+        SPACE.replace("num_trials=4, ", ""),
+        SPACE.replace("num_trials=4", "num_trials=NUM_TRIALS").replace("SEARCH", "NUM_TRIALS = 10 * 4\nSEARCH"),
+        "import math\nfrom optuna import Trial\n" + SPACE.replace("(trial)", "(trial: Trial) -> Recipe"),
+        SPACE.replace("BASELINE =", "BASELINE: Recipe ="),
+        SPACE.replace("0.1}", "1e-1}").replace('"', "'"),
+        "import typing as t\nif t.TYPE_CHECKING:\n    import optuna\n" + SPACE,
     ],
-    ids=["comments", "layout", "imports", "line ends"],
+    ids=[
+        "comments",
+        "layout",
+        "imports",
+        "line ends",
+        "byte-order mark",
+        "more trials",
+        "fewer trials",
+        "the usual number of trials",
+        "a named number of trials",
+        "unused imports and annotations",
+        "an annotated baseline",
+        "numbers and quotes",
+        "imports for a type checker",
+    ],
 )
 def test_an_edit_that_changes_no_result_continues_the_search(reopen: Open, edited: str) -> None:
     first = reopen()
     assert reopen(edited).id == first.id
+    assert reopen().id == first.id
+
+
+def test_a_setting_may_be_written_in_another_way(reopen: Open) -> None:
+    first = reopen(settings={"optimizer/lr": "0.01", "batch_size": "16"})
+    assert reopen(settings={"batch_size": "16", "optimizer/lr": "1e-2"}).id == first.id
+
+
+USING_RATE = SPACE.replace("from cifar_tune", "RATE = 0.1\nfrom cifar_tune").replace('"lr": 0.1', '"lr": RATE')
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (USING_RATE, USING_RATE.replace("RATE = 0.1", "RATE = 0.2")),
+        (SPACE + "N = 1\n", SPACE + "N = 1\nBASELINE = BASELINE.replace(dict(epochs=5))\n"),
+        (SPACE, SPACE.replace('"let_through": 0', '"let_through": 0, "keep": 0.4')),
+        ("from math import pi as x\n" + SPACE + "y = x\n", "from math import e as x\n" + SPACE + "y = x\n"),
+        ("N = 1\n" + SPACE + "eval('N')\n", "N = 2\n" + SPACE + "eval('N')\n"),
+    ],
+    ids=[
+        "a constant that is read",
+        "a later baseline",
+        "the scheduler",
+        "an import that is read",
+        "a name that eval reads",
+    ],
+)
+def test_an_edit_that_may_change_a_result_is_refused(reopen: Open, before: str, after: str) -> None:
+    reopen(before)
+    with pytest.raises(UserError, match=r"another space file, which differs in \d+ lines: [-+]"):
+        reopen(after)
+
+
+def test_a_changed_helper_is_noticed_as_a_changed_file_is(store: Store, tmp_path: Path) -> None:
+    text = SPACE.replace("from cifar_tune", "from rates import HIGH\nfrom cifar_tune").replace("1.0", "HIGH")
+    helper = tmp_path / "rates.py"
+
+    def opened_with(rates: str) -> Record:
+        helper.write_text(rates, encoding="utf-8")
+        return open_record(store, "tiny", written(tmp_path, text), 0)
+
+    first = opened_with("HIGH = 1.0\n")
+    assert opened_with('"""Rates."""\n\nHIGH = 1  # at most\n'.replace("1  #", "1.0  #")).id == first.id
+    with pytest.raises(UserError, match=r"another rates\.py, which differs in 2 lines: -HIGH = 2\.0 \| \+HIGH = 1\.0"):
+        opened_with("HIGH = 2.0\n")
+    with pytest.raises(UserError, match=r"another rates\.py"):
+        opened_with("LOW = HIGH = 1.0\n")
 
 
 def test_other_images_under_the_same_name_are_refused(reopen: Open) -> None:

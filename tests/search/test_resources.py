@@ -2,6 +2,7 @@
 
 import pytest
 
+from cifar_tune.commands.session import TrainingOptions
 from cifar_tune.errors import UserError
 from cifar_tune.search.resources import Resources, plan_resources
 
@@ -51,3 +52,14 @@ def test_more_than_there_is_is_refused() -> None:
         planned(LAPTOP, gpus_per_trial=1)
     with pytest.raises(UserError, match="--cpus-per-trial 5: there are 4 cores here"):
         planned(LAPTOP, cpus_per_trial=5)
+
+
+@pytest.mark.parametrize("gpus", [1.5, 2.0001, -1.0, 1e-5, float("nan"), float("inf")])
+def test_a_share_of_gpus_that_ray_cannot_give_is_refused_before_anything_starts(gpus: float) -> None:
+    with pytest.raises(UserError, match=r"--gpus-per-trial \S+: a trial gets a part of one GPU, .* or whole GPUs"):
+        TrainingOptions(gpus_per_trial=gpus)
+
+
+@pytest.mark.parametrize("gpus", [None, 0, 0.0001, 0.3333, 1, 2.0])
+def test_a_part_of_a_gpu_and_whole_gpus_are_taken(gpus: float | None) -> None:
+    assert TrainingOptions(gpus_per_trial=gpus).gpus_per_trial == gpus

@@ -35,6 +35,12 @@ def test_the_same_seed_gives_the_same_trials(tmp_path: Path, sampler: str) -> No
     assert first[1:] != other[1:]
 
 
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_any_seed_is_taken(tmp_path: Path, sampler: SamplerName) -> None:
+    """Numpy takes seeds below 2**32 alone."""
+    assert len(search(opened(written(tmp_path, NUMBERS, sampler), seed=10**30), 3)) == 3
+
+
 @pytest.mark.parametrize("sampler", ["gp", "cmaes", "qmc"])
 def test_a_sampler_without_conditions_refuses_a_conditional_space(tmp_path: Path, sampler: str) -> None:
     with pytest.raises(UserError, match=rf"{sampler} cannot search a conditional space \(label_smoothing is not in"):

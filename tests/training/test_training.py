@@ -2,6 +2,7 @@
 
 import json
 import math
+from copy import deepcopy
 from itertools import combinations, product
 from pathlib import Path
 from typing import get_args
@@ -152,6 +153,25 @@ def test_a_resumed_run_gives_the_epochs_that_an_uninterrupted_one_gives(
     assert rest == expected[1:]
     assert [repeatable(metrics) for metrics in again.history] == expected
     assert same_tensors(again.model, whole.model)
+
+
+def test_a_state_of_another_kind_of_device_goes_on_with_new_random_numbers(smallest: DeviceData) -> None:
+    """A GPU's random state is a seed and an offset. Two runs go on alike, and not as the first epoch began."""
+    training = Training(BASE, smallest)
+    next(training.fit())
+    state = training.state_dict()
+    state["generator"] = state["cuda_rng"] = torch.zeros(16, dtype=torch.uint8)
+    runs = [Training(BASE, smallest) for _ in range(2)]
+    beginning = runs[0].generator.get_state()
+    for run in runs:
+        run.load_state_dict(deepcopy(state))  # an optimizer goes on in the tensors that it is given
+        assert not torch.equal(run.generator.get_state(), beginning)
+        assert run.facts["random_numbers"].startswith("differ from epoch 2 on: its checkpoint is of a GPU")
+    first, second = ([repeatable(metrics) for metrics in run.fit()] for run in runs)
+    assert first == second
+    assert len(first) == BASE.epochs - 1
+    training.load_state_dict(training.state_dict())
+    assert "random_numbers" not in training.facts
 
 
 def test_a_state_is_resumed_by_its_own_recipe_alone(smallest: DeviceData) -> None:

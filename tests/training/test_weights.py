@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,6 +30,7 @@ from cifar_tune.training.weights import (
     find_published,
     find_weights,
     fitting,
+    for_network,
     load_weights,
     read_weights,
 )
@@ -318,7 +320,17 @@ def test_a_pickle_that_torch_did_not_write_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [[1, 2], torch.ones(3), {}, {"epoch": 3}, {1: torch.ones(3)}, {"state_dict": {"0.weight": torch.ones(3)}}],
+    [
+        [1, 2],
+        torch.ones(3),
+        {},
+        {"epoch": 3},
+        {1: torch.ones(3)},
+        {"state_dict": {"0.weight": 1.0}},
+        {"state_dict": [torch.ones(3)], "model": {}},
+        {"generator": {"0.weight": torch.ones(3)}, "discriminator": {"0.weight": torch.ones(3)}},
+        {"0.weight": torch.ones(3).to_sparse()},
+    ],
 )
 def test_what_is_no_dict_of_tensors_is_refused(tmp_path: Path, content: Any) -> None:  # noqa: ANN401 - anything
     torch.save(content, tmp_path / "content.pth")
@@ -332,6 +344,25 @@ def test_a_state_to_resume_from_is_known_as_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"state.pt is a state to resume .*; give the weights.safetensors") as refused:
         read_weights(tmp_path / "state.pt")
     sentence(refused)
+
+
+NETWORK = network().state_dict()
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "key"),
+    [
+        ({"epoch": 3, "state_dict": NETWORK, "best_acc1": torch.tensor(0.9)}, "state_dict"),
+        ({"model_state_dict": NETWORK, "optimizer_state_dict": {"state": {}, "param_groups": []}}, "model_state_dict"),
+        ({"model": NETWORK, "ema": NETWORK, "args": Namespace(lr=0.1, folder=[None])}, "model"),
+        ({"net": NETWORK, "acc": 91.2}, "net"),
+    ],
+)
+def test_a_checkpoint_around_the_state_dict_is_opened(tmp_path: Path, checkpoint: dict[str, Any], key: str) -> None:
+    torch.save(checkpoint, tmp_path / "wrapped.pt")
+    weights = read_weights(tmp_path / "wrapped.pt")
+    assert weights.tensors.keys() == NETWORK.keys()
+    assert for_network(weights, network())[1] == f"wrapped.pt: {key!r} is taken out of the checkpoint."
 
 
 @pytest.mark.parametrize("size", [0, 4, 100, -10])
@@ -501,6 +532,60 @@ def test_torchvisions_resnet50_fits_ours_but_for_its_head(model: ResNet50) -> No
     assert published.tensors.keys() - tensors.keys() == {"fc.weight", "fc.bias"}
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "model._orig_mod.", "net."])
+def test_a_prefix_of_every_name_is_stripped(prefix: str) -> None:
+    file = replace(plain(network()), tensors={f"{prefix}{name}": tensor for name, tensor in NETWORK.items()})
+    weights, note = for_network(file, network())
+    assert note == f"given.pth: the prefix {prefix!r} is stripped from its names."
+    assert load_weights(started := network(seed=1), weights, "cifar10") is None
+    assert same(started, network())
+
+
+def test_the_rest_of_a_lightning_module_is_left_out() -> None:
+    beside = {"criterion.weight": torch.ones(10), "metric.total": torch.tensor(0)}
+    file = replace(plain(network()), tensors={**{f"model.{name}": t for name, t in NETWORK.items()}, **beside})
+    weights, note = for_network(file, network())
+    assert note == (
+        "given.pth: the prefix 'model.' is stripped from its names, 2 tensors beside the network are left out."
+    )
+    assert weights.tensors.keys() == NETWORK.keys()
+
+
+def test_of_a_network_and_its_average_the_network_is_taken_and_of_two_of_other_names_none() -> None:
+    twice = {
+        **{f"model.{name}": t for name, t in NETWORK.items()},
+        **{f"ema.module.{name}": t for name, t in NETWORK.items()},
+    }
+    weights, note = for_network(replace(plain(network()), tensors=twice), network())
+    assert weights.tensors.keys() == NETWORK.keys()
+    assert note is not None
+    assert "'model.'" in note
+    pair = {f"{part}.{name}": tensor for part in ("student", "teacher") for name, tensor in NETWORK.items()}
+    weights, note = for_network(replace(plain(network()), tensors=pair), network())
+    assert (weights.tensors.keys(), note) == (pair.keys(), None)
+    with pytest.raises(UserError, match="does not hold this architecture's weights"):
+        fitting(network(), weights, "cifar10")
+
+
+def test_a_prefix_does_not_hide_that_another_network_does_not_fit() -> None:
+    file = plain(on_meta(lambda: ResNet9().build(10)))
+    file = replace(file, tensors={f"module.{name}": tensor for name, tensor in file.tensors.items()})
+    model = on_meta(lambda: MiniResNet().build(10))
+    with pytest.raises(UserError, match=r"\(conv1.0.weight is 64x3x3x3 instead of 16x3x3x3, "):
+        fitting(model, for_network(file, model)[0], "cifar10")
+
+
+def test_plain_names_are_taken_as_they_are() -> None:
+    file = plain(network())
+    assert for_network(file, network()) == (file, None)
+    with pytest.raises(UserError, match=r"module.0.weight is not one of the network's"):
+        fitting(
+            network(),
+            for_network(replace(file, tensors={**file.tensors, "module.0.weight": torch.ones(8)}), network())[0],
+            "cifar10",
+        )
+
+
 # Before a search
 
 
@@ -542,6 +627,25 @@ def test_a_head_that_is_replaced_is_noted_once(of_shapes: str) -> None:
     recipes = [starting(of_shapes, lr=lr, dataset=name) for lr in (0.1, 0.2) for name in ("shapes", "cifar100")]
     assert check_weights(recipes)[1] == [
         "The head of weights.safetensors is for 10 classes of shapes and is replaced by a new one."
+    ]
+
+
+def test_what_is_stripped_is_noted(tmp_path: Path) -> None:
+    name = str(tmp_path / "parallel.pt")
+    state = {f"module.{key}": tensor for key, tensor in MiniResNet().build(10).state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, name)
+    assert check_weights([starting(name)])[1] == [
+        "parallel.pt: 'state_dict' is taken out of the checkpoint, the prefix 'module.' is stripped from its names."
+    ]
+
+
+def test_timms_and_torchvisions_resnet50_in_safetensors_are_taken(tmp_path: Path) -> None:
+    from torchvision.models import resnet50
+
+    name = str(tmp_path / "model.safetensors")
+    save_file(resnet50().state_dict(), name, metadata={"format": "pt"})
+    assert check_weights([starting(name, "resnet50")])[1] == [
+        "The head of model.safetensors is for 1000 classes and is replaced by a new one."
     ]
 
 
