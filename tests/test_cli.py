@@ -274,6 +274,18 @@ def test_a_space_file_that_imports_ray_changes_nothing_about_it(folder: Path) ->
 
 
 @pytest.mark.slow
+def test_a_search_that_was_killed_before_its_first_trial_binds_nobody(
+    folder: Path, call: Call, data_in: Callable[[Path], None]
+) -> None:
+    store = open_store(folder / "cifar_tune_store")
+    open_record(store, "good", load_space(folder / "good.py"), 5)
+    data_in(store.root)
+    answer = call("run", "good.py", "--gpus-per-trial", "64", "--seed", "6")
+    assert "--seed 5" not in answer.stderr
+    assert "--gpus-per-trial 64" in answer.stderr
+
+
+@pytest.mark.slow
 def test_more_gpus_than_there_are_is_refused_in_a_sentence(
     folder: Path, call: Call, data_in: Callable[[Path], None]
 ) -> None:

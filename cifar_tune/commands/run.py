@@ -29,7 +29,7 @@ from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import describe_search
 from cifar_tune.report.text import as_table, output_console
 from cifar_tune.search.extend import check_extends, extend
-from cifar_tune.search.identity import open_record
+from cifar_tune.search.identity import forget_unstarted, open_record
 from cifar_tune.search.limits import check_limits
 from cifar_tune.search.record import Record
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
@@ -76,8 +76,7 @@ def run_search(space: Space, options: RunOptions) -> int:
     num_trials = options.num_trials or space.search.num_trials
     if options.extends == name:
         raise UserError(f"--extend {name}: a search cannot extend itself; give the new one another --name.")
-    opening = partial(open_record, store, name, space, options.seed)
-    with store.running(name), kept_if_started(store, opening) as record:
+    with store.running(name), kept_if_started(store, partial(_open, store, name, space, options.seed)) as record:
         if options.extends:
             check_extends(record, store, options.extends)
         if options.retry_failed:
@@ -96,6 +95,11 @@ def run_search(space: Space, options: RunOptions) -> int:
         _print_result(record, store, options.training)
         log_outcome(store, name)
         return _exit_code(record, options.training, console) if ending == "complete" else code
+
+
+def _open(store: Store, name: str, space: Space, seed: int) -> Record:
+    forget_unstarted(store, name)
+    return open_record(store, name, space, seed)
 
 
 @interruptible

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from cifar_tune.errors import UserError
 from cifar_tune.search.crashes import Crashes
@@ -20,6 +21,15 @@ from cifar_tune.store import Store
 from cifar_tune.trials.storage import open_storage
 
 SPACE_FILE = "space file"
+
+
+def forget_unstarted(store: Store, name: str) -> None:
+    """Delete a study of which no trial started, because its process was killed: it binds nobody who takes the name."""
+    storage = open_storage(store)
+    if name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+        if all(trial.state == TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
+            optuna.delete_study(study_name=name, storage=storage)
 
 
 def open_record(store: Store, name: str, space: Space, seed: int) -> Record:

@@ -44,12 +44,20 @@ def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial
         storage = open_storage(store)
         searches = [name for name in optuna.get_all_study_names(storage) if DERIVED not in name]
     if not searches:
-        raise UserError(f"There is no search in {store.root}; start one with `cifar-tune run`, or name its --store.")
+        raise _no_search(store)
     for name in names:
         if name not in searches:
             raise UserError(f"There is no search {name!r} in {store.root}; {nearest(name, searches)}.")
     with _without_garbage_collection():
-        return {name: _read_trials_in(store, name, storage) for name in names or searches}
+        trials = {name: _read_trials_in(store, name, storage) for name in names or searches}
+    started = {name: trials[name] for name in trials if trials[name] or name in names}
+    if not started:
+        raise _no_search(store)
+    return started
+
+
+def _no_search(store: Store) -> UserError:
+    return UserError(f"There is no search in {store.root}; start one with `cifar-tune run`, or name its --store.")
 
 
 @contextmanager
