@@ -6,7 +6,8 @@ from typing import NoReturn
 
 from cifar_tune.errors import UserError
 from cifar_tune.store import Store
-from cifar_tune.tracking.runs import KIND_TAG, open_client, tracking_url
+from cifar_tune.tracking.address import tracking_url
+from cifar_tune.tracking.runs import KIND_TAG, open_client
 
 
 def serve_ui(store: Store, host: str, port: int) -> NoReturn:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from helpers.command_line import PATIENCE, Start
-from helpers.made_trials import RunIds, trial
+from helpers.made_trials import trial
 from make_store import make_store
 from playwright.sync_api import Browser, expect
 
 from cifar_tune.data.images import TrainingData
 from cifar_tune.store import Store, open_store
+from cifar_tune.tracking.subject import Subject
 from cifar_tune.tracking.tracker import Tracker
 
 MILLISECONDS = 1000 * PATIENCE  # as playwright counts
@@ -47,8 +48,8 @@ def test_mlflow_shows_a_search_with_runs_named_by_their_values(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = open_store(tmp_path / "store")
-    run_ids = RunIds("search-id")
-    tracker = Tracker(store, "mine", tiny, "A space.", {}, run_ids)
+    subject = Subject("mine", "search-id", tiny.dataset, tiny.digest, "", "A space.", {})
+    tracker = Tracker(store, subject, lambda number, run_id: None)
     tracker.update(trial(0, 0.5, search="mine"))
     tracker.update(trial(1, 0.6, search="mine", params={"optimizer/name": "sgd", "optimizer/sgd/lr": 0.12345}))
     tracker.finish("completed")
