@@ -1,8 +1,8 @@
 """The experiments in MLflow: one for each data set, because scores on different ones cannot be compared."""
 
 import contextlib
-import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import LifecycleStage
@@ -52,8 +52,10 @@ def _check_artifacts(location: str, tracking_uri: str) -> None:
     if location.startswith(("/", "file:")):
         path = Path(unquote(urlsplit(location).path))
         there = next(folder for folder in (path, *path.parents) if folder.exists())
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied", str(path))
-        return
+        try:
+            with TemporaryFile(dir=there):
+                return
+        except OSError as error:
+            raise PermissionError(error.errno, error.strerror, str(path)) from None
     with contextlib.suppress(MlflowException):
         get_artifact_repository(location, tracking_uri).list_artifacts("cifar-tune")
