@@ -71,6 +71,8 @@ def check_form(url: str) -> None:
         raise UserError(f"{VARIABLE} is no address; write it like http://127.0.0.1:5000, or unset it.")
     if separator and re.fullmatch(r"[\w.-]+", scheme) and re.match(r"\d+(/|$)", rest):
         raise UserError(f"{VARIABLE}={shown(url)} lacks its scheme; write http://{shown(url)}.")
+    if scheme in ("uc", "databricks-uc"):
+        raise UserError(f"{VARIABLE}={scheme} names a catalog of models; name a server or a database for the runs.")
     is_folder = scheme == "file" or (scheme != "databricks" and not separator)
     if is_folder and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("1", "true"):
         raise UserError(

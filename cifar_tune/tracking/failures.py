@@ -24,9 +24,11 @@ def diagnose(error: Exception, url: str) -> Failure:
         return Failure("refused", str(error))
     if isinstance(error, ImportError):
         return Failure("refused", f"{shown(url)} needs a package: {error}. Install it, or unset {VARIABLE}.")
-    if isinstance(error, PermissionError):
-        where = f"{error.filename} cannot be written" if error.filename else "It cannot be written"
-        return Failure("refused", f"MLflow at {shown(url)}: {where}; check its rights, or unset {VARIABLE}.")
+    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):  # of a file that was sent
+        return Failure("refused", f"MLflow at {shown(url)} takes no files from this user; ask for the right to write.")
+    if isinstance(error, OSError) and error.filename and not isinstance(error, ConnectionError | TimeoutError):
+        sentence = f"{error.filename} cannot be written ({error.strerror}); MLflow at {shown(url)} keeps files there."
+        return Failure("refused", sentence)
     if not isinstance(error, MlflowException):
         return silence(url)
     if url.partition(":")[0] == "databricks" and "credential" in str(error).lower():

@@ -70,13 +70,15 @@ class Outbox:
         return self._is_away
 
     def check(self, seconds: float) -> None:
-        """Wait for a first answer before the work of a command begins; a UserError if MLflow refuses for good.
+        """Raise a UserError if MLflow refuses for good what the command wants of it, as far as that is known by now.
 
-        A refusal that comes later is told, and waited out like any other failure.
+        With `seconds`, wait for a first answer: the work of the command begins, and a refusal that comes later is told
+        and waited out like any other failure.
         """
         with self.changed:
             self.changed.wait_for(lambda: self._is_away or not self._has_work, seconds)
-            self._may_refuse, refusal = False, self._refusal
+            refusal, self._refusal = self._refusal, None
+            self._may_refuse = self._may_refuse and seconds == 0
         if refusal is not None:
             raise UserError(refusal)
 

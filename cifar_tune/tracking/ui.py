@@ -57,7 +57,9 @@ def _check_port(host: str, port: int) -> None:
             errno.EADDRNOTAVAIL: f"--host {host} is no address of this machine; use 127.0.0.1, or 0.0.0.0 for all",
             errno.EACCES: f"Port {port} may not be used here; choose one above 1023 with --port",
         }
-        reason = reasons.get(error.errno, f"Port {port} of {host} cannot be used ({error.strerror}); choose another")
+        reason = reasons.get(
+            error.errno or 0, f"Port {port} of {host} cannot be used ({error.strerror}); choose another"
+        )
         raise UserError(f"{reason}.") from None
 
 
