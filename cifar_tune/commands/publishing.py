@@ -48,7 +48,7 @@ PUBLISHED = "told"  # whether an evaluation is complete: its page and its export
 
 UNKNOWN = -1  # as the number of trials that MLflow has
 CHECK_SECONDS = 15.0  # to wait for MLflow's first answer before trials start: its import and a database take some
-INTERRUPTED_SECONDS = 4.0  # to deliver the end of trials after Ctrl-C
+INTERRUPTED_SECONDS = 3.0  # to deliver the end of trials after Ctrl-C
 JOB_SECONDS = 600.0  # to publish one result while MLflow answers: a model is built and uploaded
 
 
@@ -135,7 +135,7 @@ class Publisher:
 
     def deliver_shortly(self) -> None:
         """Deliver the end of the trials in the few seconds that an interrupted command has."""
-        if self._delivery is not None:
+        if self._delivery is not None and self._record.num_started:
             self._explain(self._finish_own(INTERRUPTED_SECONDS), has_results=False)
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class Publisher:
         """Wait until the record of this command is delivered; the number of trials that are not."""
         if self._delivery is None or self._outbox is None:
             return 0
-        _ = self._outbox.wait() if seconds is None else self._outbox.wait(total=seconds)
+        _ = self._outbox.wait() if seconds is None else self._outbox.wait(total=seconds, is_quiet=True)
         trials = {trial.number: trial.mlflow_run_id for trial in self._record.trials()}
         self._note_runs(self._record.name, self._delivery, trials)
         if self._delivery.is_delivered:

@@ -12,6 +12,8 @@ import sqlite3
 import ssl
 from contextlib import closing, suppress
 from http.client import HTTPException
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.error import HTTPError, URLError
@@ -73,12 +75,39 @@ def check_form(url: str) -> None:
         raise UserError(f"{VARIABLE}={shown(url)} lacks its scheme; write http://{shown(url)}.")
     if scheme in ("uc", "databricks-uc"):
         raise UserError(f"{VARIABLE}={scheme} names a catalog of models; name a server or a database for the runs.")
+    if scheme == "databricks" and not _has_databricks_credentials():
+        raise UserError(no_credentials(url))
     is_folder = scheme == "file" or (scheme != "databricks" and not separator)
     if is_folder and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("1", "true"):
         raise UserError(
             f"{VARIABLE} names a folder, and MLflow no longer writes to folders; "
             f"name a server or a database such as sqlite:////home/me/mlflow.db."
         )
+
+
+def _check_version(row: tuple[str] | None, url: str) -> None:
+    """Raise a UserError if the installed MLflow does not know the version of the database's tables."""
+    spec = find_spec("mlflow")
+    assert spec is not None
+    assert spec.origin is not None
+    versions = Path(spec.origin).parent / "store" / "db_migrations" / "versions"
+    if row is not None and not any(versions.glob(f"{row[0]}_*.py")):
+        raise UserError(newer_database(url))
+
+
+def newer_database(url: str) -> str:
+    """The sentence for a database that a newer MLflow has written to; MLflow's own advice would not help."""
+    return f"{shown(url)} is of a newer MLflow than {version('mlflow')}, which is installed here; install that one."
+
+
+def _has_databricks_credentials() -> bool:
+    """Whether there is any place where Databricks' own client would find some; whether they are right, it tells."""
+    return Path("~/.databrickscfg").expanduser().exists() or any(name.startswith("DATABRICKS_") for name in os.environ)
+
+
+def no_credentials(url: str) -> str:
+    """The sentence for a Databricks address without credentials."""
+    return f"{VARIABLE}={shown(url)} finds no credentials; run `databricks auth login`, or unset the variable."
 
 
 def _has_host(url: str) -> bool:
@@ -165,7 +194,9 @@ def _database_answers(url: str) -> bool:
         return True
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=PING_SECONDS)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            has_version = "SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'"
+            if connection.execute(has_version).fetchone()[0]:
+                _check_version(connection.execute("SELECT version_num FROM alembic_version").fetchone(), url)
     except sqlite3.OperationalError as error:
         if "unable to open" not in str(error):
             return False

@@ -3,16 +3,21 @@
 No sentence quotes an error of MLflow's, because those quote the tracking address with its password.
 """
 
-import re
-from pathlib import Path
+import os
 
-import mlflow
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from mlflow.exceptions import MlflowException
 
 from cifar_tune.errors import UserError
-from cifar_tune.tracking.address import VARIABLE, Failure, shown, silence, wrong_password
+from cifar_tune.tracking.address import (
+    VARIABLE,
+    Failure,
+    newer_database,
+    no_credentials,
+    shown,
+    silence,
+    wrong_password,
+)
 
 CHANGED = ("RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
 CREDENTIALS = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
@@ -22,6 +27,8 @@ def diagnose(error: Exception, url: str) -> Failure:
     """The failure that an error from MLflow stands for."""
     if isinstance(error, UserError):
         return Failure("refused", str(error))
+    if isinstance(error, CommandError):  # Alembic does not know the version of the tables
+        return Failure("refused", newer_database(url))
     if isinstance(error, ImportError):
         return Failure("refused", f"{shown(url)} needs a package: {error}. Install it, or unset {VARIABLE}.")
     if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):  # of a file that was sent
@@ -32,11 +39,10 @@ def diagnose(error: Exception, url: str) -> Failure:
     if not isinstance(error, MlflowException):
         return silence(url)
     if url.partition(":")[0] == "databricks" and "credential" in str(error).lower():
-        return Failure(
-            "refused", f"{shown(url)} finds no credentials; run `databricks auth login`, or unset {VARIABLE}."
-        )
+        return Failure("refused", no_credentials(url))
     if "out-of-date database schema" in str(error):
-        return Failure("refused", _wrong_schema(str(error), url))
+        command = f'mlflow db upgrade "${VARIABLE}"' if url == os.environ.get(VARIABLE) else f"mlflow db upgrade {url}"
+        return Failure("refused", f"{shown(url)} is of an older MLflow; copy it, then run `{command}`.")
     if type(error).__name__ == "UnsupportedModelRegistryStoreURIException":
         return Failure(
             "refused", f"MLflow knows no address like {shown(url)}; let {VARIABLE} begin with http or sqlite."
@@ -54,17 +60,3 @@ def _by_code(error: MlflowException, url: str) -> Failure:
     if error.error_code in CHANGED:
         return Failure("changed", f"MLflow at {shown(url)} does not accept what is written.")
     return silence(url)
-
-
-def _wrong_schema(text: str, url: str) -> str:
-    """Whether the database is older or newer than this MLflow, whose own advice is wrong for a newer one."""
-    match = re.search(r"found version (\w+)", text)
-    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
-    try:
-        is_older = match is None or match[1] == "None" or scripts.get_revision(match[1]) is not None
-    except CommandError:
-        is_older = False
-    if is_older:
-        command = f'mlflow db upgrade "${VARIABLE}"' if "@" in url else f"mlflow db upgrade {url}"
-        return f"{shown(url)} is of an older MLflow; copy it, then upgrade it with `{command}`."
-    return f"{shown(url)} is of a newer MLflow than {mlflow.__version__}, which is installed here; install that one."

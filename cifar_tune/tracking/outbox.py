@@ -54,6 +54,7 @@ class Outbox:
         self._is_away = False
         self._num_failures = 0  # since the last success
         self._num_tries = 0
+        self._is_quiet = False
         self._in_a_hurry = False  # cuts the pause after a failure short
         self._last_progress = time.monotonic()
         Thread(target=self._run, name="outbox", daemon=True).start()
@@ -82,8 +83,9 @@ class Outbox:
         if refusal is not None:
             raise UserError(refusal)
 
-    def wait(self, *, total: float = TOTAL, no_progress: float = NO_PROGRESS) -> bool:
+    def wait(self, *, total: float = TOTAL, no_progress: float = NO_PROGRESS, is_quiet: bool = False) -> bool:
         """Wait at the end of a command until all is delivered; False if it was not, because MLflow is away or slow."""
+        self._is_quiet = is_quiet
         self._tell_refusal()
         with self.changed:
             start = self._last_progress = time.monotonic()
@@ -186,5 +188,7 @@ class Outbox:
             self._tell(refusal)
 
     def _tell(self, sentence: str) -> None:
+        if self._is_quiet:
+            return
         with suppress(Exception):  # a terminal that is gone
             self._console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)

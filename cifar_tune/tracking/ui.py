@@ -16,6 +16,7 @@ from cifar_tune.tracking.address import is_server, tracking_url
 from cifar_tune.tracking.runs import KIND_TAG, in_sentences, open_client
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
+NO_EXECUTORS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # a dozen processes for jobs of language models
 ADDRESS_OF_INTERFACE = 0x8915  # Linux's SIOCGIFADDR
 
 
@@ -34,7 +35,7 @@ def serve_ui(store: Store, host: str, port: int) -> NoReturn:
         if KIND_TAG in experiment.tags:  # without it, the first page shows traces and chats
             page = f"experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
             print(f"  the runs of {experiment.name}: {address}/#/{page}", file=sys.stderr)
-    for variable, value in _admitted(host, port).items():
+    for variable, value in {**_admitted(host, port), **NO_EXECUTORS}.items():
         os.environ.setdefault(variable, value)
     os.environ["MLFLOW_BACKEND_STORE_URI"] = tracking_url(store)  # not an argument, because `ps` shows those
     arguments = ["server", "--host", host, "--port", str(port), "--workers", "1"]

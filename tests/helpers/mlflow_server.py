@@ -35,6 +35,7 @@ class Server:
         database = f"sqlite:///{self._folder / 'server.db'}"
         command = ["server", "--port", str(self._port), "--workers", "1", "--backend-store-uri", database]
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # a dozen processes more
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *command, *artifacts, *self._options],
             stdout=subprocess.DEVNULL,

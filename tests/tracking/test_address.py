@@ -20,8 +20,6 @@ USABLE = [
     "http://[::1]:5000",
     "sqlite:////home/me/mlflow.db",
     "postgresql+psycopg2://me:secret@db/mlflow",
-    "databricks",
-    "databricks://profile",
 ]
 REFUSED = {
     "./mlruns": "names a folder",
@@ -33,12 +31,14 @@ REFUSED = {
     "http:/127.0.0.1:5000": "like http://127.0.0.1:5000",
     "http://me:secret@host:port": "like http://127.0.0.1:5000",
     "databricks-uc": "a catalog of models",
+    "databricks": "finds no credentials",
+    "databricks://profile": "finds no credentials",
 }
 
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in [name for name in os.environ if name.startswith("MLFLOW_")]:
+    for variable in [name for name in os.environ if name.startswith(("MLFLOW_", "DATABRICKS_"))]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", "/nowhere")  # MLflow keeps a password there
 
@@ -53,6 +53,11 @@ def test_an_address_that_mlflow_cannot_write_to_is_refused(url: str, words: str)
     with pytest.raises(UserError, match=words) as refused:
         check_form(url)
     assert "secret" not in str(refused.value)
+
+
+def test_databricks_is_accepted_where_its_client_may_find_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABRICKS_HOST", "https://example.cloud.databricks.com")
+    check_form("databricks")
 
 
 @given(password=st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=6))
