@@ -13,7 +13,6 @@ from typing import NoReturn
 from cifar_tune.errors import UserError
 from cifar_tune.store import Store
 from cifar_tune.tracking.address import is_server, tracking_url
-from cifar_tune.tracking.runs import KIND_TAG, in_sentences, open_client
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
 NO_EXECUTORS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # a dozen processes for jobs of language models
@@ -27,6 +26,8 @@ def serve_ui(store: Store, host: str, port: int) -> NoReturn:
             "MLFLOW_TRACKING_URI names a server with its own UI; open that address in a browser, or unset the variable."
         )
     _check_port(host, port)
+    from cifar_tune.tracking.runs import KIND_TAG, in_sentences, open_client  # with MLflow, which takes seconds
+
     with in_sentences(store):
         experiments = open_client(store).search_experiments()  # which makes the database if there is none
     address = f"http://{_in_url(_address_to_open(host))}:{port}"
