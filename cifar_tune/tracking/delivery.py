@@ -88,6 +88,11 @@ class Delivery:
         """Whether there is something to deliver, or to look up first."""
         return self._tracker is None or bool(self._due) or (self._state is not None and not self._is_finished)
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether it was looked up what MLflow has."""
+        return self._tracker is not None
+
     def start_anew(self) -> None:
         """Forget what was looked up."""
         self._is_in_doubt, self._tracker = True, None
@@ -97,6 +102,7 @@ class Delivery:
         tracker = self._tracker or self._look_up()
         with self._outbox.changed:
             self._tracker, due = tracker, sorted(self._due)
+            self._outbox.changed.notify_all()
         for number in due:
             trial = self._newest[number]
             tracker.update(trial)
@@ -142,6 +148,11 @@ class Job:
     def is_due(self) -> bool:
         """Whether it is not done."""
         return not self.is_done
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it is done, in a single step."""
+        return self.is_done
 
     def start_anew(self) -> None:
         """Do nothing: the work looks up by itself what is there."""

@@ -5,7 +5,6 @@ No sentence quotes an error of MLflow's, because those quote the tracking addres
 
 import os
 
-from alembic.util import CommandError
 from mlflow.exceptions import MlflowException
 
 from cifar_tune.errors import UserError
@@ -27,7 +26,8 @@ def diagnose(error: Exception, url: str) -> Failure:
     """The failure that an error from MLflow stands for."""
     if isinstance(error, UserError):
         return Failure("refused", str(error))
-    if isinstance(error, CommandError):  # Alembic does not know the version of the tables
+    origin = type(error).__module__.partition(".")[0]
+    if origin == "alembic":  # it does not know the version of the tables
         return Failure("refused", newer_database(url))
     if isinstance(error, ImportError):
         return Failure("refused", f"{shown(url)} needs a package: {error}. Install it, or unset {VARIABLE}.")
@@ -36,8 +36,10 @@ def diagnose(error: Exception, url: str) -> Failure:
     if isinstance(error, OSError) and error.filename and not isinstance(error, ConnectionError | TimeoutError):
         sentence = f"{error.filename} cannot be written ({error.strerror}); MLflow at {shown(url)} keeps files there."
         return Failure("refused", sentence)
-    if not isinstance(error, MlflowException):
+    if isinstance(error, OSError) or origin == "sqlalchemy":
         return silence(url)
+    if not isinstance(error, MlflowException):
+        return Failure("away", f"MLflow at {shown(url)} cannot be written to ({type(error).__name__}).")
     if url.partition(":")[0] == "databricks" and "credential" in str(error).lower():
         return Failure("refused", no_credentials(url))
     if "out-of-date database schema" in str(error):
@@ -59,4 +61,6 @@ def _by_code(error: MlflowException, url: str) -> Failure:
         )
     if error.error_code in CHANGED:
         return Failure("changed", f"MLflow at {shown(url)} does not accept what is written.")
-    return silence(url)
+    if error.error_code == "TEMPORARILY_UNAVAILABLE" or "API request to" in str(error):
+        return silence(url)
+    return Failure("away", f"MLflow at {shown(url)} answers with an error ({error.error_code}).")

@@ -33,6 +33,10 @@ class Parcel(Protocol):
     def deliver(self) -> None:
         """Deliver what is due, in the outbox's thread; raises the error of whatever is in the way."""
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether MLflow has answered to it."""
+
     def start_anew(self) -> None:
         """Forget what was looked up, because a delivery failed."""
 
@@ -77,7 +81,7 @@ class Outbox:
         and waited out like any other failure.
         """
         with self.changed:
-            self.changed.wait_for(lambda: self._is_away or not self._has_work, seconds)
+            self.changed.wait_for(lambda: self._is_away or self._is_begun, seconds)
             refusal, self._refusal = self._refusal, None
             self._may_refuse = self._may_refuse and seconds == 0
         if refusal is not None:
@@ -96,7 +100,8 @@ class Outbox:
                 now = time.monotonic()
                 if self._is_away and (self._num_tries > num_tries or now > start + LAST_TRY):
                     return False
-                if now > min(start + total, self._last_progress + no_progress):
+                patience = no_progress if self._is_open else total  # the import and a new database take their time
+                if now > min(start + total, self._last_progress + patience):
                     return False
                 self.changed.wait(0.1)
         return True
@@ -111,6 +116,10 @@ class Outbox:
         """Note that something was delivered."""
         with self.changed:
             self._last_progress = time.monotonic()
+
+    @property
+    def _is_begun(self) -> bool:
+        return self._is_open and all(parcel.is_begun for parcel in self._parcels)
 
     @property
     def _has_work(self) -> bool:
@@ -142,6 +151,8 @@ class Outbox:
 
             open_client(self.store)
         with self.changed:
+            self._is_open = True
+            self.changed.notify_all()
             parcels = [parcel for parcel in self._parcels if parcel.is_due]
         for parcel in parcels:
             parcel.deliver()
@@ -152,14 +163,16 @@ class Outbox:
             return silence(self._url)
         if isinstance(error, UserError):
             return Failure("refused", str(error))
-        from cifar_tune.tracking.failures import diagnose
-
+        try:
+            from cifar_tune.tracking.failures import diagnose
+        except Exception as cause:
+            return Failure("refused", f"MLflow cannot be imported ({cause}); install it again.")
         return diagnose(error, self._url)
 
     def _note_success(self) -> None:
         with self.changed:
             was_away, self._is_away = self._is_away, False
-            self._num_failures, self._is_open, self._refusal = 0, True, None
+            self._num_failures, self._refusal = 0, None
             self._num_tries += 1
             self.changed.notify_all()
         if was_away:
