@@ -54,15 +54,12 @@ JOB_SECONDS = 600.0  # to publish one result while MLflow answers: a model is bu
 
 def is_published(store: Store, search: str) -> bool:
     """Whether MLflow has all of the search and of its reruns, as far as this version began them."""
-    return not any(_is_lacking(attributes) for attributes in _read_family(store, search).values())
+    family = _read_family(store, search)
+    return not any(_lacks_trials(family[name]) or _has_result(name, family[name]) for name in family)
 
 
 def _read_family(store: Store, search: str) -> dict[str, dict[str, Any]]:
     return {name: read_attributes(store, name) for name in [search, *derived_names(store, search)]}
-
-
-def _is_lacking(attributes: Mapping[str, Any]) -> bool:
-    return SUBJECT in attributes and (attributes.get(NUM_SHOWN) == UNKNOWN or attributes.get(UNPUBLISHED, False))
 
 
 class Publisher:
@@ -126,7 +123,8 @@ class Publisher:
         assert self._outbox is not None
         num_undelivered = self._finish_own(None)
         for name in self._leftovers():
-            num_undelivered += self._deliver_leftover(name)
+            if not self._outbox.is_away:
+                num_undelivered += self._deliver_leftover(name)
         names = [name for name, attributes in self._family().items() if _has_result(name, attributes)]
         if names and not num_undelivered and not self._outbox.is_away:
             self._console.print("Writing the results to MLflow ...", style="dim")
@@ -147,7 +145,10 @@ class Publisher:
         """Wait until the record of this command is delivered; the number of trials that are not."""
         if self._delivery is None or self._outbox is None:
             return 0
-        _ = self._outbox.wait() if seconds is None else self._outbox.wait(total=seconds, is_quiet=True)
+        if seconds is None:
+            self._outbox.wait()
+        else:
+            self._outbox.wait(total=seconds, is_quiet=True)
         trials = {trial.number: trial.mlflow_run_id for trial in self._record.trials()}
         self._note_runs(self._record.name, self._delivery, trials)
         if self._delivery.is_delivered:
@@ -168,8 +169,8 @@ class Publisher:
         return [
             name
             for name, attributes in self._family().items()
-            if name != self._record.name and SUBJECT in attributes
-            if attributes.get(NUM_SHOWN) == UNKNOWN or (name != self._search and attributes.get(UNPUBLISHED, False))
+            if name != self._record.name
+            and (_lacks_trials(attributes) or (name != self._search and _has_result(name, attributes)))
         ]
 
     def _deliver_leftover(self, name: str) -> int:
@@ -234,6 +235,10 @@ def _evaluation_first(name: str) -> tuple[bool, int]:
     """For sorting: evaluations by their count, and the search itself, which sums them up, last."""
     count = _evaluation_count(name)
     return count is None, count or 0
+
+
+def _lacks_trials(attributes: Mapping[str, Any]) -> bool:
+    return attributes.get(NUM_SHOWN) == UNKNOWN
 
 
 def _has_result(name: str, attributes: Mapping[str, Any]) -> bool:
