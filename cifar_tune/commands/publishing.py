@@ -6,6 +6,7 @@ except what is known to be wrong before its work begins.
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from cifar_tune.errors import UserError
 from cifar_tune.evaluation.reruns import runs_name
 from cifar_tune.evaluation.significance import estimate_accuracy
 from cifar_tune.evaluation.test_set import free_weights, read_evaluation
+from cifar_tune.interrupts import Interrupted, raise_if_requested
 from cifar_tune.provenance import git_commit, hardware, package_versions
 from cifar_tune.report.columns import BAND, band
 from cifar_tune.report.sentences import describe_search
@@ -49,6 +51,7 @@ PUBLISHED = "told"  # whether an evaluation is complete: its page and its export
 UNKNOWN = -1  # as the number of trials that MLflow has
 CHECK_SECONDS = 15.0  # to wait for MLflow's first answer before trials start: its import and a database take some
 INTERRUPTED_SECONDS = 3.0  # to deliver the end of trials after Ctrl-C
+POLL_SECONDS = 0.2  # between two looks whether the user wants to end the command
 JOB_SECONDS = 600.0  # to publish one result while MLflow answers: a model is built and uploaded
 
 
@@ -99,10 +102,18 @@ class Publisher:
             self.begin()
             self.end("completed")
 
-    def check(self, *, wait: bool = True) -> None:
+    def check(self) -> None:
         """Raise a UserError if MLflow refuses what no waiting will mend, as far as that is known by now."""
         if self._outbox is not None:
-            self._outbox.check(CHECK_SECONDS if wait else 0.0)
+            self._outbox.check()
+
+    def wait_for_answer(self) -> None:
+        """Wait until MLflow has answered or not, and check it for the last time: the work of the command begins."""
+        assert self._outbox is not None
+        deadline = time.monotonic() + CHECK_SECONDS
+        while not self._outbox.has_answered(POLL_SECONDS) and time.monotonic() < deadline:
+            raise_if_requested()
+        self._outbox.check(is_last=True)
 
     def end(self, state: State) -> None:
         """Note that no trial of the record will change any more."""
@@ -113,7 +124,7 @@ class Publisher:
         """Deliver all that MLflow lacks of the search and its reruns, once the command has printed its results."""
         try:
             self._deliver()
-        except KeyboardInterrupt:
+        except (Interrupted, KeyboardInterrupt):
             self._explain(self._delivery.num_undelivered if self._delivery else 0, has_results=True)
             self._delivery = None  # so that nothing is waited for again
             raise

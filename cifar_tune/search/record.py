@@ -263,8 +263,9 @@ class Record:
         return self._change(number, facts=with_facts(self._live[number].facts, facts))
 
     def set_mlflow_run(self, number: int, run_id: str) -> None:
-        """Remember the MLflow run that shows a running trial."""
-        self._change(number, mlflow_run_id=run_id)
+        """Remember the MLflow run that shows a running trial; of one that has ended meanwhile it is noted elsewhere."""
+        if number in self._live:
+            self._change(number, mlflow_run_id=run_id)
 
     def finish_trial(self, number: int, state: State, error: str | None = None) -> Trial:
         """Close a trial in its final state; Optuna gets its values, or the last epoch's score if it was pruned."""

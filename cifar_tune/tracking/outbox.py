@@ -74,16 +74,19 @@ class Outbox:
         """Whether MLflow did not answer, or not as it should, at the last try."""
         return self._is_away
 
-    def check(self, seconds: float) -> None:
+    def has_answered(self, seconds: float) -> bool:
+        """Whether, after at most these seconds, it is known how MLflow takes what was handed in."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self._is_away or self._is_begun, seconds)
+
+    def check(self, *, is_last: bool = False) -> None:
         """Raise a UserError if MLflow refuses for good what the command wants of it, as far as that is known by now.
 
-        With `seconds`, wait for a first answer: the work of the command begins, and a refusal that comes later is told
-        and waited out like any other failure.
+        A refusal after the last check is told, and waited out like any other failure.
         """
         with self.changed:
-            self.changed.wait_for(lambda: self._is_away or self._is_begun, seconds)
             refusal, self._refusal = self._refusal, None
-            self._may_refuse = self._may_refuse and seconds == 0
+            self._may_refuse = self._may_refuse and not is_last
         if refusal is not None:
             raise UserError(refusal)
 

@@ -59,7 +59,7 @@ def silent() -> Iterator[str]:
 def process(*arguments: object, url: str | None = None) -> Answer:
     """A command as a process of its own."""
     environment = {**os.environ, **({VARIABLE: url} if url else {})}
-    command = [sys.executable, "-m", "cifar_tune.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "cifar_tune", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
     return Answer(done.returncode, done.stdout, done.stderr)
 
@@ -131,7 +131,7 @@ def searched(folder: Path, store: Store) -> Store:
         metrics = {"epoch": 1, "progress": 1.0, "val_accuracy": accuracy, "val_loss": 1.0, "seconds": 0.5}
         driver.add_epoch(driver.next_trial().number, metrics, {})
     record.set_shown()
-    store.save_space("good", GOOD)
+    store.save_space("good", GOOD, {})
     return store
 
 
