@@ -65,7 +65,9 @@ def main() -> None:
     configure_ray(local=True)
     from cifar_tune.search.ray_tune import ray_cluster, run_trials
     from cifar_tune.search.resources import Resources
-    from cifar_tune.tracking.tracker import Tracker
+    from cifar_tune.tracking.delivery import Delivery
+    from cifar_tune.tracking.outbox import Outbox
+    from cifar_tune.tracking.subject import Subject
 
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(Path(folder))
@@ -79,8 +81,9 @@ def main() -> None:
             ray_cluster(None),
             Display("overhead", [], total, NUM_WORKERS, Console(stderr=True, quiet=True), _whole) as display,
         ):
-            tracker = Tracker(store, record.name, data, "", {}, record)
-            driver = Driver(record, total, [tracker, BestWeights(store, []), display, stopwatch])
+            subject = Subject(record.name, record.id, data.dataset, data.digest, "", "", {})
+            delivery = Delivery(Outbox(store, Console(stderr=True)), subject, [], are_shown=False)
+            driver = Driver(record, total, [delivery, BestWeights(store, []), display, stopwatch])
             run_trials(driver, store, data, Resources(1, 0.0, NUM_WORKERS))
         seconds = [trial.seconds for trial in record.trials()][NUM_WORKERS:]
         wall = stopwatch.ends[-1] - stopwatch.ends[NUM_WORKERS - 1]

@@ -124,6 +124,8 @@ def studies(store: Path) -> list[str]:
 
 
 def num_mlflow_runs(store: Path) -> int:
+    if not (store / "mlflow.db").exists():
+        return 0
     with closing(sqlite3.connect(store / "mlflow.db")) as connection:
         return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
 

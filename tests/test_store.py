@@ -26,32 +26,20 @@ OPEN = """
 import sys
 from pathlib import Path
 
-import numpy as np
 import optuna
 
-from cifar_tune.data.images import Images, TrainingData
 from cifar_tune.trials.reading import read_record
 from cifar_tune.trials.storage import open_storage
 from cifar_tune.store import open_store
+from cifar_tune.tracking.subject import Subject
 from cifar_tune.tracking.tracker import Tracker
 
 store, name = open_store(Path(sys.argv[1])), sys.argv[2]
-images = Images(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int64))
-data = TrainingData("shapes", "digest", images, images)
-
-
-class RunIds:
-    id = name
-
-    def set_mlflow_run(self, number, run_id):
-        pass
-
-
 print("ready", flush=True)
 sys.stdin.readline()
 optuna.create_study(storage=open_storage(store), study_name=name)
 assert name in read_record(store)
-Tracker(store, name, data, "", {}, RunIds())
+Tracker(store, Subject(name, name, "shapes", "digest", "", "", {}), lambda number, run_id: None)
 print("opened")
 """
 

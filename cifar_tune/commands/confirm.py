@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_tune.commands.display import progress_console
+from cifar_tune.commands.publishing import Publisher, is_published, publishing
 from cifar_tune.commands.reruns import OpenReruns, RerunOptions, completed_baseline, opened_reruns, train_reruns
 from cifar_tune.commands.session import (
     EXIT_FAILED,
@@ -19,7 +20,6 @@ from cifar_tune.commands.session import (
     TrainingOptions,
     explain_ending,
     interruptible,
-    log_outcome,
 )
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import METHOD, Confirmation, read_confirmation
@@ -38,21 +38,27 @@ def confirm_search(search: str, options: RerunOptions) -> int:
     store, console = open_store(options.training.store), progress_console()
     (trials,) = read_record(store, [search]).values()
     new_design = partial(_new_design, store, search, trials, options)
-    with opened_reruns(store, search, "confirm", options, new_design) as reruns:
-        if reruns.record.num_left(reruns.design.num_runs) or not reruns.record.is_shown:
-            ending = _train(reruns, options.training, console)
+    with (
+        opened_reruns(store, search, "confirm", options, new_design) as reruns,
+        publishing(store, search, reruns.record, console) as publisher,
+    ):
+        if reruns.record.num_left(reruns.design.num_runs):
+            publisher.start()
+            ending = _train(reruns, options.training, console, publisher)
             if ending != "complete":
+                publisher.deliver_shortly()
                 return explain_ending(ending, console)
-            log_outcome(store, search)
-    confirmation = read_confirmation(store, search)
-    assert confirmation is not None
-    _print_result(confirmation, trials, options.training.command("report", search))
-    return EXIT_FAILED if reruns.design.baseline in confirmation.broken else 0
+        code = _print_result(store, search, reruns, trials, options.training)
+        if not reruns.record.is_shown:
+            publisher.resume()
+        if not is_published(store, search):
+            publisher.deliver()
+    return code
 
 
 @interruptible
-def _train(reruns: OpenReruns, options: TrainingOptions, console: Console) -> Ending:
-    return train_reruns(reruns, options, console, keeps="hits")
+def _train(reruns: OpenReruns, options: TrainingOptions, console: Console, publisher: Publisher) -> Ending:
+    return train_reruns(reruns, options, console, publisher, keeps="hits")
 
 
 def _new_design(store: Store, search: str, trials: Sequence[Trial], options: RerunOptions) -> Design:
@@ -70,7 +76,12 @@ def newer_finalists(confirmation: Confirmation, trials: Sequence[Trial]) -> list
     return [number for number in finalists(trials, design.top) if number not in design.recipes]
 
 
-def _print_result(confirmation: Confirmation, trials: Sequence[Trial], report_command: str) -> None:
+def _print_result(
+    store: Store, search: str, reruns: OpenReruns, trials: Sequence[Trial], options: TrainingOptions
+) -> int:
+    """Print the last confirmation that is complete, on stdout. Returns the exit code."""
+    confirmation = read_confirmation(store, search)
+    assert confirmation is not None
     out = output_console(sys.stdout)
     for part in render(confirmation, trials):
         out.print(part, highlight=False)
@@ -78,7 +89,8 @@ def _print_result(confirmation: Confirmation, trials: Sequence[Trial], report_co
     if newer:
         note = f"Trial {newer[0]} has since become one of the best; --again confirms it with fresh seeds."
         out.print(f"\n{note}", highlight=False)
-    out.print(f"\nIn the leaderboard: {report_command}", highlight=False, soft_wrap=True)
+    out.print(f"\nIn the leaderboard: {options.command('report', search)}", highlight=False, soft_wrap=True)
+    return EXIT_FAILED if reruns.design.baseline in confirmation.broken else 0
 
 
 def render(confirmation: Confirmation, trials: Sequence[Trial]) -> list[Table | Text]:

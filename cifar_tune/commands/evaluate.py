@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_tune.commands.display import progress_console
+from cifar_tune.commands.publishing import PAGE, PUBLISHED, Publisher, is_published, publishing
 from cifar_tune.commands.reruns import OpenReruns, RerunOptions, completed_baseline, opened_reruns, train_reruns
-from cifar_tune.commands.session import Ending, TrainingOptions, explain_ending, interruptible, log_outcome
-from cifar_tune.data.images import CLASS_NAMES, Images
+from cifar_tune.commands.session import Ending, TrainingOptions, explain_ending, interruptible
+from cifar_tune.data.images import Images
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import read_confirmation
 from cifar_tune.evaluation.reruns import Design, fresh_seeds
@@ -36,9 +37,7 @@ from cifar_tune.trials.reading import read_attributes, read_record, write_attrib
 from cifar_tune.trials.trial import Trial
 from cifar_tune.wording import format_percent, format_percent_range, format_points, format_points_range
 
-PAGE = "page"  # in the evaluation's folder: index.html with its images
 EXPORT = "export"  # in the evaluation's folder: the winner as files for its users
-PUBLISHED = "told"  # in the evaluation's record, once the page, the export and MLflow's share are written
 
 
 def evaluate_search(search: str, options: RerunOptions, *, flip_averaging: bool) -> int:
@@ -47,72 +46,82 @@ def evaluate_search(search: str, options: RerunOptions, *, flip_averaging: bool)
     (trials,) = read_record(store, [search]).values()
     read_openings(store, search)  # raises before anything is trained if the record was altered
     new_design = partial(_new_design, store, search, trials, options, console)
-    with opened_reruns(store, search, "evaluate", options, new_design) as reruns:
+    with (
+        opened_reruns(store, search, "evaluate", options, new_design) as reruns,
+        publishing(store, search, reruns.record, console) as publisher,
+    ):
         if PUBLISHED not in read_attributes(store, reruns.record.name):
-            ending = _train_and_test(reruns, options.training, console)
+            publisher.start()
+            ending = _train_and_test(reruns, options.training, console, publisher, flip_averaging=flip_averaging)
             if ending != "complete":
+                publisher.deliver_shortly()
                 return explain_ending(ending, console)
             write_attribute(store, reruns.record.name, PUBLISHED, True)
-            log_outcome(store, search)
+        else:
+            _print_result(store, search, flip_averaging=flip_averaging)
+        _print_addresses(store, search, reruns.record.name, options.training)
+        if not reruns.record.is_shown:
+            publisher.resume()
+        if not is_published(store, search):
+            publisher.deliver()
+    return 0
+
+
+@interruptible
+def _train_and_test(
+    reruns: OpenReruns, options: TrainingOptions, console: Console, publisher: Publisher, *, flip_averaging: bool
+) -> Ending:
+    """Train, open the test set, print the result, write the files. Returns "complete" only if all of it is done."""
+    ending = train_reruns(reruns, options, console, publisher, keeps="weights")
+    if ending == "complete":
+        console.print("Opening the test set ...", style="dim")
+        use_gpu = options.gpus_per_trial != 0
+        images = open_test_set(reruns.store, reruns.search, reruns.count, options.data_dir, use_gpu=use_gpu)
+        _print_result(reruns.store, reruns.search, flip_averaging=flip_averaging)
+        console.print("Writing the page and the export ...", style="dim")
+        _write_files(reruns, images)
+    return ending
+
+
+def _print_result(store: Store, search: str, *, flip_averaging: bool) -> None:
+    """Print the accuracies and how often the test set was opened, on stdout."""
     evaluation = read_evaluation(store, search)
     assert evaluation is not None
     out = output_console(sys.stdout)
     for part in render(evaluation, flip_averaging=flip_averaging):
         out.print(part, highlight=False)
-    folder = store.search(reruns.record.name)
     out.print(f"\n{describe_openings(read_openings(store, search))}", highlight=False)
+
+
+def _print_addresses(store: Store, search: str, name: str, options: TrainingOptions) -> None:
+    """Print where the page, the export and the model are, on stdout."""
+    out, folder = output_console(sys.stdout), store.search(name)
     for line in (
         f"Page of the evaluation: {folder / PAGE / 'index.html'}",
         f"Winner, exported to use or to search on from: {folder / EXPORT}",
         f"Winner in MLflow's model registry: models:/{model_name(search)}@{CHAMPION}",
-        f"In a browser: {options.training.command('ui')}",
+        f"In a browser: {options.command('ui')}",
     ):
         out.print(line, highlight=False, soft_wrap=True)
-    return 0
 
 
-@interruptible
-def _train_and_test(reruns: OpenReruns, options: TrainingOptions, console: Console) -> Ending:
-    """Train, open the test set, publish. Returns "complete" only if all of it is done."""
-    ending = train_reruns(reruns, options, console, keeps="weights")
-    if ending == "complete":
-        console.print("Opening the test set ...", style="dim")
-        use_gpu = options.gpus_per_trial != 0
-        images = open_test_set(reruns.store, reruns.search, reruns.count, options.data_dir, use_gpu=use_gpu)
-        console.print("Writing the page, the export and the model registry ...", style="dim")
-        _publish(reruns, images)
-    return ending
-
-
-def _publish(reruns: OpenReruns, images: Images) -> None:
-    """Write the page, the export and MLflow's share. Doing it again changes nothing."""
+def _write_files(reruns: OpenReruns, images: Images) -> None:
+    """Write the page and the export. Doing it again changes nothing."""
     from cifar_tune.evaluation.export import export_winner, with_baseline
     from cifar_tune.report.evaluation_page import write_page
-    from cifar_tune.tracking.registry import register_winner
-    from cifar_tune.tracking.runs import log_files
-    from cifar_tune.training.inference import load_classifier
 
-    store, search, record = reruns.store, reruns.search, reruns.record
+    store, search = reruns.store, reruns.search
     evaluation = read_evaluation(store, search)
     assert evaluation is not None
     number = evaluation.winner.number
     recipe = evaluation.design.recipes[number]
-    folder = store.search(record.name)
-    metrics = write_page(folder / PAGE, search, recipe.dataset, evaluation, images)
-    log_files(store, record.id, folder / PAGE, metrics)
+    folder = store.search(reruns.record.name)
+    write_page(folder / PAGE, search, recipe.dataset, evaluation, images)
     weights = free_weights(store, search, evaluation.count)[number]
     comment = f"The winner of the search {search}, its trial {number}, is the recipe to beat."
     identity = read_attributes(store, search)["identity"]
     space = with_baseline(identity["space"], identity["settings"], recipe, comment)
     export_winner(folder / EXPORT, weights, space)
-    accuracy, num_seeds = estimate_accuracy(evaluation.winner.hits), len(evaluation.design.seeds)
-    description = (
-        f"Trial {number} of {search}: {format_percent(accuracy.mean)} of the test images "
-        f"({format_percent_range(accuracy.low, accuracy.high)}), the mean of {num_seeds} seeds. "
-        f"This network is the one of the first seed."
-    )
-    classifier, _ = load_classifier(weights)
-    register_winner(store, model_name(search), record.id, classifier, CLASS_NAMES[recipe.dataset], description)
 
 
 def _new_design(store: Store, search: str, trials: Sequence[Trial], options: RerunOptions, console: Console) -> Design:

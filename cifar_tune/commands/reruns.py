@@ -7,6 +7,7 @@ from functools import partial
 
 from rich.console import Console
 
+from cifar_tune.commands.publishing import Publisher
 from cifar_tune.commands.session import Ending, TrainingOptions, kept_if_started, open_session
 from cifar_tune.commands.trial_files import EveryResult
 from cifar_tune.errors import UserError
@@ -97,12 +98,15 @@ def completed_baseline(search: str, trials: Sequence[Trial]) -> Trial:
     return baseline
 
 
-def train_reruns(reruns: OpenReruns, options: TrainingOptions, console: Console, *, keeps: Keepsake) -> Ending:
+def train_reruns(
+    reruns: OpenReruns, options: TrainingOptions, console: Console, publisher: Publisher, *, keeps: Keepsake
+) -> Ending:
     """Train what is left of the reruns, which write their weights or their hits.
 
     Reruns that follow the validation of the search itself have none of their own: they train on those images too.
     """
-    session = open_session(reruns.record, reruns.store, list(reruns.design.recipes.values()), options, console)
+    recipes = list(reruns.design.recipes.values())
+    session = open_session(reruns.record, reruns.store, recipes, options, console, publisher)
     if reruns.design.watched:
         session = replace(session, data=session.data.all_for_training())
     return session.train(reruns.design.num_runs, keeps=keeps, keeper=EveryResult)

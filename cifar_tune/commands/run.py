@@ -11,6 +11,7 @@ from functools import partial
 from rich.console import Console
 
 from cifar_tune.commands.display import progress_console
+from cifar_tune.commands.publishing import Publisher, is_published, publishing
 from cifar_tune.commands.session import (
     EXIT_FAILED,
     Ending,
@@ -18,7 +19,6 @@ from cifar_tune.commands.session import (
     explain_ending,
     interruptible,
     kept_if_started,
-    log_outcome,
     open_session,
 )
 from cifar_tune.commands.trial_files import BestWeights
@@ -81,20 +81,40 @@ def run_search(space: Space, options: RunOptions) -> int:
             check_extends(record, store, options.extends)
         if options.retry_failed:
             console.print(f"Trials that failed and are tried again: {record.retry_failed()}.", highlight=False)
-        if record.num_left(num_trials) == 0 and record.is_shown:
+        if record.num_left(num_trials) == 0:
             console.print(_why_complete(record))
             _print_result(record, store, options.training)
+            if not (record.is_shown and is_published(store, name)):
+                _deliver_complete(record, store, console)
             return _exit_code(record, options.training, console)
         store.save_space(name, space.source, space.helpers)
-        ending = _train(record, store, num_trials, options, console)
-        code = explain_ending(ending, console)
-        if ending == "interrupted":
-            return code
-        if record.is_exhausted:
-            console.print(_why_complete(record), highlight=False)
-        _print_result(record, store, options.training)
-        log_outcome(store, name)
-        return _exit_code(record, options.training, console) if ending == "complete" else code
+        with publishing(store, name, record, console) as publisher:
+            return _search(record, store, num_trials, options, console, publisher)
+
+
+def _search(
+    record: Record, store: Store, num_trials: int, options: RunOptions, console: Console, publisher: Publisher
+) -> int:
+    """Train what is left, print the result, and only then publish it. Returns the exit code."""
+    publisher.start()
+    ending = _train(record, store, num_trials, options, console, publisher)
+    code = explain_ending(ending, console)
+    if ending == "interrupted":
+        publisher.deliver_shortly()
+        return code
+    if record.is_exhausted:
+        console.print(_why_complete(record), highlight=False)
+    _print_result(record, store, options.training)
+    publisher.deliver()
+    return _exit_code(record, options.training, console) if ending == "complete" else code
+
+
+def _deliver_complete(record: Record, store: Store, console: Console) -> None:
+    """Deliver what an earlier command did not."""
+    with publishing(store, record.name, record, console) as publisher:
+        if not record.is_shown:
+            publisher.resume()
+        publisher.deliver()
 
 
 def _open(store: Store, name: str, space: Space, seed: int) -> Record:
@@ -103,11 +123,13 @@ def _open(store: Store, name: str, space: Space, seed: int) -> Record:
 
 
 @interruptible
-def _train(record: Record, store: Store, num_trials: int, options: RunOptions, console: Console) -> Ending:
+def _train(
+    record: Record, store: Store, num_trials: int, options: RunOptions, console: Console, publisher: Publisher
+) -> Ending:
     space = record.space
     check_limits(space)
     recipes = [*space.baselines, *space.draw_recipes(NUM_RANGE_DRAWS)]
-    session = open_session(record, store, recipes, options.training, console)
+    session = open_session(record, store, recipes, options.training, console, publisher)
     if options.extends:
         extension = extend(record, store, options.extends)
         console.print(f"{extension} fit the new space; the search learns from them.", highlight=False)

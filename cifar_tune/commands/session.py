@@ -3,40 +3,32 @@
 Ray, MLflow and the live display are started around the training. `run`, `confirm` and `evaluate` all train here.
 """
 
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, ParamSpec
+from typing import Literal, ParamSpec
 
 from rich.console import Console
 
 from cifar_tune import DEFAULT_STORE, STORE_VARIABLE
 from cifar_tune.commands.display import Display
+from cifar_tune.commands.publishing import Publisher
 from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import TrainingData
 from cifar_tune.interrupts import EXIT_INTERRUPTED, Interrupted, acknowledge, held
-from cifar_tune.provenance import as_typed, git_commit, hardware, package_versions
+from cifar_tune.provenance import as_typed, package_versions
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.report.columns import BAND, band
-from cifar_tune.report.sentences import describe_search
 from cifar_tune.search.driver import Driver, Observer
 from cifar_tune.search.ray_settings import configure_ray
 from cifar_tune.search.record import Record
 from cifar_tune.search.resources import check_gpus_per_trial, plan_resources
 from cifar_tune.store import Keepsake, Store
-from cifar_tune.trials.ranking import best_trial
-from cifar_tune.trials.reading import delete_record, read_attributes
+from cifar_tune.trials.reading import delete_record
 from cifar_tune.trials.trial import State, Trial
-
-if TYPE_CHECKING:
-    from cifar_tune.tracking.tracker import Tracker
 
 EXIT_FAILED = 1
 
@@ -78,6 +70,7 @@ class Session:
     data: TrainingData
     options: TrainingOptions
     console: Console
+    publisher: Publisher
 
     def train(self, num_trials: int, *, keeps: Keepsake, keeper: FileKeeper) -> Ending:
         """Train until the record has `num_trials`. What is left after another ending than "complete" can be resumed.
@@ -87,38 +80,28 @@ class Session:
         self.console.print(f"Starting the workers of {self.record.name} ...", style="dim")
         if self.options.address is not None:
             configure_ray(local=False)
-        with held(), ThreadPoolExecutor(1) as pool:
-            opening = pool.submit(self._open_tracker)  # seconds of imports, while Ray starts
-            from cifar_tune.search.ray_tune import OutOfTime, ray_cluster
-
+        with held():
+            delivery = self.publisher.begin(self.data)
             state: State = "interrupted"
             try:
+                self.publisher.check()
+                from cifar_tune.search.ray_tune import OutOfTime, ray_cluster
+
+                self.publisher.check()  # MLflow may have answered while Ray was imported
                 if self.record.num_left(num_trials):
                     with ray_cluster(self.options.address):
-                        self._run_trials(num_trials, opening.result, keeps, keeper)
+                        self.publisher.wait_for_answer()
+                        self._run_trials(num_trials, delivery, keeps, keeper)
                 state = "completed"
             except Interrupted:
                 return "interrupted"
             except OutOfTime:
                 return "out of time"
             finally:
-                opening.result().catch_up(self.record.trials())
-                opening.result().finish(state)
-                self.record.set_shown()
+                self.publisher.end(state)
         return "complete"
 
-    def _open_tracker(self) -> "Tracker":
-        from cifar_tune.tracking.tracker import Tracker
-
-        tags = {**package_versions(), **hardware()}
-        commit = git_commit(self.record.space.path)
-        if commit:
-            tags["mlflow.source.git.commit"] = commit
-        return Tracker(self.store, self.record.name, self.data, self.record.space.description, tags, self.record)
-
-    def _run_trials(
-        self, num_trials: int, tracker: Callable[[], "Tracker"], keeps: Keepsake, keeper: FileKeeper
-    ) -> None:
+    def _run_trials(self, num_trials: int, delivery: Observer, keeps: Keepsake, keeper: FileKeeper) -> None:
         from cifar_tune.search.ray_tune import live_nodes, run_trials
 
         record, data, options = self.record, self.data, self.options
@@ -134,13 +117,17 @@ class Session:
         expected_epochs, drawn = record.space.search.scheduler.expected_epochs, record.space.draw_recipes()
         workers = resources.max_concurrent
         with Display(title, trials, num_trials, workers, self.console, expected_epochs, drawn) as display:
-            tracker().catch_up(trials)
-            driver = Driver(record, num_trials, [tracker(), keeper(self.store, trials), display])
+            driver = Driver(record, num_trials, [delivery, keeper(self.store, trials), display])
             run_trials(driver, self.store, data, resources, keeps, options.time_budget)
 
 
 def open_session(
-    record: Record, store: Store, recipes: Sequence[Recipe], options: TrainingOptions, console: Console
+    record: Record,
+    store: Store,
+    recipes: Sequence[Recipe],
+    options: TrainingOptions,
+    console: Console,
+    publisher: Publisher,
 ) -> Session:
     """Load the data of the recipes, which have it in common, once everything is as the record began with it.
 
@@ -150,7 +137,7 @@ def open_session(
     record.check_unchanged("weights", digest_weights(recipes, console))
     data = load_data(recipes[0], store, options)
     record.check_unchanged("data", data.digest)
-    return Session(record, store, data, options, console)
+    return Session(record, store, data, options, console, publisher)
 
 
 def load_data(recipe: Recipe, store: Store, options: TrainingOptions) -> TrainingData:
@@ -216,20 +203,3 @@ def explain_ending(ending: Ending, console: Console) -> int:
     reason = "Interrupted" if ending == "interrupted" else "The time budget is used up"
     console.print(f"{reason}. To resume: {as_typed(*sys.argv[1:])}", highlight=False, soft_wrap=True)
     return EXIT_INTERRUPTED if ending == "interrupted" else 0
-
-
-def log_outcome(store: Store, search: str) -> None:
-    """Log the current findings on a search to its run in MLflow: sentences, metrics and the HTML report."""
-    from cifar_tune.report.findings import read_findings
-    from cifar_tune.report.page import render_page  # with plotly, which only this needs
-    from cifar_tune.tracking.runs import log_files, write_outcome
-
-    findings, search_id = read_findings(store, [search]), read_attributes(store, search)["id"]
-    best, confirmation = best_trial(findings.searches[search]), findings.confirmations.get(search)
-    gain = confirmation.gains.get(best.number) if best and confirmation else None
-    unjudged = dict.fromkeys(BAND, math.nan) if confirmation else {}  # replaces the gain of an earlier best trial
-    metrics = band(gain) if gain else unjudged
-    write_outcome(store, search_id, "\n\n".join(describe_search(findings, search)))
-    with TemporaryDirectory() as folder:
-        (Path(folder) / "report.html").write_text(render_page(findings), encoding="utf-8")
-        log_files(store, search_id, Path(folder), metrics)

@@ -80,15 +80,16 @@ class Evaluation:
         return gain
 
 
-def read_evaluation(store: Store, search: str) -> Evaluation | None:
-    """The last completed evaluation of a search; None if there is none."""
-    for count in range(count_reruns(store, search, "evaluate"), 0, -1):
-        design, runs = read_design(store, search, "evaluate", count), read_runs(store, search, "evaluate", count)
-        labels = _labels(store, search, count)
+def read_evaluation(store: Store, search: str, count: int | None = None) -> Evaluation | None:
+    """The last completed evaluation of a search, or the `count`-th; None if there is none."""
+    counts = range(count_reruns(store, search, "evaluate"), 0, -1) if count is None else [count]
+    for each in counts:
+        design, runs = read_design(store, search, "evaluate", each), read_runs(store, search, "evaluate", each)
+        labels = _labels(store, search, each)
         if labels.is_file() and len(runs) == design.num_runs:
             outcomes = {number: _read_outcome(store, number, runs, np.load(labels)) for number in design.recipes}
             winner = design.finalists[0] if design.finalists else design.baseline
-            return Evaluation(count, design, outcomes[winner], outcomes[design.baseline])
+            return Evaluation(each, design, outcomes[winner], outcomes[design.baseline])
     return None
 
 

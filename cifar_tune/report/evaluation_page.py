@@ -26,11 +26,8 @@ STYLE = (
 )
 
 
-def write_page(folder: Path, search: str, dataset: str, evaluation: Evaluation, images: Images) -> dict[str, float]:
-    """Write `index.html`, the figures and `classes.txt` into the folder; returns the accuracies and gains as metrics.
-
-    They are fractions of the test images. `images` are the test images, for the samples.
-    """
+def write_page(folder: Path, search: str, dataset: str, evaluation: Evaluation, images: Images) -> None:
+    """Write `index.html`, the figures and `classes.txt` into the folder; the test images are for the samples."""
     folder.mkdir(parents=True, exist_ok=True)
     names = CLASS_NAMES[dataset]
     report = class_report(evaluation.winner, names)
@@ -42,6 +39,10 @@ def write_page(folder: Path, search: str, dataset: str, evaluation: Evaluation, 
     pictures = {name: _save(figure, folder / name) for name, figure in figures.items()}
     page = _page(search, dataset, evaluation, names, report, pictures)
     (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def metrics_of(evaluation: Evaluation) -> dict[str, float]:
+    """The test accuracies and the gain, as fractions of the test images."""
     gain = evaluation.gain()
     return {
         "test_accuracy": float(evaluation.winner.hits.mean()),

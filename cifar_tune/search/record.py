@@ -21,7 +21,7 @@ from cifar_tune.search.limits import check_limits, draw_where, excess
 from cifar_tune.search.space import Space
 from cifar_tune.trials.facts import LEFT_OUT, with_facts
 from cifar_tune.trials.goal import CostName
-from cifar_tune.trials.reading import PRIOR, Extension, as_trials, extension_of
+from cifar_tune.trials.reading import NUM_SHOWN, PRIOR, Extension, as_trials, extension_of
 from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial, as_trial
 
 REFUSED = "over_limits"  # attribute of a draw that was not trained: why, or the share by which it exceeds each limit
@@ -103,11 +103,11 @@ class Record:
     @property
     def is_shown(self) -> bool:
         """Whether MLflow has the end of every trial."""
-        return bool(self.study.user_attrs.get("num_shown") == self.num_started)
+        return bool(self.study.user_attrs.get(NUM_SHOWN) == self.num_started)
 
     def set_shown(self) -> None:
         """Note that MLflow has the end of every trial."""
-        self.study.set_user_attr("num_shown", self.num_started)
+        self.study.set_user_attr(NUM_SHOWN, self.num_started)
 
     def check_unchanged(self, what: Literal["data", "weights"], digest: str | dict[str, str]) -> None:
         """Store the digest of the files at the start of a search; a UserError if the search started with others."""
@@ -263,8 +263,9 @@ class Record:
         return self._change(number, facts=with_facts(self._live[number].facts, facts))
 
     def set_mlflow_run(self, number: int, run_id: str) -> None:
-        """Remember the MLflow run that shows the trial."""
-        self._change(number, mlflow_run_id=run_id)
+        """Remember the MLflow run that shows a running trial; of one that has ended meanwhile it is noted elsewhere."""
+        if number in self._live:
+            self._change(number, mlflow_run_id=run_id)
 
     def finish_trial(self, number: int, state: State, error: str | None = None) -> Trial:
         """Close a trial in its final state; Optuna gets its values, or the last epoch's score if it was pruned."""

@@ -41,6 +41,9 @@ def register_winner(
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     versions = list(client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'"))
+    versions.sort(key=lambda version: int(version.version))
+    for version in versions[1:]:  # made by a server that did what it was told long after its client had given it up
+        client.delete_model_version(name, version.version)
     # The location, because MLflow would look up a models:/ address at the tracking address of the whole process.
     source = model.artifact_location
     version = (

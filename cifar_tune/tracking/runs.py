@@ -1,41 +1,72 @@
 """The runs of searches in MLflow: finding, describing and deleting them. tracker.py writes them during a search."""
 
 import logging
+import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow.entities import LoggedModel, Metric, Run, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from cifar_tune.errors import UserError
 from cifar_tune.store import Store, model_name
+from cifar_tune.tracking.address import VARIABLE, answers, check_form, silence, tracking_url
+from cifar_tune.tracking.failures import diagnose
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)  # it would print each step of making the database's tables
+for _name in ("mlflow", "alembic", "urllib3"):  # what goes wrong is an exception, and is told in a sentence
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 SEARCH_TAG, TRIAL_TAG, STATE_TAG = "cifar_tune.search", "cifar_tune.trial", "cifar_tune.state"
 SEARCH_ID_TAG = "cifar_tune.search_id"
 KIND_TAG = "mlflow.experimentKind"  # makes the UI show runs and charts first, and not traces
+KIND = "custom_model_development"
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 ABOUT = "\n\n<!-- about -->\n\n"  # in a description, between the outcome of a search and the text about it
 MAX_TAG, CUT = 8000, "\n# ...\n```"  # MLflow's limit on the characters of a tag; the end of code that is longer
 MAX_RUNS_PER_COMMAND = 500  # because a command-line argument has at most 128 KiB
 
 
-def tracking_url(store: Store) -> str:
-    """The server that MLFLOW_TRACKING_URI names, or else the database in the store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or store.mlflow_url
-
-
 def open_client(store: Store) -> MlflowClient:
     """A client of the server or of the store's database, which is made if there is none."""
     url = tracking_url(store)
-    if url != store.mlflow_url:
-        return MlflowClient(url)
-    with store.opening_databases():
-        return MlflowClient(url)  # makes the tables
+    if url == store.mlflow_url:
+        with store.opening_databases():
+            _make_database(store)
+            return MlflowClient(url)  # upgrades the tables
+    return MlflowClient(url)
+
+
+def _make_database(store: Store) -> None:
+    """Make the store's database under another name, so that a process that is killed meanwhile leaves no half of it."""
+    path = store.root / "mlflow.db"
+    if path.exists():
+        return
+    scratch = store.root / f".mlflow-{os.getpid()}.db"
+    try:
+        MlflowClient(f"sqlite:///{scratch}")
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def in_sentences(store: Store) -> Iterator[None]:
+    """Turn errors of MLflow's into UserErrors, for commands that are about MLflow and cannot do without it."""
+    url = tracking_url(store)
+    check_form(url)
+    if not answers(url):
+        raise UserError(f"{silence(url).sentence.rstrip('.')}; start it, or unset {VARIABLE}, and repeat the command.")
+    try:
+        yield
+    except (MlflowException, OSError, ImportError) as error:
+        raise UserError(diagnose(error, url).sentence) from None
 
 
 def find_runs(client: MlflowClient, search_id: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
@@ -54,8 +85,7 @@ def find_runs(client: MlflowClient, search_id: str, view: int = ViewType.ACTIVE_
 
 def find_parent(client: MlflowClient, search_id: str) -> Run:
     """The parent run of a search, which exists once a trial has started."""
-    (parent,) = parents_of(find_runs(client, search_id))
-    return parent
+    return parents_of(find_runs(client, search_id))[0]
 
 
 def find_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
@@ -69,7 +99,13 @@ def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, 
     now = int(time.time() * 1000)
     for run in parents_of(find_runs(client, search_id)):
         client.log_artifacts(run.info.run_id, str(folder))
-        client.log_batch(run.info.run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+        new = {name: value for name, value in metrics.items() if not _is_same(run.data.metrics.get(name), value)}
+        if new:
+            client.log_batch(run.info.run_id, metrics=[Metric(name, value, now, 0) for name, value in new.items()])
+
+
+def _is_same(before: float | None, now: float) -> bool:
+    return before is not None and (before == now or (math.isnan(before) and math.isnan(now)))
 
 
 def write_outcome(store: Store, search_id: str, outcome: str) -> None:
@@ -84,12 +120,22 @@ def write_outcome(store: Store, search_id: str, outcome: str) -> None:
 
 
 def parents_of(runs: Sequence[Run]) -> list[Run]:
-    """The parent runs among the runs."""
-    return [run for run in runs if PARENT_TAG not in run.data.tags]
+    """The parent runs among the runs, those with most trials first, and older ones before newer ones.
+
+    There is one, unless a server did what it was told long after the client had given it up.
+    """
+    num_trials = Counter(run.data.tags.get(PARENT_TAG) for run in runs)
+    parents = [run for run in runs if PARENT_TAG not in run.data.tags]
+    return sorted(parents, key=lambda run: (-num_trials[run.info.run_id], run.info.start_time))
 
 
 def delete_runs(store: Store, search_id: str) -> int:
     """Delete a search's runs for good, with the models that they logged; the number of runs."""
+    with in_sentences(store):
+        return _delete_runs(store, search_id)
+
+
+def _delete_runs(store: Store, search_id: str) -> int:
     url = tracking_url(store)
     client = open_client(store)
     runs = find_runs(client, search_id)

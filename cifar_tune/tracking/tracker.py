@@ -6,23 +6,18 @@ cannot be compared.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Protocol
+from itertools import accumulate, zip_longest
 
 import numpy as np
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.tracking import MlflowClient
 
-from cifar_tune.data.images import TrainingData
-from cifar_tune.errors import UserError
 from cifar_tune.store import Store
+from cifar_tune.tracking.experiments import open_experiment
 from cifar_tune.tracking.runs import (
-    KIND_TAG,
     NOTE_TAG,
     PARENT_TAG,
     SEARCH_ID_TAG,
@@ -33,7 +28,8 @@ from cifar_tune.tracking.runs import (
     open_client,
     parents_of,
 )
-from cifar_tune.trials.facts import PREFIX, RUNGS
+from cifar_tune.tracking.subject import Subject
+from cifar_tune.trials.facts import FIRST_EPOCH, PREFIX, RUNGS, TAKEN_AT
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
 from cifar_tune.trials.trial import State, Trial
 from cifar_tune.wording import format_setting
@@ -55,18 +51,6 @@ STATUSES: dict[State, str] = {
 }
 
 
-class RunIds(Protocol):
-    """The part of a search's record that the tracker uses.
-
-    `id` distinguishes searches of the same name on a server that several stores share.
-    """
-
-    id: str
-
-    def set_mlflow_run(self, number: int, run_id: str) -> None:
-        """Store the run that shows the trial."""
-
-
 @dataclass
 class _Shown:
     """The part of a trial that MLflow has."""
@@ -74,44 +58,62 @@ class _Shown:
     run_id: str
     status: str
     scores: list[float]  # validation accuracy by epoch; an epoch that was trained again may have another one
+    parent_id: str | None
     has_params: bool = True
     written_at: float = 0.0
 
 
 class Tracker:
-    """Writes one search to MLflow while it runs. An Observer of the search."""
+    """Writes one search to MLflow, whose errors it raises: then a new tracker looks up what there is, and goes on.
 
-    def __init__(
-        self, store: Store, search: str, data: TrainingData, description: str, tags: Mapping[str, str], run_ids: RunIds
-    ) -> None:
+    `on_run` gets the number of each trial whose run is not the one in the trial, with the run's id.
+    """
+
+    def __init__(self, store: Store, subject: Subject, on_run: Callable[[int, str], None]) -> None:
         self._client = open_client(store)
-        self._search = search
-        self._run_ids = run_ids
-        self._tags = tags
-        self._own = {SEARCH_TAG: search, SEARCH_ID_TAG: run_ids.id}
-        self._experiment_id = _experiment(self._client, store, data.dataset)
+        self._subject = subject
+        self._on_run = on_run
+        self._own = {SEARCH_TAG: subject.search, SEARCH_ID_TAG: subject.id}
+        self._experiment_id = open_experiment(self._client, store, subject.dataset)
         self._dataset = DatasetInput(
-            DatasetEntity(data.dataset, data.digest[:36], "cifar-tune", f"{len(data.train)} + {len(data.val)} images")
+            DatasetEntity(subject.dataset, subject.digest[:36], "cifar-tune", subject.size or "unknown")
         )
-        runs = find_runs(self._client, run_ids.id)
-        parents = parents_of(runs)
-        self._parent_id: str | None = parents[0].info.run_id if parents else None
-        self._description = description
         self._trials: dict[int, Trial] = {}
-        self._metrics: dict[str, float] = parents[0].data.metrics if parents else {}  # of the parent run
+        runs = find_runs(self._client, subject.id)
+        parents = parents_of(runs)
+        parent = self._keep_first(parents) if parents else None
+        self._parent_id: str | None = parent.info.run_id if parent else None
+        self._metrics: dict[str, float] = parent.data.metrics if parent else {}  # of the parent run
         if self._parent_id is not None:
             self._client.update_run(self._parent_id, status="RUNNING")
-        self._shown = {
-            int(run.data.tags[TRIAL_TAG]): _Shown(
-                run.info.run_id, run.info.status, self._scores(run), bool(run.data.params)
-            )
-            for run in runs
-            if TRIAL_TAG in run.data.tags
-        }
+        self._shown = self._find_shown(runs)
+
+    def _find_shown(self, runs: Sequence[Run]) -> dict[int, _Shown]:
+        """What MLflow has of each trial, from one run for each."""
+        by_trial: dict[int, list[Run]] = defaultdict(list)
+        for run in runs:
+            if TRIAL_TAG in run.data.tags:
+                by_trial[int(run.data.tags[TRIAL_TAG])].append(run)
+        shown = {}
+        for number, candidates in by_trial.items():
+            run = self._keep_first(sorted(candidates, key=_completeness))
+            tags, info = run.data.tags, run.info
+            scores = self._scores(run)
+            shown[number] = _Shown(info.run_id, info.status, scores, tags.get(PARENT_TAG), bool(run.data.params))
+        return shown
+
+    def _keep_first(self, runs: Sequence[Run]) -> Run:
+        """The first of the runs; the others are deleted.
+
+        A server that had stopped may make a run that its client has given up, after the client asked for another.
+        """
+        for run in runs[1:]:
+            self._client.delete_run(run.info.run_id)
+        return runs[0]
 
     def _start_parent(self) -> str:
-        tags = {**self._tags, **self._own, NOTE_TAG: self._description}
-        run = self._client.create_run(self._experiment_id, run_name=self._search, tags=tags)
+        tags = {**self._subject.tags, **self._own, NOTE_TAG: self._subject.description}
+        run = self._client.create_run(self._experiment_id, run_name=self._subject.search, tags=tags)
         self._client.log_inputs(run.info.run_id, [self._dataset])
         return str(run.info.run_id)
 
@@ -122,14 +124,25 @@ class Tracker:
         last = {metric.step: metric.value for metric in sorted(history, key=lambda metric: metric.timestamp)}
         return [last[step] for step in sorted(last)]
 
-    def catch_up(self, trials: Sequence[Trial]) -> None:
-        """Write what the record has and MLflow lacks, because a process died between writing the two."""
+    def adopt(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Take in the trials so far; returns those of which MLflow lacks the run, the start or the end.
+
+        A process may have died between the record and MLflow, MLflow may have been away, or somebody deleted runs.
+        """
         self._trials = {trial.number: trial for trial in trials}
-        for trial in trials:
-            shown = self._shown.get(trial.number)
-            if trial.state != "running" and (shown is None or shown.status != STATUSES[trial.state]):
-                self._show(trial)
+        if self._shown and self._parent_id is None:
+            self._parent_id = self._start_parent()
+        for number, shown in self._shown.items():
+            if shown.parent_id != self._parent_id and self._parent_id is not None:
+                self._client.set_tag(shown.run_id, PARENT_TAG, self._parent_id)
+            if number in self._trials:
+                self._hand_over(self._trials[number], shown)
         self._write_best()
+        return [trial for trial in trials if self._lacks(trial)]
+
+    def _lacks(self, trial: Trial) -> bool:
+        shown = self._shown.get(trial.number)
+        return shown is None or trial.state == "running" or shown.status != STATUSES[trial.state]
 
     def update(self, trial: Trial) -> None:
         """Write a trial's present state; a running trial is written no more often than every few seconds."""
@@ -142,13 +155,12 @@ class Tracker:
         shown = self._shown.get(trial.number) or self._start_run(trial)
         if not shown.has_params:
             self._write_params(trial, shown)
-        if trial.state == "running" and not trial.mlflow_run_id:
-            self._run_ids.set_mlflow_run(trial.number, shown.run_id)
         if trial.state != "running" or time.monotonic() - shown.written_at > SECONDS_BETWEEN_WRITES:
             self._write(trial, shown)
 
-    def tick(self) -> None:
-        """Do nothing between two updates."""
+    def _hand_over(self, trial: Trial, shown: _Shown) -> None:
+        if trial.mlflow_run_id != shown.run_id:
+            self._on_run(trial.number, shown.run_id)
 
     def finish(self, state: State) -> None:
         """Close the parent run; there is none if no trial has started."""
@@ -183,10 +195,14 @@ class Tracker:
             PARENT_TAG: self._parent_id,
             "cifar_tune.baseline": str(trial.is_baseline).lower(),
         }
-        name = f"{self._search} {trial.label.removeprefix('trial ')}{_describe_values(trial)}"
-        run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
-        self._shown[trial.number] = _Shown(run.info.run_id, "RUNNING", [], has_params=False)
-        return self._shown[trial.number]
+        name = f"{self._subject.search} {trial.label.removeprefix('trial ')}{_describe_values(trial)}"
+        taken_at = trial.facts.get(TAKEN_AT)  # None if the run begins with the trial, and not later
+        start = None if taken_at is None else int(1000 * taken_at)
+        run = self._client.create_run(self._experiment_id, start_time=start, run_name=name, tags=tags)
+        shown = _Shown(run.info.run_id, "RUNNING", [], self._parent_id, has_params=False)
+        self._shown[trial.number] = shown
+        self._hand_over(trial, shown)
+        return shown
 
     def _write_params(self, trial: Trial, shown: _Shown) -> None:
         self._client.log_inputs(shown.run_id, [self._dataset])
@@ -196,11 +212,10 @@ class Tracker:
 
     def _write(self, trial: Trial, shown: _Shown) -> None:
         """Write everything that MLflow lacks in few batches, and the status if it changed."""
-        now = int(time.time() * 1000)
-        scores = [epoch["val_accuracy"] for epoch in trial.curve]
+        scores, ends = [epoch["val_accuracy"] for epoch in trial.curve], _ends_of_epochs(trial)
         metrics = [
-            Metric(name, float(value), now, int(epoch["epoch"]))
-            for epoch, score, written in zip_longest(trial.curve, scores, shown.scores[: len(scores)])
+            Metric(name, float(value), end, int(epoch["epoch"]))
+            for epoch, end, score, written in zip_longest(trial.curve, ends, scores, shown.scores[: len(scores)])
             if score != written
             for name, value in epoch.items()
             if name not in ("epoch", "progress")
@@ -211,7 +226,8 @@ class Tracker:
         is_new = shown.status != STATUSES[trial.state]
         if trial.is_over and is_new and score is not None and scores[-1:] != [score]:
             # Chance for a run that broke down, or the best epoch's score; written last, so that it is the run's value.
-            self._client.log_batch(shown.run_id, metrics=[Metric("val_accuracy", score, now + 1, trial.epochs)])
+            last = ends[-1] if ends else int(time.time() * 1000)
+            self._client.log_batch(shown.run_id, metrics=[Metric("val_accuracy", score, last + 1, trial.epochs)])
         facts = {name: str(value) for name, value in trial.facts.items() if not name.startswith(NOT_TAGS)}
         tags = {STATE_TAG: trial.state, **facts}
         if trial.over_limits:
@@ -229,6 +245,25 @@ class Tracker:
         shown.status = status
 
 
+def _completeness(run: Run) -> tuple[bool, bool, int]:
+    """For sorting runs of one trial: those that ended come first, then those with parameters, then the older ones."""
+    return run.info.status == "RUNNING", not run.data.params, run.info.start_time
+
+
+def _ends_of_epochs(trial: Trial) -> list[int]:
+    """When each epoch ended, in milliseconds since 1970, by the worker's own account; now where there is none.
+
+    Whenever an epoch is written, its metrics are the same, so MLflow keeps them once.
+    """
+    taken_at = trial.facts.get(TAKEN_AT)
+    if taken_at is None:
+        return [int(time.time() * 1000)] * trial.epochs
+    seconds = list(accumulate(epoch["seconds"] for epoch in trial.curve))
+    first = int(trial.facts.get(FIRST_EPOCH, 0))
+    before = seconds[first - 1] if 0 < first <= len(seconds) else 0.0
+    return [int(1000 * (taken_at + end - before)) for end in seconds]
+
+
 def _as_param(value: object) -> str:
     """The value as text; floats like 0.00001 and not 1e-05, because the UI sorts them as texts."""
     return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)
@@ -242,31 +277,3 @@ def _describe_values(trial: Trial) -> str:
     settings = [setting.removeprefix("name=") for setting in settings]
     shown = [setting for i, setting in enumerate(settings) if len(", ".join(settings[: i + 1])) <= MAX_NAME]
     return f": {', '.join(shown)}" if shown else ""
-
-
-def _experiment(client: MlflowClient, store: Store, dataset: str) -> str:
-    """The id of the data set's experiment, which is made if there is none."""
-    name = f"cifar-tune {dataset}"
-    try:
-        experiment = client.get_experiment_by_name(name)
-    except MlflowException:
-        raise UserError(
-            "The server that MLFLOW_TRACKING_URI names does not answer; start it, or unset the variable."
-        ) from None
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    try:
-        return _create_experiment(client, store, name, dataset)
-    except MlflowException as error:
-        experiment = client.get_experiment_by_name(name)  # another search may have made it meanwhile
-        if experiment is None or error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise
-        return str(experiment.experiment_id)
-
-
-def _create_experiment(client: MlflowClient, store: Store, name: str, dataset: str) -> str:
-    is_in_store = client.tracking_uri == store.mlflow_url
-    location = (store.artifacts / dataset).as_uri() if is_in_store else None
-    note = f"Searches of cifar-tune on {dataset}: each parent run is a search, and its child runs are the trials."
-    tags = {KIND_TAG: "custom_model_development", NOTE_TAG: note}
-    return str(client.create_experiment(name, artifact_location=location, tags=tags))

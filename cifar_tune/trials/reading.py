@@ -22,6 +22,8 @@ from cifar_tune.trials.storage import has_storage, open_storage
 from cifar_tune.trials.trial import Trial, as_trial
 
 PRIOR = "extended_from"  # attribute of a result taken over by `--extend`: the search and trial that it comes from
+NUM_SHOWN = "num_shown"  # attribute of a search as a whole: the number of trials of which MLflow has the end
+RUNS = "mlflow_runs"  # attribute of a search as a whole: ids of runs in MLflow that its trials do not have themselves
 DERIVED = "/"  # in the names of records of reruns, as in `resnet9/confirm-1`; names of searches have none
 
 
@@ -113,12 +115,14 @@ def read_extensions(store: Store, names: Iterable[str]) -> dict[str, Extension]:
 def as_trials(study: optuna.Study, optuna_trials: Iterable[FrozenTrial]) -> list[Trial]:
     """The trials of a study that were started, without results taken over, in the order of Optuna's."""
     num_baselines = study.user_attrs.get("num_baselines", 1)
-    goal = Goal.model_validate(study.user_attrs.get("goal", {}))
-    return [
+    goal, runs = Goal.model_validate(study.user_attrs.get("goal", {})), study.user_attrs.get(RUNS, {})
+    trials = [
         as_trial(study.study_name, trial, trial.number < num_baselines, goal)
         for trial in optuna_trials
         if {"recipe", "state"} <= trial.user_attrs.keys() and PRIOR not in trial.user_attrs
     ]
+    keys = [str(trial.number) for trial in trials]
+    return [replace(t, mlflow_run_id=runs[key]) if key in runs else t for t, key in zip(trials, keys, strict=True)]
 
 
 def extension_of(study: optuna.Study) -> Extension | None:

@@ -46,10 +46,10 @@ SPACE = (
 MOMENTS = [
     "cifar_tune.training.checkpoint:save_array",  # the test set was read
     "cifar_tune.report.evaluation_page:draw_samples",
-    "cifar_tune.tracking.runs:log_files",
     "torch.export:save",  # the weights that are not needed are deleted
-    "mlflow.tracking:MlflowClient.set_registered_model_alias",
     "cifar_tune.commands.evaluate:write_attribute",
+    "cifar_tune.tracking.runs:log_files",
+    "mlflow.tracking:MlflowClient.set_registered_model_alias",
 ]
 DIE_AT = """
 import importlib, os, signal, sys

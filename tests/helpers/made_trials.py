@@ -136,8 +136,7 @@ class RunIds:
         self.by_trial: dict[int, str] = {}
 
     def set_mlflow_run(self, number: int, run_id: str) -> None:
-        assert number not in self.by_trial, "a trial has one run"
-        self.by_trial[number] = run_id
+        assert self.by_trial.setdefault(number, run_id) == run_id, "a trial has one run"
 
     def note(self, trial: Trial) -> Trial:
         """The trial with its run, as the record would return it."""

@@ -1,22 +1,28 @@
 """The web pages besides the report: MLflow's UI by `cifar-tune ui`, and optuna-dashboard on the record."""
 
+import json
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers.command_line import PATIENCE, Start
-from helpers.made_trials import RunIds, trial
+from helpers.made_trials import trial
 from make_store import make_store
 from playwright.sync_api import Browser, expect
 
 from cifar_tune.data.images import TrainingData
+from cifar_tune.errors import UserError
 from cifar_tune.store import Store, open_store
+from cifar_tune.tracking.subject import Subject
 from cifar_tune.tracking.tracker import Tracker
+from cifar_tune.tracking.ui import serve_ui
 
 MILLISECONDS = 1000 * PATIENCE  # as playwright counts
 
@@ -42,17 +48,24 @@ def wait_for(url: str, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_mlflow_shows_a_search_with_runs_named_by_their_values(
-    browser: Browser, start: Start, port: int, tmp_path: Path, tiny: TrainingData, monkeypatch: pytest.MonkeyPatch
+    browser: Browser,
+    start: Start,
+    host: str,
+    port: int,
+    tmp_path: Path,
+    tiny: TrainingData,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = open_store(tmp_path / "store")
-    run_ids = RunIds("search-id")
-    tracker = Tracker(store, "mine", tiny, "A space.", {}, run_ids)
+    subject = Subject("mine", "search-id", tiny.dataset, tiny.digest, "", "A space.", {})
+    tracker = Tracker(store, subject, lambda number, run_id: None)
     tracker.update(trial(0, 0.5, search="mine"))
     tracker.update(trial(1, 0.6, search="mine", params={"optimizer/name": "sgd", "optimizer/sgd/lr": 0.12345}))
     tracker.finish("completed")
-    process = start("ui", "--store", store.root, "--port", port)
+    process = start("ui", "--store", store.root, "--port", port, "--host", host)
     wait_for(f"http://127.0.0.1:{port}/health", process)
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     errors: list[str] = []
@@ -67,6 +80,39 @@ def test_mlflow_shows_a_search_with_runs_named_by_their_values(
     page.screenshot(path=tmp_path / "mlflow.png")
     assert errors == []
     page.close()
+    for place in own_places() if host == "0.0.0.0" else ("127.0.0.1", "localhost"):
+        assert status_of_search(port, f"{place}:{port}", f"http://{place}:{port}") == 200, place
+    assert status_of_search(port, f"stranger.example.com:{port}", f"http://127.0.0.1:{port}") == 403
+    assert status_of_search(port, f"127.0.0.1:{port}", "http://10.stranger.example.com") == 403
+
+
+def own_places() -> list[str]:
+    """Names and addresses of this machine, under which its page is opened."""
+    addresses = [address for each in psutil.net_if_addrs().values() for address in each]
+    ips = [address.address for address in addresses if address.family == socket.AF_INET]
+    assert ips
+    return ["0.0.0.0", "localhost", socket.gethostname(), *ips]
+
+
+def status_of_search(port: int, host: str, origin: str) -> int:
+    """The status of the request by which a page at the origin asks for runs, sent under that name."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    headers = {"Host": host, "Origin": origin, "Content-Type": "application/json"}
+    connection.request("POST", "/ajax-api/2.0/mlflow/runs/search", json.dumps({"experiment_ids": ["1"]}), headers)
+    return connection.getresponse().status
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("127.0.0.1", "is taken"), ("192.0.2.1", "no address of this machine"), ("no host", "no address")],
+)
+def test_the_ui_says_no_address_that_is_not_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, host: str, words: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(UserError, match=words):
+        serve_ui(Store(tmp_path), host, other.getsockname()[1])
+    assert capsys.readouterr().err == ""
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ from mlflow.tracking import MlflowClient
 from cifar_tune.data.images import TrainingData
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.store import Store, open_store
-from cifar_tune.tracking.runs import delete_runs, find_runs, tracking_url, write_outcome
+from cifar_tune.tracking.address import tracking_url
+from cifar_tune.tracking.runs import delete_runs, find_runs, write_outcome
+from cifar_tune.tracking.subject import Subject
 from cifar_tune.tracking.tracker import STATUSES, Tracker
 from cifar_tune.trials.trial import State, Trial
 
@@ -67,7 +69,15 @@ class Room:
         self.client = MlflowClient(store.mlflow_url)
 
     def tracker(self, description: str = "A space.", tags: dict[str, str] | None = None) -> Tracker:
-        return Tracker(self.store, self.search, self.data, description, tags or {}, self.run_ids)
+        size = f"{len(self.data.train)} + {len(self.data.val)} images"
+        subject = Subject(
+            self.search, self.run_ids.id, self.data.dataset, self.data.digest, size, description, tags or {}
+        )
+        return Tracker(self.store, subject, self.run_ids.set_mlflow_run)
+
+    def catch_up(self, tracker: Tracker, trials: Sequence[Trial]) -> None:
+        """Write what MLflow lacks, as the outbox does when it begins and after each failure."""
+        self.update(tracker, *tracker.adopt(trials))
 
     def update(self, tracker: Tracker, *trials: Trial) -> None:
         for trial in trials:
@@ -221,7 +231,7 @@ def test_a_status_that_a_killed_process_did_not_write_is_corrected(room: Room) -
     ended = trial(0, "stopped early", (0.2, 0.6, 0.4, 0.5), recipe=PATIENT)
     room.update(room.tracker(), ended)
     room.client.update_run(room.children()[0].info.run_id, status="RUNNING")
-    room.tracker().catch_up([ended])
+    room.catch_up(room.tracker(), [ended])
     run = room.children()[0]
     assert (run.info.status, run.data.metrics["val_accuracy"]) == ("FINISHED", 0.6)
 
@@ -250,7 +260,7 @@ def test_the_parent_run_has_the_best_score_and_its_gain(room: Room) -> None:
         room.parent().info.run_id, "best_val_accuracy", 0.1
     )  # as a process that died may have left it
     resumed = room.tracker()
-    resumed.catch_up([first, better])
+    room.catch_up(resumed, [first, better])
     room.update(resumed, trial(2), worse, trial(3, "pruned", (0.9,)))
     assert room.parent().data.metrics == {"best_val_accuracy": 0.7, "gain": pytest.approx(20)}
     room.update(resumed, trial(4, "completed", (0.8,)))
@@ -307,7 +317,7 @@ def test_a_resumed_process_continues_the_same_runs(room: Room) -> None:
 
     second = room.tracker()
     assert room.parent().info.status == "RUNNING"
-    second.catch_up([done, trial(1, "interrupted", (0.1, 0.2))])
+    room.catch_up(second, [done, trial(1, "interrupted", (0.1, 0.2))])
     room.update(second, trial(1, "running", (0.1, 0.2)))
     assert room.children()[1].info.status == "RUNNING"
     room.update(second, trial(1, "running", (0.1, 0.2, 0.3)), trial(1, "completed", (0.1, 0.2, 0.3, 0.6)), trial(2))
@@ -327,22 +337,22 @@ def test_the_runs_that_a_killed_process_left_are_completed(room: Room) -> None:
         trial(2, "failed", error="KeyError"),
         trial(3, "diverged"),
     ]
-    room.tracker().catch_up(ended)
+    room.catch_up(room.tracker(), ended)
     room.assert_shows(*ended)
-    room.tracker().catch_up(ended)
+    room.catch_up(room.tracker(), ended)
     room.assert_shows(*ended)
 
 
 def test_a_run_that_a_killed_process_left_running_is_closed(room: Room) -> None:
     room.update(room.tracker(), trial(0, "running", (0.2,)))
-    room.tracker().catch_up([trial(0, "interrupted", (0.2, 0.3))])
+    room.catch_up(room.tracker(), [trial(0, "interrupted", (0.2, 0.3))])
     room.assert_shows(trial(0, "interrupted", (0.2, 0.3)))
 
 
 def test_a_trial_of_many_epochs_is_completed_too(room: Room) -> None:
     """1,400 metrics: more than MLflow's REST interface takes at a time."""
     long = trial(0, "completed", [n / 1000 for n in range(200)])
-    room.tracker().catch_up([long])
+    room.catch_up(room.tracker(), [long])
     room.assert_shows(long)
 
 

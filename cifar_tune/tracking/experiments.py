@@ -1,0 +1,61 @@
+"""The experiments in MLflow: one for each data set, because scores on different ones cannot be compared."""
+
+import contextlib
+from pathlib import Path
+from tempfile import TemporaryFile
+from urllib.parse import unquote, urlsplit
+
+from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking import MlflowClient
+
+from cifar_tune.store import Store
+from cifar_tune.tracking.runs import KIND, KIND_TAG, NOTE_TAG
+
+
+def open_experiment(client: MlflowClient, store: Store, dataset: str) -> str:
+    """The id of the data set's experiment: made if there is none, and restored if somebody deleted it.
+
+    Raises MLflow's error where this user may not write to it, and an OSError or ImportError where artifacts cannot be
+    written from here.
+    """
+    name = f"cifar-tune {dataset}"
+    experiment = client.get_experiment_by_name(name)  # deleted ones too
+    if experiment is None:
+        _create(client, store, name, dataset)
+        experiment = client.get_experiment_by_name(name)
+        assert experiment is not None
+    elif experiment.lifecycle_stage == LifecycleStage.DELETED:
+        client.restore_experiment(experiment.experiment_id)
+    client.set_experiment_tag(experiment.experiment_id, KIND_TAG, KIND)  # a write that changes nothing
+    _check_artifacts(str(experiment.artifact_location), client.tracking_uri)
+    return str(experiment.experiment_id)
+
+
+def _create(client: MlflowClient, store: Store, name: str, dataset: str) -> None:
+    is_in_store = client.tracking_uri == store.mlflow_url
+    location = (store.artifacts / dataset).as_uri() if is_in_store else None
+    note = f"Searches of cifar-tune on {dataset}: each parent run is a search, and its child runs are the trials."
+    try:
+        client.create_experiment(name, artifact_location=location, tags={KIND_TAG: KIND, NOTE_TAG: note})
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # another search has made it meanwhile
+            raise
+
+
+def _check_artifacts(location: str, tracking_uri: str) -> None:
+    """Raise an error where this process cannot write to the location: no right to it, or no package for it."""
+    if location.partition(":")[0] == "mlflow-artifacts":
+        return  # the server writes them
+    if location.startswith(("/", "file:")):
+        path = Path(unquote(urlsplit(location).path))
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        try:
+            with TemporaryFile(dir=there):
+                return
+        except OSError as error:
+            raise PermissionError(error.errno, error.strerror, str(path)) from None
+    with contextlib.suppress(MlflowException):
+        get_artifact_repository(location, tracking_uri).list_artifacts("cifar-tune")

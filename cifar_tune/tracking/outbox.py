@@ -1,0 +1,210 @@
+"""The outbox: delivers to MLflow what commands leave, in a thread of its own. No search waits for MLflow or dies of it.
+
+Whoever has something to deliver hands in a parcel. The thread delivers all parcels in order, and after a failure begins
+anew, later and later: each parcel first looks up what is there, so nothing is delivered twice. The user is told once
+when MLflow is away and once when it is back. Imports no MLflow before the thread does, because that takes seconds.
+"""
+
+import time
+from contextlib import suppress
+from threading import Condition, Thread
+from typing import Protocol
+
+from rich.console import Console
+
+from cifar_tune.errors import UserError
+from cifar_tune.store import Store
+from cifar_tune.tracking.address import Failure, answers, check_form, silence, tracking_url
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before another try; each pause is twice as long as the one before
+LAST_TRY = 3.0  # seconds for MLflow to come back at the end of a command
+NO_PROGRESS, TOTAL = 15.0, 60.0  # seconds to wait at the end while MLflow answers: for the next trial, and for all
+WAITING = "The command goes on, and delivers what is missing there when it is back."
+BACK = "MLflow answers again; what was missing there is delivered."
+
+
+class Parcel(Protocol):
+    """Something to deliver."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to deliver now."""
+
+    def deliver(self) -> None:
+        """Deliver what is due, in the outbox's thread; raises the error of whatever is in the way."""
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether MLflow has answered to it."""
+
+    def start_anew(self) -> None:
+        """Forget what was looked up, because a delivery failed."""
+
+
+class Outbox:
+    """Delivers parcels in a thread, from the moment it is made; a UserError for an address that is of no use."""
+
+    def __init__(self, store: Store, console: Console) -> None:
+        self.store = store
+        self.changed = Condition()  # guards all that the threads share
+        self._url = tracking_url(store)
+        check_form(self._url)
+        self._console = console
+        self._parcels: list[Parcel] = []
+        self._is_open = False  # whether there was a first answer
+        self._is_closed = False
+        self._may_refuse = True  # until the work of the command begins
+        self._refusal: str | None = None
+        self._is_away = False
+        self._num_failures = 0  # since the last success
+        self._num_tries = 0
+        self._is_quiet = False
+        self._in_a_hurry = False  # cuts the pause after a failure short
+        self._last_progress = time.monotonic()
+        Thread(target=self._run, name="outbox", daemon=True).start()
+
+    def add(self, parcel: Parcel) -> None:
+        """Hand in a parcel, which is delivered whenever it is due."""
+        with self.changed:
+            self._parcels.append(parcel)
+            self.changed.notify_all()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether MLflow did not answer, or not as it should, at the last try."""
+        return self._is_away
+
+    def has_answered(self, seconds: float) -> bool:
+        """Whether, after at most these seconds, it is known how MLflow takes what was handed in."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self._is_away or self._is_begun, seconds)
+
+    def check(self, *, is_last: bool = False) -> None:
+        """Raise a UserError if MLflow refuses for good what the command wants of it, as far as that is known by now.
+
+        A refusal after the last check is told, and waited out like any other failure.
+        """
+        with self.changed:
+            refusal, self._refusal = self._refusal, None
+            self._may_refuse = self._may_refuse and not is_last
+        if refusal is not None:
+            raise UserError(refusal)
+
+    def wait(self, *, total: float = TOTAL, no_progress: float = NO_PROGRESS, is_quiet: bool = False) -> bool:
+        """Wait at the end of a command until all is delivered; False if it was not, because MLflow is away or slow."""
+        self._is_quiet = is_quiet
+        self._tell_refusal()
+        with self.changed:
+            start = self._last_progress = time.monotonic()
+            num_tries = self._num_tries
+            self._in_a_hurry = True
+            self.changed.notify_all()
+            while self._has_work:
+                now = time.monotonic()
+                if self._is_away and (self._num_tries > num_tries or now > start + LAST_TRY):
+                    return False
+                patience = no_progress if self._is_open else total  # the import and a new database take their time
+                if now > min(start + total, self._last_progress + patience):
+                    return False
+                self.changed.wait(0.1)
+        return True
+
+    def close(self) -> None:
+        """Deliver nothing more."""
+        with self.changed:
+            self._is_closed = True
+            self.changed.notify_all()
+
+    def note_progress(self) -> None:
+        """Note that something was delivered."""
+        with self.changed:
+            self._last_progress = time.monotonic()
+
+    @property
+    def _is_begun(self) -> bool:
+        return self._is_open and all(parcel.is_begun for parcel in self._parcels)
+
+    @property
+    def _has_work(self) -> bool:
+        return not self._is_open or any(parcel.is_due for parcel in self._parcels)
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            try:
+                self._deliver()
+            except Exception as error:
+                self._note_failure(self._diagnose(error))
+            else:
+                self._note_success()
+
+    def _wait_for_work(self) -> bool:
+        """Wait until something is due and the pause after a failure is over; False once the outbox is closed."""
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (self._num_failures - 1)) if self._is_away else 0.0
+        with self.changed:
+            self.changed.wait_for(lambda: self._is_closed or self._in_a_hurry, pause)
+            self.changed.wait_for(lambda: self._is_closed or self._has_work)
+            self._in_a_hurry = False
+            return not self._is_closed
+
+    def _deliver(self) -> None:
+        if self._num_failures or not self._is_open:
+            if not answers(self._url):
+                raise ConnectionError
+            from cifar_tune.tracking.runs import open_client
+
+            open_client(self.store)
+        with self.changed:
+            self._is_open = True
+            self.changed.notify_all()
+            parcels = [parcel for parcel in self._parcels if parcel.is_due]
+        for parcel in parcels:
+            parcel.deliver()
+            self.note_progress()
+
+    def _diagnose(self, error: Exception) -> Failure:
+        if isinstance(error, ConnectionError):
+            return silence(self._url)
+        if isinstance(error, UserError):
+            return Failure("refused", str(error))
+        try:
+            from cifar_tune.tracking.failures import diagnose
+        except Exception as cause:
+            return Failure("refused", f"MLflow cannot be imported ({cause}); install it again.")
+        return diagnose(error, self._url)
+
+    def _note_success(self) -> None:
+        with self.changed:
+            was_away, self._is_away = self._is_away, False
+            self._num_failures, self._refusal = 0, None
+            self._num_tries += 1
+            self.changed.notify_all()
+        if was_away:
+            self._tell(BACK)
+
+    def _note_failure(self, failure: Failure) -> None:
+        with self.changed:
+            was_away = self._is_away
+            # What somebody changed in MLflow is looked up anew, at once and without a word.
+            self._is_away = was_away or failure.kind != "changed" or self._num_failures > 0
+            self._num_failures += 1
+            self._num_tries += 1
+            for parcel in self._parcels:
+                parcel.start_anew()
+            is_refusal = failure.kind == "refused" and self._may_refuse
+            if is_refusal:
+                self._refusal = failure.sentence
+            self.changed.notify_all()
+        if self._is_away and not was_away and not is_refusal:
+            self._tell(f"{failure.sentence} {WAITING}")
+
+    def _tell_refusal(self) -> None:
+        with self.changed:
+            refusal, self._may_refuse, self._refusal = self._refusal, False, None
+        if refusal is not None:
+            self._tell(refusal)
+
+    def _tell(self, sentence: str) -> None:
+        if self._is_quiet:
+            return
+        with suppress(Exception):  # a terminal that is gone
+            self._console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
