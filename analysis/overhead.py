@@ -63,7 +63,8 @@ class Stopwatch:
 def main() -> None:
     """Run the benchmark and print the overhead and its parts."""
     configure_ray(local=True)
-    from cifar_tune.search.ray_tune import ray_cluster, run_trials
+    from cifar_tune.search.ray_cluster import ray_cluster
+    from cifar_tune.search.ray_tune import run_trials
     from cifar_tune.search.resources import Resources
     from cifar_tune.tracking.delivery import Delivery
     from cifar_tune.tracking.outbox import Outbox

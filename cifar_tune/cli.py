@@ -12,6 +12,7 @@ import typer
 
 from cifar_tune import DEFAULT_STORE, STORE_VARIABLE
 from cifar_tune.errors import UserError
+from cifar_tune.guard import guarded
 from cifar_tune.search.ray_settings import configure_ray
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ STORE = Path(DEFAULT_STORE)
 
 
 @app.command()
+@guarded
 def run(
     space: SpaceFile,
     name: Annotated[str | None, typer.Option(help="Name of the search. Default: the space file's stem.")] = None,
@@ -112,6 +114,7 @@ def run(
 
 
 @app.command()
+@guarded
 def describe(
     space: SpaceFile,
     settings: Settings = None,
@@ -126,6 +129,7 @@ def describe(
 
 
 @app.command()
+@guarded
 def report(
     searches: Annotated[
         list[str] | None, typer.Argument(metavar="SEARCH", help="Searches to report. Default: all in the store.")
@@ -151,6 +155,7 @@ def report(
 
 
 @app.command()
+@guarded
 def confirm(
     search: SearchName,
     top: Annotated[int, typer.Option(min=1, help="Number of finalists: the best trials by score.")] = 3,
@@ -176,6 +181,7 @@ def confirm(
 
 
 @app.command()
+@guarded
 def evaluate(
     search: SearchName,
     num_seeds: Seeds = 5,
@@ -206,6 +212,7 @@ def evaluate(
 
 
 @app.command()
+@guarded
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A weights.safetensors from `run` or `evaluate`.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Images of any size, mode and format.")],
@@ -218,6 +225,7 @@ def predict(
 
 
 @app.command()
+@guarded
 def ui(
     store: StoreFolder = STORE,
     host: Annotated[str, typer.Option(help="Address to listen on. By default only this machine can connect.")] = (
@@ -233,6 +241,7 @@ def ui(
 
 
 @app.command()
+@guarded
 def delete(
     search: SearchName,
     store: StoreFolder = STORE,
@@ -245,7 +254,7 @@ def delete(
 
 
 def main() -> None:
-    """Run the command line. What the user can correct is one sentence and exit code 2."""
+    """Run the command line. What the user can correct is one sentence and exit code 2; guard.py has other faults."""
     configure_ray(local=True)  # here, because a space file may import Ray
     try:
         app()

@@ -1,4 +1,4 @@
-"""The exceptions for errors that the user can fix."""
+"""Exceptions that know who has to do something: the user, or whoever looks after the machine."""
 
 
 class UserError(ValueError):
@@ -15,3 +15,7 @@ class InvalidRecipeError(UserError):
 
 class MachineError(RuntimeError):
     """What failed is the machine that a trial ran on, which says nothing about the trial's recipe."""
+
+
+class FaultError(Exception):
+    """A fault outside of this program, as such a sentence; guard.py also keeps its traceback, to find the reason."""

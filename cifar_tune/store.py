@@ -5,13 +5,17 @@ optuna.db            the record of every search (search/record.py); while it is 
 mlflow.db, artifacts what the MLflow UI shows (tracking/)
 cache, downloads     data sets (data/datasets.py, data/archive.py)
 features             the features of frozen backbones (training/features.py)
+errors               tracebacks of commands that failed (guard.py)
 locks                a file for each search, locked while it runs, and one for making the databases
 searches/NAME        a copy of the space file and of its helpers, a folder for every trial, such folders for reruns
 """
 
+import errno
+import fcntl
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +35,8 @@ CHAMPION = "champion"  # in MLflow's model registry: the alias of a search's win
 
 Keepsake = Literal["weights", "hits"]  # the file that a trial leaves when it is trained to its end
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system answers that cannot lock files
+DATABASES = ".databases"  # the lock for making them; the name of a search begins with a letter or a digit
 LOCK_SECONDS = 2.0  # to wait: a report that checks whether a search runs holds its lock for a moment
 
 
@@ -85,21 +91,20 @@ class Store:
             path.write_text(text, encoding="utf-8")
 
     def is_running(self, name: str) -> bool:
-        """Whether a process works on the search now."""
-        lock = self._lock(name)
-        if not Path(lock.lock_file).exists():
-            return False
+        """Whether a process works on the search now. Asking takes no right to write."""
         try:
-            with lock.acquire(blocking=False):
-                return False
-        except Timeout:
+            with self._lock_path(name).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
             return True
+        except OSError:  # there is no such file, or no locks, without which nothing runs
+            return False
+        return False
 
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
         """Lock the search for this process; the operating system releases the lock if the process dies."""
         lock = self._lock(name)
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         try:
             acquired = lock.acquire(timeout=LOCK_SECONDS)
         except Timeout:
@@ -115,20 +120,26 @@ class Store:
 
         Readers take the lock too, so that they never see a database that is half made.
         """
-        lock = self._lock(".databases")  # not the name of a search: those begin with a letter or a digit
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        with lock:
+        with self._lock(DATABASES):
             yield
 
     def delete_search(self, name: str) -> int:
-        """Delete the search's folder, and return its size in bytes."""
-        folder = self.search(name)
+        """Delete the search's folder and its locks, and return the folder's size in bytes."""
+        folder, lock = self.search(name), self._lock_path(name)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        shutil.rmtree(folder, ignore_errors=True)
+        for each in (folder, lock.with_suffix("")):  # the locks of reruns are in a folder
+            if each.is_dir():
+                shutil.rmtree(each)
+        lock.unlink(missing_ok=True)
         return size
 
     def _lock(self, name: str) -> FileLock:
-        return FileLock(self.root / "locks" / f"{name}.lock")
+        path = self._lock_path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path)
+
+    def _lock_path(self, name: str) -> Path:
+        return self.root / "locks" / f"{name}.lock"
 
 
 def absolute(path: Path) -> Path:
@@ -139,18 +150,44 @@ def absolute(path: Path) -> Path:
 
 
 def open_store(path: Path) -> Store:
-    """The store at `path`, made if there is none; a UserError if it cannot be written."""
+    """The store at `path`, made if there is none; a UserError if it cannot be written or its files not be locked.
+
+    Where its folder belongs to a group that may write there, the group may write all files that this process makes.
+    """
     root = absolute(path)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe = root / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        if root.stat().st_mode & stat.S_IWGRP:
+            os.umask(os.umask(0) & ~stat.S_IRWXG)
+        _check_locks(root / f".write-test-{os.getpid()}")
     except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise UserError(f"The file system of {path} has no file locks; choose a --store on a local disk.") from None
         raise UserError(
             f"The store {path} cannot be written ({error.strerror}); choose another folder with --store."
         ) from None
     return Store(root)
+
+
+def has_locks(root: Path) -> bool:
+    """Whether files of a store can be locked. Asking takes no right to write."""
+    try:
+        with (root / "locks" / f"{DATABASES}.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in NO_LOCKS
+    return True
+
+
+def _check_locks(probe: Path) -> None:
+    """Make a file and lock it in both ways that are needed: this package's and SQLite's."""
+    with probe.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)  # on some network drives the two are one and would wait for each other
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            probe.unlink()
 
 
 def model_name(search: str) -> str:

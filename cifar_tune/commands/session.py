@@ -85,7 +85,8 @@ class Session:
             state: State = "interrupted"
             try:
                 self.publisher.check()
-                from cifar_tune.search.ray_tune import OutOfTime, ray_cluster
+                from cifar_tune.search.ray_cluster import ray_cluster
+                from cifar_tune.search.ray_tune import OutOfTime
 
                 self.publisher.check()  # MLflow may have answered while Ray was imported
                 if self.record.num_left(num_trials):

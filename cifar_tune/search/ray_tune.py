@@ -20,7 +20,6 @@ from ray.tune.search import Searcher
 from cifar_tune import interrupts
 from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import UserError
-from cifar_tune.machine import physical_memory, usable_cores, usable_memory
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.record import NoTrialLeftError
 from cifar_tune.search.resources import Resources
@@ -29,8 +28,6 @@ from cifar_tune.store import Keepsake, Store
 if TYPE_CHECKING:
     from cifar_tune.search.ray_worker import Assignment
 
-SHARE_OF_WORKERS, SHARE_OF_OBJECTS = 0.6, 0.3  # of limited memory; the second is Ray's own share of the machine's
-OBJECT_BYTES = (100 * 2**20, 10**10)  # the least that Ray takes for objects, and the most that needs no /dev/shm
 NUM_NEW_WORKERS = 2  # tries with a new worker for a trial whose worker dies; each resumes the last checkpoint
 # In Ray's errors for which no recipe is to blame: Ray's memory monitor, a lost node, a GPU that is out of order.
 MACHINE_SIGNS = ("running low on memory", "node has died", "node died", "CUDA error")
@@ -53,38 +50,6 @@ class OutOfTime(SearchStopped):
 
 class Faulted(SearchStopped):
     """The trials fail for a reason that is not in their recipes."""
-
-
-@contextmanager
-def ray_cluster(address: str | None) -> Iterator[None]:
-    """A Ray cluster for the time of the block: a new one on this machine only, or the one at `address`."""
-    options = {} if address else {"include_dashboard": False, **_limits()}
-    try:
-        # Without an address Ray would join any cluster that its temporary folder names.
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
-    except SystemExit as error:  # Ray's handler of SIGTERM
-        raise interrupts.Interrupted from error
-    except (ConnectionError, ray.exceptions.RaySystemError) as error:
-        if address is None:
-            raise
-        raise UserError(f"There is no Ray cluster at {address}; start it, or leave out --address.") from error
-    interrupts.reinstall()  # Ray has its own handler of SIGTERM
-    try:
-        interrupts.raise_if_requested()
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _limits() -> dict[str, int]:
-    """What a Ray on this machine may use, because Ray sees few of the limits that hold for this process."""
-    limits = {"num_cpus": usable_cores()}
-    memory = usable_memory()
-    if memory < physical_memory():
-        least, most = OBJECT_BYTES
-        limits["object_store_memory"] = max(least, min(int(memory * SHARE_OF_OBJECTS), most))
-        limits["_memory"] = int(memory * SHARE_OF_WORKERS)
-    return limits
 
 
 def live_nodes() -> list[dict[str, float]]:

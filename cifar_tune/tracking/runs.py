@@ -19,6 +19,7 @@ from cifar_tune.errors import UserError
 from cifar_tune.store import Store, model_name
 from cifar_tune.tracking.address import VARIABLE, answers, check_form, silence, tracking_url
 from cifar_tune.tracking.failures import diagnose
+from cifar_tune.tracking.relocation import relocate_artifacts
 
 for _name in ("mlflow", "alembic", "urllib3"):  # what goes wrong is an exception, and is told in a sentence
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -39,6 +40,7 @@ def open_client(store: Store) -> MlflowClient:
     if url == store.mlflow_url:
         with store.opening_databases():
             _make_database(store)
+            relocate_artifacts(store)
             return MlflowClient(url)  # upgrades the tables
     return MlflowClient(url)
 

@@ -18,7 +18,7 @@ from cifar_tune.recipe.recipe import nearest
 from cifar_tune.store import Store
 from cifar_tune.trials.cache import read_optuna_trials
 from cifar_tune.trials.goal import Goal
-from cifar_tune.trials.storage import has_storage, open_storage
+from cifar_tune.trials.storage import has_storage, open_for_reading, open_storage
 from cifar_tune.trials.trial import Trial, as_trial
 
 PRIOR = "extended_from"  # attribute of a result taken over by `--extend`: the search and trial that it comes from
@@ -43,7 +43,7 @@ def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial
     """The trials of the named searches, or of all in the store, by search; a UserError for an unknown name."""
     searches: list[str] = []
     if has_storage(store):
-        storage = open_storage(store)
+        storage = open_for_reading(store)
         searches = [name for name in optuna.get_all_study_names(storage) if DERIVED not in name]
     if not searches:
         raise _no_search(store)
@@ -76,12 +76,12 @@ def _without_garbage_collection() -> Iterator[None]:
 
 def derived_names(store: Store, name: str) -> list[str]:
     """The names of the records of a search's reruns, like `resnet9/confirm-1`."""
-    return [each for each in optuna.get_all_study_names(open_storage(store)) if each.startswith(name + DERIVED)]
+    return [each for each in optuna.get_all_study_names(open_for_reading(store)) if each.startswith(name + DERIVED)]
 
 
 def read_attributes(store: Store, name: str) -> dict[str, Any]:
     """The attributes of a search as a whole: its `id`, `identity`, digests of its `data` and `weights`, and others."""
-    return dict(optuna.load_study(study_name=name, storage=open_storage(store)).user_attrs)
+    return dict(optuna.load_study(study_name=name, storage=open_for_reading(store)).user_attrs)
 
 
 def write_attribute(store: Store, name: str, key: str, value: Any) -> None:  # noqa: ANN401 - anything JSON holds
@@ -91,7 +91,7 @@ def write_attribute(store: Store, name: str, key: str, value: Any) -> None:  # n
 
 def read_trials_of(store: Store, name: str) -> list[Trial]:
     """The trials of a search or of its reruns, by number."""
-    return _read_trials_in(store, name, open_storage(store))
+    return _read_trials_in(store, name, open_for_reading(store))
 
 
 def _read_trials_in(store: Store, name: str, storage: RDBStorage) -> list[Trial]:
@@ -107,7 +107,7 @@ def delete_record(store: Store, name: str) -> None:
 
 def read_extensions(store: Store, names: Iterable[str]) -> dict[str, Extension]:
     """The extension of each of the named searches that has one."""
-    storage = open_storage(store)
+    storage = open_for_reading(store)
     extensions = {name: extension_of(optuna.load_study(study_name=name, storage=storage)) for name in names}
     return {name: extension for name, extension in extensions.items() if extension}
 

@@ -6,14 +6,19 @@ last ones but leaves an intact file. Readers and the writer do not wait for each
 """
 
 import mmap
+import os
+import shutil
 import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from optuna.storages import RDBStorage
 
-from cifar_tune.store import Store
+from cifar_tune.store import Store, has_locks
+
+LOCK_SECONDS = 60.0  # to wait while another program, such as a backup or a viewer, has the database locked
 
 
 class _WriteAhead(sqlite3.Connection):
@@ -26,6 +31,32 @@ class _WriteAhead(sqlite3.Connection):
             self.execute("PRAGMA synchronous = NORMAL")
 
 
+class _Snapshot(sqlite3.Connection):
+    """A copy in memory of a database that this process cannot write, with the last changes from its journal."""
+
+    def __init__(self, database: str, **options: Any) -> None:  # noqa: ANN401 - as sqlite3.connect has them
+        super().__init__(":memory:", **options)
+        path = Path(database)
+        if has_locks(path.parent):
+            with suppress(sqlite3.OperationalError):  # SQLite may have to write beside it, unless another process has
+                self._copy(path, "mode=ro")
+                return
+        journals = [journal for suffix in ("-wal", "-journal") if (journal := Path(database + suffix)).exists()]
+        if not journals:
+            self._copy(path, "immutable=1")
+            return
+        with TemporaryDirectory() as folder:
+            for file in (path, *journals):
+                shutil.copy(file, folder)
+            self._copy(Path(folder) / path.name, "mode=rw")
+
+    def _copy(self, path: Path, options: str) -> None:
+        with closing(sqlite3.connect(f"{path.as_uri()}?{options}", uri=True)) as source:
+            source.execute("BEGIN")
+            source.execute("SELECT * FROM sqlite_master").fetchone()  # fails if locked; `backup` would try for ever
+            source.backup(self)
+
+
 def has_storage(store: Store) -> bool:
     """Whether the store has a record; a reader that finds none makes none."""
     return store.optuna_path.exists()
@@ -33,9 +64,19 @@ def has_storage(store: Store) -> bool:
 
 def open_storage(store: Store) -> RDBStorage:
     """The database of a store, made if there is none."""
-    options = {"factory": _WriteAhead} if _can_share_memory(store.root) else {}
+    options: dict[str, Any] = {"timeout": LOCK_SECONDS}
+    if _can_share_memory(store.root):
+        options["factory"] = _WriteAhead
     with store.opening_databases():
         return RDBStorage(store.optuna_url, {"connect_args": options})
+
+
+def open_for_reading(store: Store) -> RDBStorage:
+    """The database of a store for readers, which need no right to write in the store and no room on its disk."""
+    if os.access(store.root, os.W_OK) and os.access(store.optuna_path, os.W_OK):
+        with suppress(Exception):  # a snapshot fails in the same way, unless it is writing that fails
+            return open_storage(store)
+    return RDBStorage(store.optuna_url, {"connect_args": {"factory": _Snapshot}})
 
 
 def _can_share_memory(folder: Path) -> bool:
