@@ -172,7 +172,12 @@ def test_imports_run_in_no_circle() -> None:
 
 def test_the_command_line_imports_nothing_of_the_package_before_a_command_runs() -> None:
     own = {name for name in imports(top_level(parse(PACKAGE / "cli.py"))) if name.startswith("cifar_tune")}
-    light = {"cifar_tune", "cifar_tune.errors", "cifar_tune.guard", "cifar_tune.search.ray_settings"}  # they load nothing themselves
+    light = {
+        "cifar_tune",
+        "cifar_tune.errors",
+        "cifar_tune.guard",
+        "cifar_tune.search.ray_settings",
+    }  # they load nothing themselves
     assert own == light
 
 

@@ -1,6 +1,9 @@
 """The Ray cluster that a command trains on: one of its own on this machine, or one that runs already."""
 
+import os
+import re
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +13,8 @@ from cifar_tune.search.ray_folder import ray_folder
 
 QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 SECONDS_TO_ANSWER = 3.0  # of a cluster's port
+HTTP2_SETTINGS = b"\x04"  # the type of the frame
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0\0\0\0\0"
 LINES_OF_A_LOG = 20  # of each of Ray's logs that are kept where it does not start
 
 
@@ -62,34 +67,72 @@ def _connect(address: str) -> None:
 
     if "://" in address:
         raise UserError(f"--address {address}: give HOST:PORT of a Ray cluster that this machine belongs to, or auto.")
-    if address != "auto":
-        _check_port(address)
-    try:
-        ray.init(address=address, **QUIET)
-    except Exception as error:
-        raise _as_fault(error, address) from error
+    with _without_lines_of_ray():
+        try:
+            ray.init(address=_present(address), **QUIET)
+        except UserError:
+            raise
+        except Exception as error:
+            raise _as_fault(error, address) from error
 
 
-def _check_port(address: str) -> None:
-    """Raise a UserError unless something listens at HOST:PORT; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+def _present(address: str) -> str:
+    """HOST:PORT of the cluster, or of the one that `auto` means, if this machine is a node of it; a UserError if not.
+
+    Asked before joining, because Ray itself would wait for minutes.
+    """
+    from ray._private import services, utils
+
+    if address != "auto" and not re.fullmatch(r".+:\d{1,5}", address):
         raise UserError(f"--address {address}: write HOST:PORT, such as 10.0.0.5:6379, or auto.")
+    joined = services.find_gcs_addresses()  # of the Ray processes on this machine
+    candidates = [address]
+    if address == "auto":
+        started = [os.environ.get("RAY_ADDRESS"), utils.read_ray_address()]  # the latter by `ray start`
+        others = [each for each in sorted(joined) if not each.startswith("127.")]  # those belong to a command like this
+        candidates = [*filter(None, started), *others]
+    present = [each for each in candidates if _answers(each)]
+    if not present:
+        place = "on this machine" if address == "auto" else f"at {address}"
+        raise UserError(f"There is no Ray cluster {place}; start it, or leave out --address.")
+    port = present[0].rpartition(":")[2]  # not the host, which has several names
+    if port not in {each.rpartition(":")[2] for each in joined}:
+        raise UserError(
+            f"This machine is no node of the Ray cluster at {address}; run `ray start --address={address}` here first."
+        )
+    return present[0]
+
+
+def _answers(address: str) -> bool:
+    """Whether a gRPC server, as Ray's are, listens at HOST:PORT: it answers HTTP/2 with its settings."""
+    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER) as connection:
+            connection.sendall(HTTP2_PREFACE)
+            return connection.recv(9)[3:4] == HTTP2_SETTINGS
     except (OSError, OverflowError):
-        raise UserError(f"There is no Ray cluster at {address}; start it, or leave out --address.") from None
+        return False
+
+
+@contextmanager
+def _without_lines_of_ray() -> Iterator[None]:
+    """Silence what Ray's own core prints on stderr within the block: a line for each time it was refused."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _as_fault(error: Exception, address: str) -> Exception:
     """What is missing to connect, as a sentence; each is found in what Ray says."""
     text = f"{type(error).__name__} {error} {error.__cause__}"
-    if "uthentication" in text or "token" in text or "UNAUTHENTICATED" in text:
+    if "uthenticat" in text or "AuthToken" in text:
         return UserError(f"The Ray cluster at {address} asks for its token; put it into RAY_AUTH_TOKEN.")
-    if "No node info" in text or "node to connect" in text:
-        return UserError(
-            f"This machine is no node of the Ray cluster at {address}; run `ray start --address={address}` here first."
-        )
     if "ersion mismatch" in text:
         return UserError(f"The Ray cluster at {address} runs another version of Ray or Python; use the same on both.")
     return FaultError(f"The Ray cluster at {address} cannot be used; check that it runs, or leave out --address.")

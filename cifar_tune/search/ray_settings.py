@@ -1,6 +1,8 @@
 """Environment variables that Ray reads when it is imported; this module itself imports no Ray."""
 
 import os
+import secrets
+from pathlib import Path
 
 SWITCHES = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -18,11 +20,28 @@ SWITCHES = {
 LOOPBACK_ONLY = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # "no cluster", so Ray uses the loopback address
 
 
+MODE, TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+OWN = "cifar-tune-"  # begins the token of a Ray of our own
+RETRIES = ("RAY_NUM_REDIS_GET_RETRIES", "5")  # of a second each, instead of 20, where a cluster refuses this process
+
+
 def configure_ray(*, local: bool) -> None:
     """Set the variables, before Ray is imported; the servers of a `local` Ray listen on 127.0.0.1 only."""
     os.environ.update(SWITCHES)
     name, value = LOOPBACK_ONLY
     if local:
         os.environ[name] = value
-    else:
-        os.environ.pop(name, None)
+        # Otherwise Ray would leave a token in the home folder, which every `ray start` after that asks everybody for.
+        os.environ.setdefault(MODE, "token")
+        os.environ.setdefault(TOKEN, OWN + secrets.token_hex(32))
+        return
+    os.environ.pop(name, None)
+    os.environ.setdefault(*RETRIES)
+    if os.environ.get(TOKEN, "").startswith(OWN):
+        del os.environ[TOKEN], os.environ[MODE]
+    if any(os.environ.get(place) for place in (TOKEN, "RAY_AUTH_TOKEN_PATH")) or _home_token().is_file():
+        os.environ.setdefault(MODE, "token")  # Ray sends a token to a cluster with an address only where this is set
+
+
+def _home_token() -> Path:
+    return Path("~/.ray/auth_token").expanduser()
