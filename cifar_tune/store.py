@@ -17,7 +17,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -122,6 +122,10 @@ class Store:
         """
         with self._lock(DATABASES):
             yield
+            if _is_shared(self.root):
+                for file in self.root.glob("*.db*"):  # SQLite lets only their owner write them, whatever the umask is
+                    with suppress(OSError):  # the file is gone, or another user's, who has done this
+                        file.chmod(file.stat().st_mode | stat.S_IWGRP)
 
     def delete_search(self, name: str) -> int:
         """Delete the search's folder and its locks, and return the folder's size in bytes."""
@@ -157,7 +161,7 @@ def open_store(path: Path) -> Store:
     root = absolute(path)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if root.stat().st_mode & stat.S_IWGRP:
+        if _is_shared(root):
             os.umask(os.umask(0) & ~stat.S_IRWXG)
         _check_locks(root / f".write-test-{os.getpid()}")
     except OSError as error:
@@ -167,6 +171,11 @@ def open_store(path: Path) -> Store:
             f"The store {path} cannot be written ({error.strerror}); choose another folder with --store."
         ) from None
     return Store(root)
+
+
+def _is_shared(root: Path) -> bool:
+    """Whether the group of a store's folder may write there."""
+    return bool(root.stat().st_mode & stat.S_IWGRP)
 
 
 def has_locks(root: Path) -> bool:

@@ -48,10 +48,11 @@ class _Snapshot(sqlite3.Connection):
         with TemporaryDirectory() as folder:
             for file in (path, *journals):
                 shutil.copy(file, folder)
-            self._copy(Path(folder) / path.name, "mode=rw")
+            self._copy(Path(folder) / path.name, "mode=rw&vfs=unix-none", locking="exclusive")  # thus without locks
 
-    def _copy(self, path: Path, options: str) -> None:
+    def _copy(self, path: Path, options: str, locking: str = "normal") -> None:
         with closing(sqlite3.connect(f"{path.as_uri()}?{options}", uri=True)) as source:
+            source.execute(f"PRAGMA locking_mode = {locking}")
             source.execute("BEGIN")
             source.execute("SELECT * FROM sqlite_master").fetchone()  # fails if locked; `backup` would try for ever
             source.backup(self)

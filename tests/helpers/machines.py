@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import gc
 import os
 import platform
 import shutil
@@ -38,6 +39,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 
 def make_read_only(disk: Path) -> None:
+    gc.collect()  # which closes databases that this process has left open
     _as_root("mount", "-o", "remount,ro", str(disk))
 
 
