@@ -67,6 +67,15 @@ DATABASES = {  # by SQLite's primary result code
     sqlite3.SQLITE_IOERR: BROKEN,
     sqlite3.SQLITE_PROTOCOL: LOCKLESS,
 }
+PHRASES = {  # SQLite's words for its codes, where a library or a process of its own has passed on no more
+    "database or disk is full": sqlite3.SQLITE_FULL,
+    "database is locked": sqlite3.SQLITE_BUSY,
+    "attempt to write a readonly database": sqlite3.SQLITE_READONLY,
+    "unable to open database file": sqlite3.SQLITE_CANTOPEN,
+    "database disk image is malformed": sqlite3.SQLITE_CORRUPT,
+    "file is not a database": sqlite3.SQLITE_NOTADB,
+    "disk I/O error": sqlite3.SQLITE_IOERR,
+}
 SCHEMAS = {  # what a library says of a database that another version of it has made
     "no longer compatible with the table schema": "optuna",
     "out-of-date database schema": "mlflow",
@@ -142,30 +151,40 @@ def _explain_link(link: BaseException, chain: Sequence[BaseException], store: Pa
         return str(link).rstrip(".")
     if isinstance(link, MemoryError):
         return FILE_SYSTEM[errno.ENOMEM]
-    if isinstance(link, sqlite3.Error):
-        return _explain_database(link, _database(chain, store))
+    text = _text(link)
+    code = getattr(link, "sqlite_errorcode", 0) & 0xFF  # the rest tells kinds of one code apart
+    code = code or next((code for phrase, code in PHRASES.items() if phrase in text), 0)
+    if code:
+        return _explain_database(code, str(link), _database(chain, store))
     for words, package in SCHEMAS.items():
-        if words in str(link):
+        if words in text:
             return OTHER_VERSION.format(path=_short(_in_store(store, f"{package}.db")), package=package)
-    number, path = _file_system_error(link)
+    number = _error_number(link, text)
     if number not in FILE_SYSTEM:
         return None
-    return FILE_SYSTEM[number].format(path=_short(path or _in_store(store)), reason=os.strerror(number))
+    path = getattr(link, "filename", None)
+    place = path if isinstance(path, str) else _in_store(store)
+    return FILE_SYSTEM[number].format(path=_short(place), reason=os.strerror(number))
 
 
-def _file_system_error(link: BaseException) -> tuple[int, str | None]:
-    """The error number and the path of an error of the file system; safetensors tells the number in words only."""
+def _text(link: BaseException) -> str:
+    """What an exception says, and what the process printed whose failure it is."""
+    printed = getattr(link, "stderr", None)
+    return f"{link} {printed.decode(errors='replace') if isinstance(printed, bytes) else printed or ''}"
+
+
+def _error_number(link: BaseException, text: str) -> int:
+    """The error number of an error of the file system, which some libraries pass on in words only; 0 for others."""
     if isinstance(link, OSError) and link.errno is not None:
-        return link.errno, link.filename if isinstance(link.filename, str) else None
-    told = re.search(r"\(os error (\d+)\)", str(link))
-    return int(told.group(1)) if told else 0, None
+        return link.errno
+    number = re.search(r"(?:\[Errno |\(os error )(\d+)[\])]", text)
+    return int(number.group(1)) if number else 0
 
 
-def _explain_database(error: sqlite3.Error, path: Path | str) -> str | None:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells kinds of one code apart
+def _explain_database(code: int, reason: str, path: Path | str) -> str | None:
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and isinstance(path, Path) and _is_full(path.parent):
         code = sqlite3.SQLITE_FULL  # which SQLite notices only where it writes the database itself
-    return DATABASES[code].format(path=_short(path), reason=str(error)) if code in DATABASES else None
+    return DATABASES[code].format(path=_short(path), reason=reason) if code in DATABASES else None
 
 
 def _is_full(folder: Path) -> bool:

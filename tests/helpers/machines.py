@@ -52,6 +52,7 @@ def _as_root(*command: str) -> None:
 def fill(disk: Path) -> Path:
     """Use up all room of a small disk; the file that does it."""
     assert os.path.ismount(disk), "only a disk that a test has made is filled"
+    gc.collect()  # as above
     filler = disk / "filler"
     with filler.open("ab", buffering=0) as file:
         for size in (2**20, 2**12, 1):
