@@ -1,0 +1,147 @@
+"""Ray's start and what it leaves, and clusters that are there, are not, or refuse."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cifar_tune.errors import UserError
+from cifar_tune.search import ray_folder
+from cifar_tune.search.ray_cluster import ray_cluster
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+# Joins a cluster, or starts one without an argument, and lets a worker of it answer.
+TASK = """
+import os, sys
+
+from cifar_tune.search.ray_settings import configure_ray
+
+address = sys.argv[1] if len(sys.argv) > 1 else None
+configure_ray(local=address is None)
+
+import ray
+from cifar_tune.errors import UserError
+from cifar_tune.search.ray_cluster import ray_cluster
+
+try:
+    with ray_cluster(address):
+        print(ray.get(ray.remote(lambda: "answered").remote()), flush=True)
+        if len(sys.argv) > 2:
+            sys.stdin.readline()
+except UserError as error:
+    print(error)
+"""
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """Of a user with a home of their own, and nothing set for Ray."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**inherited, "PYTHONPATH": str(Path(__file__).parents[2]), "HOME": str(home), **variables}
+
+
+def task(variables: dict[str, str], *arguments: str) -> str:
+    """What the task prints on stdout; nothing of Ray's may be on stderr."""
+    done = subprocess.run([sys.executable, "-c", TASK, *arguments], capture_output=True, text=True, env=variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+def test_a_long_temporary_folder_is_no_obstacle_and_nothing_is_left(tmp_path: Path) -> None:
+    """Nor is a home that cannot be written, or another user's /tmp/ray, which is not used."""
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    home = tmp_path / "home"
+    home.write_text("no folder")
+    assert task(environment(home, TMPDIR=str(long), RAY_TMPDIR=str(tmp_path / "missing"))) == "answered"
+    assert list(long.iterdir()) == []
+
+
+def test_the_folder_of_a_killed_command_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = Path("/tmp") / f"ct-{os.getpid()}"  # short, as Ray's sockets need it
+    parent.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(parent))
+    monkeypatch.setattr(ray_folder, "SECONDS_TO_LOCK", 0.0)
+    try:
+        variables = environment(tmp_path, RAY_TMPDIR=str(parent))
+        process = subprocess.Popen(
+            [sys.executable, "-c", TASK], stdout=subprocess.PIPE, stdin=subprocess.PIPE, env=variables, text=True
+        )
+        assert process.stdout
+        assert process.stdout.readline() == "answered\n"
+        process.kill()
+        process.communicate()
+        (abandoned,) = parent.iterdir()
+        with ray_folder.ray_folder() as first, ray_folder.ray_folder() as second:
+            assert not abandoned.exists()
+            assert first.is_dir()
+            assert second.is_dir()
+        assert list(parent.iterdir()) == []
+    finally:
+        subprocess.run(["rm", "-r", parent], check=True)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """HOST:PORT of a cluster that `ray start` has made, and the environment of its user, whose home has Ray's token."""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("a" * 64)
+    with closing(socket.socket()) as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    folder = Path("/tmp") / f"ct-{os.getpid()}"
+    variables = environment(tmp_path)
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", "--num-cpus=1"]
+    command += ["--include-dashboard=false", f"--temp-dir={folder}", "--disable-usage-stats"]
+    try:
+        subprocess.run(command, env=variables, check=True, capture_output=True)
+        yield f"127.0.0.1:{port}", variables
+    finally:
+        for process in psutil.process_iter(["cmdline"]):  # not `ray stop`, which ends every Ray of this machine
+            if any(str(folder) in part for part in process.info["cmdline"] or ()):
+                process.send_signal(signal.SIGKILL)
+        subprocess.run(["rm", "-rf", folder], check=True)
+
+
+def test_a_cluster_that_is_there_is_joined_with_its_token_or_refused_in_a_sentence(
+    cluster: tuple[str, dict[str, str]], tmp_path: Path
+) -> None:
+    address, variables = cluster
+    assert task(variables, address) == "answered"
+    refused = task({**variables, "RAY_AUTH_TOKEN": "another"}, address)
+    assert refused == f"The Ray cluster at {address} asks for its token; put it into RAY_AUTH_TOKEN."
+
+
+@pytest.mark.timeout(60)  # Ray itself would wait for minutes
+@pytest.mark.parametrize("is_open", [False, True], ids=["nobody", "another server"])
+def test_an_address_without_a_cluster_is_refused_at_once(is_open: bool) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if is_open:
+            threading.Thread(target=greet, args=[server], daemon=True).start()
+        else:
+            server.close()
+        with pytest.raises(UserError, match=f"There is no Ray cluster at {address}"), ray_cluster(address):
+            pass
+
+
+def greet(server: socket.socket) -> None:
+    """Answer as a server that speaks no HTTP/2."""
+    connection, _ = server.accept()
+    connection.sendall(b"220 mail\r\n")
+    connection.close()
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "host:", "ray://10.0.0.5:10001", "host:port"])
+def test_what_is_no_address_is_refused_with_an_example(address: str) -> None:
+    with pytest.raises(UserError, match=f"--address {address}: .*HOST:PORT"), ray_cluster(address):
+        pass
