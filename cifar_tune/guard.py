@@ -98,6 +98,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             if _is_of_the_command_line(error):
                 raise
             store = kwargs.get("store")
+            if kwargs.get("debug") and explain(error, None) is None:
+                raise  # to the debugger
             _leave(error, store.absolute() if isinstance(store, Path) else None)
 
     return call

@@ -37,6 +37,8 @@ Keepsake = Literal["weights", "hits"]  # the file that a trial leaves when it is
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system answers that cannot lock files
 DATABASES = ".databases"  # the lock for making them; the name of a search begins with a letter or a digit
+MAX_PATH = 480  # bytes: SQLite opens no path of more than 512, and makes files beside a database with longer names
+ROOM_OF_DATABASES = 4 * 2**20  # bytes that they need on the disk to delete a search
 LOCK_SECONDS = 2.0  # to wait: a report that checks whether a search runs holds its lock for a moment
 
 
@@ -65,6 +67,11 @@ class Store:
     def artifacts(self) -> Path:
         """The folder of MLflow's artifacts."""
         return self.root / "artifacts"
+
+    @property
+    def cache(self) -> Path:
+        """The folder of decoded data sets."""
+        return self.root / "cache"
 
     @property
     def features(self) -> Path:
@@ -137,6 +144,12 @@ class Store:
         lock.unlink(missing_ok=True)
         return size
 
+    def make_room(self) -> None:
+        """On a full disk, delete cached features and decoded data sets, which are made again when they are needed."""
+        for cached in (*self.features.glob("*.safetensors"), *self.cache.glob("*.npz")):
+            if shutil.disk_usage(self.root).free < ROOM_OF_DATABASES:
+                cached.unlink(missing_ok=True)
+
     def _lock(self, name: str) -> FileLock:
         path = self._lock_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +163,12 @@ def absolute(path: Path) -> Path:
     """A store's path made absolute; a UserError for one that the databases' addresses cannot contain."""
     if "?" in str(path):
         raise UserError(f"The store {path} has a '?' in its path, which its databases forbid; choose another --store.")
-    return path.expanduser().absolute()
+    root = path.expanduser().absolute()
+    if len(os.fsencode(root)) > MAX_PATH:
+        raise UserError(
+            f"The store's path has more than the {MAX_PATH} bytes that its databases allow; choose a shorter --store."
+        )
+    return root
 
 
 def open_store(path: Path) -> Store:
@@ -197,6 +215,13 @@ def _check_locks(probe: Path) -> None:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finally:
             probe.unlink()
+
+
+def set_usual_mode(file: Path) -> None:
+    """Give a file the mode of any new file; safetensors makes its files for their owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    file.chmod(0o666 & ~umask)
 
 
 def model_name(search: str) -> str:

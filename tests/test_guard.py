@@ -211,6 +211,15 @@ def test_what_others_handle_passes(store: Path, error: BaseException) -> None:
     assert not (store / FOLDER).exists()
 
 
+def test_an_error_that_nobody_knows_reaches_the_debugger(store: Path) -> None:
+    @guarded
+    def command(store: Path, debug: bool) -> None:
+        raise KeyError("?")
+
+    with pytest.raises(KeyError):
+        command(store=store, debug=True)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_report_that_is_sent_to_a_full_disk_says_so(store: Path) -> None:

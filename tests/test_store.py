@@ -9,7 +9,8 @@ import optuna
 import pytest
 
 from cifar_tune.errors import UserError
-from cifar_tune.store import Store, check_name, open_store
+from cifar_tune.store import MAX_PATH, Store, check_name, open_store
+from cifar_tune.trials.storage import open_storage
 
 HOLD = """
 import sys
@@ -96,6 +97,15 @@ def test_a_store_whose_path_its_databases_would_misread_is_refused(tmp_path: Pat
     with pytest.raises(UserError, match=r"'\?' in its path.*--store"):
         open_store(tmp_path / "what?")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_store_works_up_to_the_longest_path_that_its_databases_allow(tmp_path: Path) -> None:
+    folder = tmp_path / ("a" * 200) / ("b" * 200)
+    store = open_store(folder / ("c" * (MAX_PATH - len(str(folder)) - 1)))
+    optuna.create_study(storage=open_storage(store))
+    assert (store.root / "optuna.db-wal").exists()
+    with pytest.raises(UserError, match="choose a shorter --store"):
+        open_store(Path(f"{store.root}d"))
 
 
 @pytest.mark.parametrize("path", ["file", "file/store"])

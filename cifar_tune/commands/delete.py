@@ -26,6 +26,7 @@ def delete_search(folder: Path, search: str, confirm: Callable[[str], bool]) -> 
             stack.enter_context(store.running(name))
         ids = [read_attributes(store, name).get("id") for name in records]  # None if a process died while it began one
         num_bytes = store.delete_search(search)  # first: on a full disk the databases have no room to delete anything
+        store.make_room()
         num_runs = sum(delete_runs(store, search_id) for search_id in ids if search_id)
         delete_record(store, search)  # last, so that a deletion that was interrupted can be repeated
     deleted = f"{num_trials}, {format_count(num_runs, 'MLflow run')}, {format_bytes(num_bytes)}"

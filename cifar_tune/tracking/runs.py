@@ -100,7 +100,9 @@ def log_files(store: Store, search_id: str, folder: Path, metrics: Mapping[str, 
     client = open_client(store)
     now = int(time.time() * 1000)
     for run in parents_of(find_runs(client, search_id)):
-        client.log_artifacts(run.info.run_id, str(folder))
+        for file in filter(Path.is_file, folder.rglob("*")):  # `log_artifacts` cannot replace another user's file
+            place = file.parent.relative_to(folder).as_posix()
+            client.log_artifact(run.info.run_id, str(file), None if place == "." else place)
         new = {name: value for name, value in metrics.items() if not _is_same(run.data.metrics.get(name), value)}
         if new:
             client.log_batch(run.info.run_id, metrics=[Metric(name, value, now, 0) for name, value in new.items()])

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from cifar_tune.errors import UserError
-from cifar_tune.store import STATE, WEIGHTS
+from cifar_tune.store import STATE, WEIGHTS, set_usual_mode
 from cifar_tune.training.loop import Training
 from cifar_tune.training.memory import is_out_of_memory
 
@@ -84,4 +84,5 @@ def _write(path: Path, save: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     save(partial)
+    set_usual_mode(partial)
     partial.replace(path)

@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cifar_tune.store import set_usual_mode
+
 VERSION = 2  # part of every key: raise it when features change and no network's structure does
 MAX_BYTES = 8 * 2**30  # of all files together; the least recently used are deleted first
 NUM_IN_MEMORY = 2  # the training and the validation features of one run, which the next trials mostly use again
@@ -77,6 +79,7 @@ class FeatureCache:
             unfinished = path.with_suffix(".unfinished")
             tensor = features.cpu().contiguous()
             save_file({"features": tensor}, unfinished, metadata={"sha256": _digest(tensor)})
+            set_usual_mode(unfinished)
             unfinished.replace(path)
 
     def _make_room(self, num_bytes: int) -> None:
