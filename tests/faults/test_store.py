@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from helpers.command_line import GOOD, PATIENCE, Answer, Start, wait_until
@@ -53,14 +54,19 @@ with store.running("tiny"):
 """
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder where other users may go, as they may not in pytest's own."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.fixture(autouse=True)
 def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("CIFAR_TUNE_STORE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
-    for folder in [tmp_path, *tmp_path.parents]:  # other users must be able to go there
-        if folder.owner() == tmp_path.owner() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
 
 
 @pytest.fixture
