@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from cifar_tune import interrupts
 from cifar_tune.errors import FaultError, UserError
+from cifar_tune.machine import physical_memory, usable_cores, usable_memory
 from cifar_tune.search.ray_folder import ray_folder
 
 QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 SECONDS_TO_ANSWER = 3.0  # of a cluster's port
 HTTP2_SETTINGS = b"\x04"  # the type of the frame
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0\0\0\0\0"
+SHARE_OF_WORKERS, SHARE_OF_OBJECTS = 0.6, 0.3  # of limited memory; the second is Ray's own share of the machine's
+OBJECT_BYTES = (100 * 2**20, 10**10)  # the least that Ray takes for objects, and the most that needs no /dev/shm
 LINES_OF_A_LOG = 20  # of each of Ray's logs that are kept where it does not start
 
 
@@ -24,11 +28,16 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     import ray
 
     with ExitStack() as stack:
-        if address is None:
-            _start(stack.enter_context(ray_folder()))
-        else:
-            _connect(address)
         try:
+            if address is None:
+                _start(stack.enter_context(ray_folder()))
+            else:
+                _connect(address)
+        except SystemExit as error:  # Ray's handler of SIGTERM
+            raise interrupts.Interrupted from error
+        interrupts.reinstall()  # Ray has its own handler of SIGTERM
+        try:
+            interrupts.raise_if_requested()
             yield
         finally:
             ray.shutdown()
@@ -41,15 +50,29 @@ def _start(folder: Path) -> None:
     for is_last in (False, True):
         try:
             # Without an address Ray would join any cluster that its temporary folder names.
-            ray.init(address="local", include_dashboard=False, _temp_dir=str(folder), **QUIET)
+            ray.init(address="local", include_dashboard=False, _temp_dir=str(folder), **QUIET, **_limits())
             return
         except Exception as error:
             ray.shutdown()
-            if isinstance(error, OSError) or is_last:
-                error.add_note(_ends_of_logs(folder))
+            interrupts.raise_if_requested()
+            error.add_note(_ends_of_logs(folder))
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk, which no second try mends
+            if is_last:
                 raise FaultError(
                     "Ray did not start; free memory, cores or disk space, then run the same command again."
                 ) from error
+
+
+def _limits() -> dict[str, int]:
+    """What a Ray on this machine may use, because Ray sees few of the limits that hold for this process."""
+    limits = {"num_cpus": usable_cores()}
+    memory = usable_memory()
+    if memory < physical_memory():
+        least, most = OBJECT_BYTES
+        limits["object_store_memory"] = max(least, min(int(memory * SHARE_OF_OBJECTS), most))
+        limits["_memory"] = int(memory * SHARE_OF_WORKERS)
+    return limits
 
 
 def _ends_of_logs(folder: Path) -> str:

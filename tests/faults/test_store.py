@@ -23,7 +23,7 @@ from cifar_tune.search.driver import Driver
 from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import WEIGHTS, Store, open_store
-from cifar_tune.trials.reading import read_attributes, read_record
+from cifar_tune.trials.reading import read_record
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -88,7 +88,7 @@ def search(store: Store, space: Path, num_trials: int = 2) -> None:
 def command(*arguments: object, user: int | None = None, preexec: Callable[[], None] | None = None) -> Answer:
     """Run a command as a process of its own, perhaps as another user."""
     prefix = [] if user is None else as_user(user)
-    line = [*prefix, sys.executable, "-m", "cifar_tune.cli", *map(str, arguments)]
+    line = [*prefix, sys.executable, "-m", "cifar_tune", *map(str, arguments)]
     done = subprocess.run(
         line, capture_output=True, text=True, timeout=PATIENCE, check=False, preexec_fn=preexec, env=environment()
     )
@@ -178,15 +178,33 @@ def test_a_store_on_a_file_system_without_locks_is_read_and_not_written(tmp_path
 # Moved, copied, shared
 
 
-def mlflow_run(store: Store) -> None:
-    """Write a run of the search with an artifact to MLflow, as its tracker does."""
-    from cifar_tune.tracking.runs import SEARCH_ID_TAG, SEARCH_TAG, open_client
+# Writes a run of the store's search with an artifact to MLflow, as its tracker does.
+SHOW = """
+import sys
+from pathlib import Path
 
-    client = open_client(store)
-    experiment = client.create_experiment("cifar-tune shapes", artifact_location=(store.artifacts / "shapes").as_uri())
-    tags = {SEARCH_TAG: NAME, SEARCH_ID_TAG: read_attributes(store, NAME)["id"]}
-    run = client.create_run(experiment, tags=tags)
-    client.log_text(run.info.run_id, "words", "note.txt")
+from cifar_tune.store import open_store
+from cifar_tune.tracking.runs import SEARCH_ID_TAG, SEARCH_TAG, open_client
+from cifar_tune.trials.reading import read_attributes
+
+store = open_store(Path(sys.argv[1]))
+client = open_client(store)
+experiment = client.create_experiment("cifar-tune shapes", artifact_location=(store.artifacts / "shapes").as_uri())
+tags = {SEARCH_TAG: "tiny", SEARCH_ID_TAG: read_attributes(store, "tiny")["id"]}
+run = client.create_run(experiment, tags=tags)
+for name in ("note.txt", "report.html"):
+    client.log_text(run.info.run_id, "words", name)
+"""
+
+
+def script(text: str, *arguments: object, user: int | None = None) -> str:
+    """Run Python code as a process of its own, perhaps as another user; what it prints."""
+    line = [*(as_user(user) if user else ()), sys.executable, "-c", text, *map(str, arguments)]
+    done = subprocess.run(
+        line, input="\n\n", capture_output=True, text=True, check=False, env=environment(), umask=0o022
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def artifacts(store: Store) -> list[str]:
@@ -196,7 +214,7 @@ def artifacts(store: Store) -> list[str]:
 def test_a_store_works_where_it_is_moved_and_its_copy_leaves_the_original_alone(tmp_path: Path, space: Path) -> None:
     first = open_store(tmp_path / "a first place")
     search(first, space)
-    mlflow_run(first)
+    script(SHOW, first.root)
     moved, copied = Store(tmp_path / "moved"), Store(tmp_path / "copied")
     first.root.rename(moved.root)
     shutil.copytree(moved.root, copied.root)
@@ -214,17 +232,19 @@ def test_a_store_works_where_it_is_moved_and_its_copy_leaves_the_original_alone(
     assert not first.root.exists()
 
 
-def test_a_group_may_use_all_files_of_a_search_that_one_of_it_ran(tmp_path: Path, space: Path, disk: Path) -> None:
-    """Also a run of another member's search, which replaces its report in MLflow."""
+def test_a_group_may_use_what_each_of_it_has_made(space: Path, disk: Path) -> None:
+    """Each with the usual umask, in a folder that the group may write."""
     root = disk / "store"
     for folder in (root, root / "cache"):
         shutil.chown(folder, group=GROUP)
         folder.chmod(0o2775)
-    for num_trials, user in enumerate((4001, 4002), start=1):
-        answer = command("run", space, "--store", root, "--num-trials", num_trials, user=user)
-        assert answer.code == 0, answer.stderr
+    assert script(TRAIN, root, space, 1, user=4001) == "started\ntrained\n"
+    script(SHOW, root, user=4001)
+    answer = command("run", space, "--store", root, "--num-trials", 2, user=4002)  # which replaces the report in MLflow
+    assert answer.code == 0, answer.stderr
+    assert script(TRAIN, root, space, 3, user=4001) == "started\ntrained\n"
     ours = [path for path in root.rglob("*") if path.stat().st_uid in (4001, 4002)]
-    assert {path.name for path in ours} > {"optuna.db", "mlflow.db", "report.html", WEIGHTS, "space.py"}
+    assert {path.name for path in ours} > {"optuna.db", "mlflow.db", "report.html", "space.py"}
     assert [path for path in ours if not path.stat().st_mode & 0o020] == []
     answer = command("delete", NAME, "--yes", "--store", root, user=4001)
     assert answer.code == 0, answer.stderr
@@ -296,7 +316,7 @@ def test_deleting_a_search_frees_room_on_a_full_disk(disk: Path, space: Path) ->
     store = open_store(disk / "store")
     search(store, space)
     (store.trial(NAME, 0) / WEIGHTS).unlink()
-    mlflow_run(store)
+    script(SHOW, store.root)
     fill(disk)
     assert shutil.disk_usage(disk).free == 0
     answer = command("delete", NAME, "--yes", "--store", store.root)

@@ -21,6 +21,7 @@ from torch import nn
 from cifar_tune import Recipe
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.models import MiniResNet, ResNet9, ResNet50
+from cifar_tune.store import WEIGHTS
 from cifar_tune.training.checkpoint import save_state, save_weights
 from cifar_tune.training.weights import (
     IMAGENET,
@@ -363,6 +364,13 @@ def test_a_checkpoint_around_the_state_dict_is_opened(tmp_path: Path, checkpoint
     weights = read_weights(tmp_path / "wrapped.pt")
     assert weights.tensors.keys() == NETWORK.keys()
     assert for_network(weights, network())[1] == f"wrapped.pt: {key!r} is taken out of the checkpoint."
+
+
+def test_the_weights_of_a_trial_may_be_read_by_whoever_may_read_new_files(tmp_path: Path) -> None:
+    save_weights(tmp_path, network(), {})
+    new = tmp_path / "new"
+    new.touch()
+    assert (tmp_path / WEIGHTS).stat().st_mode == new.stat().st_mode
 
 
 @pytest.mark.parametrize("size", [0, 4, 100, -10])
