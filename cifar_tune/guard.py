@@ -100,7 +100,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             store = kwargs.get("store")
             if kwargs.get("debug") and explain(error, None) is None:
                 raise  # to the debugger
-            _leave(error, store.absolute() if isinstance(store, Path) else None)
+            _leave(error, store.expanduser().absolute() if isinstance(store, Path) else None)
 
     return call
 
@@ -154,10 +154,10 @@ def _explain_link(link: BaseException, chain: Sequence[BaseException], store: Pa
     if isinstance(link, MemoryError):
         return FILE_SYSTEM[errno.ENOMEM]
     text = _text(link)
-    code = getattr(link, "sqlite_errorcode", 0) & 0xFF  # the rest tells kinds of one code apart
-    code = code or next((code for phrase, code in PHRASES.items() if phrase in text), 0)
+    phrase = next((phrase for phrase in PHRASES if phrase in text), "")
+    code = getattr(link, "sqlite_errorcode", PHRASES.get(phrase, 0)) & 0xFF  # the rest tells kinds of one code apart
     if code:
-        return _explain_database(code, str(link), _database(chain, store))
+        return _explain_database(code, phrase or str(link), _database(chain, store))
     for words, package in SCHEMAS.items():
         if words in text:
             return OTHER_VERSION.format(path=_short(_in_store(store, f"{package}.db")), package=package)
@@ -199,11 +199,11 @@ def _is_full(folder: Path) -> bool:
 def _database(chain: Sequence[BaseException], store: Path | None) -> Path | str:
     """The database that an error comes from, told by the library that opened it."""
     for link in reversed(chain):
-        for frame in reversed(traceback.extract_tb(link.__traceback__)):
-            folders = Path(frame.filename).parts
-            if "mlflow" in folders or "tracking" in folders:
+        modules = [f"{frame.f_globals.get('__name__')}." for frame, _ in traceback.walk_tb(link.__traceback__)]
+        for module in reversed(modules):
+            if module.startswith(("mlflow.", "cifar_tune.tracking.")):
                 return _in_store(store, "mlflow.db")
-            if "optuna" in folders:
+            if module.startswith(("optuna.", "cifar_tune.trials.")):
                 return _in_store(store, "optuna.db")
     return _in_store(store)
 

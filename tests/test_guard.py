@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import optuna
 import pytest
 import typer
 
@@ -149,6 +150,16 @@ def test_a_fault_deep_in_the_chain_of_an_error_is_found(store: Path, capsys: pyt
 )
 def test_a_fault_that_is_told_in_words_only_is_found(store: Path, error: Exception) -> None:
     assert "is full" in (explain(error, store) or "")
+
+
+def test_the_database_is_named_by_the_library_that_failed(store: Path) -> None:
+    optuna.create_study(storage=f"sqlite:///{store}/optuna.db")
+    (store / "optuna.db").write_bytes(b"words " * 1000)
+    with pytest.raises(Exception, match="not a database") as raised:
+        optuna.create_study(storage=f"sqlite:///{store}/optuna.db")
+    assert explain(raised.value, store) == (
+        f"The database {store}/optuna.db is damaged; restore it from a backup, or choose another --store"
+    )
 
 
 def test_a_database_of_another_version_is_named(store: Path) -> None:
