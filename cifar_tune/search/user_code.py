@@ -100,8 +100,10 @@ class UserCode(MetaPathFinder):
 
     def _exchange(self, modules: Mapping[str, ModuleType]) -> dict[str, ModuleType]:
         """Replace all modules of the helpers' names by these; returns the modules that were there."""
-        names = [name for name in sys.modules if name.partition(".")[0] in self._names] if self._names else []
-        before = {name: sys.modules.pop(name) for name in names}
+        if not self._names:
+            return {}
+        present = list(sys.modules)  # at once, because another thread may import meanwhile
+        before = {name: sys.modules.pop(name) for name in present if name.partition(".")[0] in self._names}
         sys.modules.update(modules)
         return before
 

@@ -1,6 +1,8 @@
 """The modules beside a space file: found, kept, imported from their text, and gone again."""
 
 import sys
+import threading
+import types
 from pathlib import Path
 
 import optuna
@@ -118,6 +120,27 @@ def test_a_link_to_a_space_file_finds_its_helpers(tmp_path: Path) -> None:
     written(tmp_path / "spaces", common="1 / 0")
     with pytest.raises(UserError, match=r"spaces/common\.py, line 1: ZeroDivisionError"):
         load_space(tmp_path / "link.py")
+
+
+def test_a_space_is_sampled_while_another_thread_imports(tmp_path: Path) -> None:
+    """A search opens MLflow in a thread, whose hundreds of modules appear while the space is asked for recipes."""
+    space, is_over = load_space(written(tmp_path, space=SPACE, common=COMMON)), threading.Event()
+
+    def import_all() -> None:
+        while not is_over.is_set():
+            names = [f"imported_{number}" for number in range(200)]
+            sys.modules.update({name: types.ModuleType(name) for name in names})
+            for name in names:
+                del sys.modules[name]
+
+    thread = threading.Thread(target=import_all)
+    thread.start()
+    try:
+        for _ in range(500):
+            space.sample(optuna.trial.FixedTrial({"optimizer/lr": 0.004}))
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def test_a_module_of_that_name_elsewhere_is_neither_used_nor_lost(tmp_path: Path) -> None:
