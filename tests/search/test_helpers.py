@@ -1,5 +1,6 @@
 """The modules beside a space file: found, kept, imported from their text, and gone again."""
 
+import importlib
 import sys
 import threading
 import types
@@ -98,7 +99,7 @@ def test_a_folder_without_an_init_is_a_package_too(tmp_path: Path) -> None:
 
 
 def test_files_in_one_process_may_have_helpers_of_one_name_and_leave_no_trace(tmp_path: Path) -> None:
-    before = (list(sys.path), list(sys.meta_path), {name for name in sys.modules if "cifar_tune_space" not in name})
+    before = (list(sys.path), {name for name in sys.modules if "cifar_tune_space" not in name})
     spaces = []
     for lr in (0.002, 0.003):
         texts = {"common": COMMON.replace("0.001", str(lr)), "package__rates": f"BOUNDS = ({lr}, 0.01)"}
@@ -108,8 +109,10 @@ def test_files_in_one_process_may_have_helpers_of_one_name_and_leave_no_trace(tm
     for space in spaces:
         space.sample(trial)
         assert space.ranges()["optimizer/lr"].low == lr_of(space)  # type: ignore[attr-defined]
-    after = (list(sys.path), list(sys.meta_path), {name for name in sys.modules if "cifar_tune_space" not in name})
+    after = (list(sys.path), {name for name in sys.modules if "cifar_tune_space" not in name})
     assert after == before
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("common")
     assert not list(tmp_path.rglob("__pycache__"))
 
 
