@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class UserCode(MetaPathFinder):
+class _HelperFinder(MetaPathFinder, threading.local):
+    """Finds the helpers of the space file whose code runs now in the thread that asks; in other threads, nothing.
+
+    It stays in `sys.meta_path`: an import in another thread, which goes through that list, would miss what moves up.
+    """
+
+    running: "UserCode | None" = None
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The place of a helper; importlib calls this."""
+        return self.running.find_helper(fullname) if self.running else None
+
+
+_FINDER = _HelperFinder()
+
+
+class UserCode:
     """A space file and its helpers, which can be imported only while the file's own code runs.
 
     So several space files can have helpers of one name, and nothing else in the process ever imports them.
@@ -78,30 +97,32 @@ class UserCode(MetaPathFinder):
 
         return call
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Find a helper, or a folder of helpers that has no `__init__.py`; importlib calls this."""
-        if fullname in self._helpers:
-            return importlib.util.spec_from_loader(fullname, SourceLoader(self._helpers[fullname]))
-        if any(name.startswith(f"{fullname}.") for name in self._helpers):
-            return ModuleSpec(fullname, None, is_package=True)
+    def find_helper(self, name: str) -> ModuleSpec | None:
+        """The place of a helper, or of a folder of helpers that has no `__init__.py`."""
+        if name in self._helpers:
+            return importlib.util.spec_from_loader(name, SourceLoader(self._helpers[name]))
+        if any(helper.startswith(f"{name}.") for helper in self._helpers):
+            return ModuleSpec(name, None, is_package=True)
         return None
 
     @contextmanager
     def _importable(self) -> Iterator[None]:
-        others = self._exchange(self._modules)
-        sys.meta_path.insert(0, self)
+        if self._helpers and _FINDER not in sys.meta_path:
+            sys.meta_path.insert(0, _FINDER)
+        others, outer = self._exchange(self._modules), _FINDER.running
+        _FINDER.running = self
         try:
             yield
         finally:
-            sys.meta_path.remove(self)
+            _FINDER.running = outer
             self._modules = self._exchange(others)
 
     def _exchange(self, modules: Mapping[str, ModuleType]) -> dict[str, ModuleType]:
         """Replace all modules of the helpers' names by these; returns the modules that were there."""
-        names = [name for name in sys.modules if name.partition(".")[0] in self._names] if self._names else []
-        before = {name: sys.modules.pop(name) for name in names}
+        if not self._names:
+            return {}
+        present = list(sys.modules)  # at once, because another thread may import meanwhile
+        before = {name: sys.modules.pop(name) for name in present if name.partition(".")[0] in self._names}
         sys.modules.update(modules)
         return before
 

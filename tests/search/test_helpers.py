@@ -1,6 +1,9 @@
 """The modules beside a space file: found, kept, imported from their text, and gone again."""
 
+import importlib
 import sys
+import threading
+import types
 from pathlib import Path
 
 import optuna
@@ -96,7 +99,7 @@ def test_a_folder_without_an_init_is_a_package_too(tmp_path: Path) -> None:
 
 
 def test_files_in_one_process_may_have_helpers_of_one_name_and_leave_no_trace(tmp_path: Path) -> None:
-    before = (list(sys.path), list(sys.meta_path), {name for name in sys.modules if "cifar_tune_space" not in name})
+    before = (list(sys.path), {name for name in sys.modules if "cifar_tune_space" not in name})
     spaces = []
     for lr in (0.002, 0.003):
         texts = {"common": COMMON.replace("0.001", str(lr)), "package__rates": f"BOUNDS = ({lr}, 0.01)"}
@@ -106,8 +109,10 @@ def test_files_in_one_process_may_have_helpers_of_one_name_and_leave_no_trace(tm
     for space in spaces:
         space.sample(trial)
         assert space.ranges()["optimizer/lr"].low == lr_of(space)  # type: ignore[attr-defined]
-    after = (list(sys.path), list(sys.meta_path), {name for name in sys.modules if "cifar_tune_space" not in name})
+    after = (list(sys.path), {name for name in sys.modules if "cifar_tune_space" not in name})
     assert after == before
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("common")
     assert not list(tmp_path.rglob("__pycache__"))
 
 
@@ -118,6 +123,27 @@ def test_a_link_to_a_space_file_finds_its_helpers(tmp_path: Path) -> None:
     written(tmp_path / "spaces", common="1 / 0")
     with pytest.raises(UserError, match=r"spaces/common\.py, line 1: ZeroDivisionError"):
         load_space(tmp_path / "link.py")
+
+
+def test_a_space_is_sampled_while_another_thread_imports(tmp_path: Path) -> None:
+    """A search opens MLflow in a thread, whose hundreds of modules appear while the space is asked for recipes."""
+    space, is_over = load_space(written(tmp_path, space=SPACE, common=COMMON)), threading.Event()
+
+    def import_all() -> None:
+        while not is_over.is_set():
+            names = [f"imported_{number}" for number in range(200)]
+            sys.modules.update({name: types.ModuleType(name) for name in names})
+            for name in names:
+                del sys.modules[name]
+
+    thread = threading.Thread(target=import_all)
+    thread.start()
+    try:
+        for _ in range(500):
+            space.sample(optuna.trial.FixedTrial({"optimizer/lr": 0.004}))
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def test_a_module_of_that_name_elsewhere_is_neither_used_nor_lost(tmp_path: Path) -> None:
