@@ -68,7 +68,10 @@ def in_sentences(store: Store) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError, ImportError) as error:
-        raise UserError(diagnose(error, url).sentence) from None
+        failure = diagnose(error, url)
+        if failure.kind == "away" and url == store.mlflow_url:
+            raise  # guard.py knows what can be wrong with a database of the store
+        raise UserError(failure.sentence) from None
 
 
 def find_runs(client: MlflowClient, search_id: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
