@@ -169,9 +169,10 @@ def assert_is_refused(answer: Answer, *words: str) -> None:
         assert part in line
 
 
-@pytest.mark.parametrize(
-    ("version", "words"), [("ffffffffffff", "is of a newer MLflow"), (OLD, "is of an older MLflow")]
-)
+OTHERS = [("run good.py", "ffffffffffff", "is of a newer MLflow"), ("ui", OLD, "is of an older MLflow")]
+
+
+@pytest.mark.parametrize(("command", "version", "words"), OTHERS)
 def test_a_database_of_another_mlflow_is_refused_before_anything_is_trained(
     store: Store, command: str, version: str, words: str
 ) -> None:
