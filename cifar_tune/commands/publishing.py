@@ -75,6 +75,7 @@ class Publisher:
         self._console = console
         self._outbox: Outbox | None = None
         self._delivery: Delivery | None = None  # of the record
+        self._is_at_work = False  # whether trials may have changed
 
     def start(self) -> None:
         """Begin to connect; a UserError for an address that is of no use."""
@@ -114,6 +115,7 @@ class Publisher:
         while not self._outbox.has_answered(POLL_SECONDS) and time.monotonic() < deadline:
             raise_if_requested()
         self._outbox.check(is_last=True)
+        self._is_at_work = True
 
     def end(self, state: State) -> None:
         """Note that no trial of the record will change any more."""
@@ -144,7 +146,7 @@ class Publisher:
 
     def deliver_shortly(self) -> None:
         """Deliver the end of the trials in the few seconds that an interrupted command has."""
-        if self._delivery is not None and self._record.num_started:
+        if self._delivery is not None and self._is_at_work and self._record.num_started:
             self._explain(self._finish_own(INTERRUPTED_SECONDS), has_results=False)
 
     def close(self) -> None:

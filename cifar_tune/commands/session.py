@@ -82,13 +82,13 @@ class Session:
             configure_ray(local=False)
         with held():
             delivery = self.publisher.begin(self.data)
+            self.publisher.check()
+            from cifar_tune.search.ray_cluster import ray_cluster
+            from cifar_tune.search.ray_tune import OutOfTime
+
+            self.publisher.check()  # MLflow may have answered while Ray was imported
             state: State = "interrupted"
             try:
-                self.publisher.check()
-                from cifar_tune.search.ray_cluster import ray_cluster
-                from cifar_tune.search.ray_tune import OutOfTime
-
-                self.publisher.check()  # MLflow may have answered while Ray was imported
                 if self.record.num_left(num_trials):
                     with ray_cluster(self.options.address):
                         self.publisher.wait_for_answer()

@@ -169,9 +169,10 @@ def assert_is_refused(answer: Answer, *words: str) -> None:
         assert part in line
 
 
-@pytest.mark.parametrize(
-    ("version", "words"), [("ffffffffffff", "is of a newer MLflow"), (OLD, "is of an older MLflow")]
-)
+OTHERS = [("run good.py", "ffffffffffff", "is of a newer MLflow"), ("ui", OLD, "is of an older MLflow")]
+
+
+@pytest.mark.parametrize(("command", "version", "words"), OTHERS)
 def test_a_database_of_another_mlflow_is_refused_before_anything_is_trained(
     store: Store, command: str, version: str, words: str
 ) -> None:
@@ -182,9 +183,9 @@ def test_a_database_of_another_mlflow_is_refused_before_anything_is_trained(
     assert studies(store) == []
 
 
-def test_artifacts_that_this_user_may_not_write_are_refused_before_anything_is_trained(folder: Path) -> None:
-    (folder / "a file").write_text("and no folder", encoding="utf-8")
-    server = Server(folder / "server", "--no-serve-artifacts", "--default-artifact-root", str(folder / "a file" / "in"))
-    server.start()
-    assert_is_refused(process("run", "good.py", url=server.url), "a file/in", "cannot be written")
-    server.kill()
+def test_artifacts_that_this_user_may_not_write_are_refused_before_anything_is_trained(store: Store) -> None:
+    (store.root / "a file").write_text("and no folder", encoding="utf-8")
+    place = store.root / "a file" / "in"
+    open_client(store).create_experiment("cifar-tune shapes", artifact_location=place.as_uri())
+    assert_is_refused(process("run", "good.py"), "a file/in", "cannot be written")
+    assert studies(store) == []
