@@ -108,3 +108,14 @@ def test_the_architecture_page_names_every_module_once() -> None:
     files = [path.relative_to(ROOT / "cifar_tune") for path in (ROOT / "cifar_tune").rglob("*.py")]
     modules = [file.as_posix() for file in files if file.name != "__init__.py" or file.parent == Path()]
     assert sorted(modules_in_the_tree()) == sorted(modules)
+
+
+def test_every_test_that_the_page_of_faults_names_exists() -> None:
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "faults.md").read_text(encoding="utf-8"))
+    defined = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(named) > 40
+    assert set(named) <= defined, set(named) - defined
