@@ -183,9 +183,11 @@ def test_a_database_of_another_mlflow_is_refused_before_anything_is_trained(
     assert studies(store) == []
 
 
-def test_artifacts_that_this_user_may_not_write_are_refused_before_anything_is_trained(store: Store) -> None:
-    (store.root / "a file").write_text("and no folder", encoding="utf-8")
-    place = store.root / "a file" / "in"
-    open_client(store).create_experiment("cifar-tune shapes", artifact_location=place.as_uri())
-    assert_is_refused(process("run", "good.py"), "a file/in", "cannot be written")
+def test_artifacts_that_this_user_may_not_write_are_refused_before_anything_is_trained(
+    folder: Path, store: Store
+) -> None:
+    (folder / "a file").write_text("and no folder", encoding="utf-8")
+    url, place = f"sqlite:///{folder / 'mine.db'}", folder / "a file" / "in"
+    MlflowClient(url).create_experiment("cifar-tune shapes", artifact_location=place.as_uri())
+    assert_is_refused(process("run", "good.py", url=url), "a file/in", "cannot be written")
     assert studies(store) == []
