@@ -35,9 +35,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def not_under_uv(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Printed commands begin with `uv run` where the user typed it; in the tests they do not."""
-    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No store, data or server of the user's; printed commands begin with `uv run` only where the user typed it."""
+    for variable in ("CIFAR_TUNE_STORE", "CIFAR_TUNE_DATA_DIR", "MLFLOW_TRACKING_URI", "UV_RUN_RECURSION_DEPTH"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture

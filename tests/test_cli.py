@@ -53,8 +53,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    for variable in ("CIFAR_TUNE_STORE", "CIFAR_TUNE_DATA_DIR", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(variable, raising=False)
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     urllib.request.install_opener(None)  # or urllib keeps the proxies that it first saw

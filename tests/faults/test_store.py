@@ -64,8 +64,6 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("CIFAR_TUNE_STORE", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
 
 
