@@ -272,3 +272,23 @@ KINDS = {
     "space": Kind(_space, load_space),
     **{f"image {kind}": Kind(_image(kind), _read_image) for kind in IMAGE_KINDS},
 }
+
+
+def read_mutations(kind: str, folder: Path, num_mutations: int) -> None:
+    """Read mutations of a file; raises what is neither a result nor a UserError of one sentence."""
+    path = KINDS[kind].write(folder)
+    content = path.read_bytes()
+    assert KINDS[kind].read(path) is not None
+    for seed in range(num_mutations):
+        path.write_bytes(mutated(content, seed))
+        sentence = _refusal(kind, path)
+        assert sentence is None or ("\n" not in sentence and sentence.endswith(".")), (seed, sentence)
+
+
+def _refusal(kind: str, path: Path) -> str | None:
+    """The sentence by which a file is refused; None if it is read."""
+    try:
+        KINDS[kind].read(path)
+    except UserError as error:
+        return str(error)
+    return None
