@@ -61,10 +61,9 @@ Condition = IsOneOf | IsBetween
 
 @dataclass(frozen=True)
 class Rule:
-    """Draws that meet all conditions are left out, because `num_failed` trials that meet them failed alike."""
+    """Draws that meet all conditions are left out, because trials that meet them failed alike."""
 
     conditions: tuple[Condition, ...]
-    num_failed: int
 
     def covers(self, params: Mapping[str, Any]) -> bool:
         """Whether sampled values meet all conditions."""
@@ -120,7 +119,7 @@ def infer_rule(failed: Sequence[Trial], trained: Sequence[Mapping[str, Any]]) ->
     def is_tight(rule: Rule) -> bool:
         return not any(rule.covers(params) for params in trained)
 
-    rule = Rule(tuple(_box(failed)), len(failed))
+    rule = Rule(tuple(_box(failed)))
     if not trained or not is_tight(rule):
         return None
     for condition in rule.conditions:
