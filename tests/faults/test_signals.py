@@ -9,12 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers.command_line import GOOD, PATIENCE, Start, wait_until
+from helpers.command_line import GOOD, PATIENCE, Start, trials_of, wait_until
 
-from cifar_tune.errors import UserError
 from cifar_tune.store import Store, open_store
-from cifar_tune.trials.reading import read_record
-from cifar_tune.trials.trial import Trial
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -24,13 +21,6 @@ LONG = GOOD.replace("epochs=1", "epochs=20000")
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
-
-
-def trials_of(store: Store) -> list[Trial]:
-    try:
-        return read_record(store, ["good"])["good"]
-    except UserError:  # not made yet
-        return []
 
 
 def descendants(process: "subprocess.Popen[str]") -> list[psutil.Process]:
@@ -45,7 +35,7 @@ def training(tmp_path: Path, store: Store, start: Start) -> "subprocess.Popen[st
     """A search whose trials have trained an epoch and will not end by themselves."""
     (tmp_path / "good.py").write_text(LONG)
     search = start("run", tmp_path / "good.py", "--store", store.root)
-    wait_until(lambda: search.poll() is not None or any(trial.epochs for trial in trials_of(store)))
+    wait_until(lambda: search.poll() is not None or any(trial.epochs for trial in trials_of(store, "good")))
     assert search.poll() is None, search.communicate()
     return search
 
@@ -56,7 +46,7 @@ def assert_interrupted(search: "subprocess.Popen[str]", processes: list[psutil.P
     assert "Interrupted." in stderr
     assert "Traceback (most recent call last)" not in stderr
     wait_until(lambda: are_gone(processes))
-    assert {trial.state for trial in trials_of(store)} == {"interrupted"}
+    assert {trial.state for trial in trials_of(store, "good")} == {"interrupted"}
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
@@ -74,11 +64,11 @@ def test_a_closed_terminal_interrupts_a_search_which_then_goes_on(tmp_path: Path
     processes = descendants(search)
     search.send_signal(signal.SIGHUP)
     assert_interrupted(search, processes, store)
-    epochs = [trial.epochs for trial in trials_of(store)]
+    epochs = [trial.epochs for trial in trials_of(store, "good")]
     again = start("run", tmp_path / "good.py", "--store", store.root, "--time-budget", "20s")
     _, stderr = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0, stderr
-    assert all(trial.epochs >= before for trial, before in zip(trials_of(store), epochs, strict=True))
+    assert all(trial.epochs >= before for trial, before in zip(trials_of(store, "good"), epochs, strict=True))
 
 
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, store: Store, start: Start) -> None:
@@ -101,4 +91,4 @@ def test_ctrl_c_while_a_search_starts_leaves_no_search(tmp_path: Path, store: St
         assert search.returncode == 130, stderr
         assert "Traceback (most recent call last)" not in stderr
         wait_until(partial(are_gone, processes))
-    assert trials_of(store) == []
+    assert trials_of(store, "good") == []

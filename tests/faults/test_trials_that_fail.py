@@ -7,12 +7,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers.command_line import GOOD, PATIENCE, Call, Start, wait_until
+from helpers.command_line import GOOD, PATIENCE, Call, Start, trials_of, wait_until
 
-from cifar_tune.errors import UserError
 from cifar_tune.store import Store, open_store
-from cifar_tune.trials.reading import read_record
-from cifar_tune.trials.trial import Trial
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -22,13 +19,6 @@ ONE_WORKER = ("--cpus-per-trial", 1, "--max-concurrent", 1)
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
-
-
-def trials_of(store: Store) -> list[Trial]:
-    try:
-        return read_record(store, ["good"])["good"]
-    except UserError:  # not made yet
-        return []
 
 
 def test_where_nothing_can_be_written_the_search_stops_and_goes_on_once_it_can(
@@ -46,12 +36,12 @@ def test_where_nothing_can_be_written_the_search_stops_and_goes_on_once_it_can(
     last = stopped.stderr.strip().splitlines()[-1]
     assert last.startswith("cifar-tune: 3 trials in a row failed alike: A checkpoint cannot be read or written: [")
     assert "Traceback" not in stopped.stderr
-    assert [trial.state for trial in trials_of(store)] == ["completed", "interrupted"]
+    assert [trial.state for trial in trials_of(store, "good")] == ["completed", "interrupted"]
 
     taken.unlink()
     resumed = call(*command)
     assert resumed.code == 0, resumed.stderr
-    assert [trial.state for trial in trials_of(store)] == ["completed", "completed"]
+    assert [trial.state for trial in trials_of(store, "good")] == ["completed", "completed"]
 
 
 def test_a_worker_that_hangs_ends_its_trial_and_not_the_search(tmp_path: Path, store: Store, start: Start) -> None:
@@ -62,13 +52,15 @@ def test_a_worker_that_hangs_ends_its_trial_and_not_the_search(tmp_path: Path, s
     )
     (tmp_path / "good.py").write_text(space)
     search = start("run", tmp_path / "good.py", "--store", store.root, *ONE_WORKER)
-    wait_until(lambda: search.poll() is not None or [trial.state for trial in trials_of(store)][:1] == ["completed"])
-    worker = int(trials_of(store)[0].facts["worker"].rpartition(":")[2])
+    wait_until(
+        lambda: search.poll() is not None or [trial.state for trial in trials_of(store, "good")][:1] == ["completed"]
+    )
+    worker = int(trials_of(store, "good")[0].facts["worker"].rpartition(":")[2])
     os.kill(worker, signal.SIGSTOP)
     _, stderr = search.communicate(timeout=PATIENCE)
     assert search.returncode == 0, stderr
     assert not psutil.pid_exists(worker)
-    assert [trial.state for trial in trials_of(store)] == ["completed", "failed"]
+    assert [trial.state for trial in trials_of(store, "good")] == ["completed", "failed"]
     assert "It took longer than the 1:00 that the search allows a trial" in stderr
 
 

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cifar_tune.errors import UserError
 from cifar_tune.store import Store
+from cifar_tune.trials.reading import read_record
+from cifar_tune.trials.trial import Trial
 
 # A space whose search takes seconds.
 GOOD = """from cifar_tune import Recipe, Search
@@ -46,6 +49,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition never held"
         time.sleep(0.3)
+
+
+def trials_of(store: Store, search: str) -> list[Trial]:
+    """The trials of a search so far; none before it is made."""
+    try:
+        return read_record(store, [search])[search]
+    except UserError:
+        return []
 
 
 def by_optuna(store: Store, *command: str) -> list[dict[str, Any]]:

@@ -10,14 +10,11 @@ from typing import Any
 
 import optuna
 import pytest
-from helpers.command_line import PATIENCE, Call, Start, by_optuna, wait_until
+from helpers.command_line import PATIENCE, Call, Start, by_optuna, trials_of, wait_until
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from cifar_tune.errors import UserError
 from cifar_tune.store import Store, open_store
-from cifar_tune.trials.reading import read_record
-from cifar_tune.trials.trial import Trial
 
 # Baselines are never pruned, so each ends as its recipe makes it; sampled recipes learn little and are pruned.
 SPACE = """
@@ -72,16 +69,9 @@ def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
 
 
-def recorded(store: Store) -> list[Trial]:
-    try:
-        return read_record(store, ["tiny"])["tiny"]
-    except UserError:  # not made yet
-        return []
-
-
 def has_every_end(store: Store) -> bool:
     """Whether there is a trial in every final state, and one in the middle of its training."""
-    trials = recorded(store)
+    trials = trials_of(store, "tiny")
     is_in_the_middle = any(trial.state == "running" and trial.epochs for trial in trials)
     return {trial.state for trial in trials} >= ENDS and is_in_the_middle
 
@@ -143,7 +133,7 @@ def assert_causes_are_shown(store: Store, call: Call) -> None:
     """`report --trial N` and MLflow show why a trial broke down."""
     reports = {number: call("report", "tiny", "--store", store.root, "--trial", number).stdout for number in range(5)}
     tags = {number: run.data.tags for number, run in runs_in_mlflow(store).items()}
-    trials = recorded(store)
+    trials = trials_of(store, "tiny")
     step = trials[2].facts["diverged_at_step"]
     assert 4 <= step < 8, "the first epoch, of four steps, trained only the head at a moderate learning rate"
     assert trials[2].epochs == 1
