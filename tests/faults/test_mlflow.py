@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers.command_line import GOOD, PATIENCE, Answer, Start, wait_until
-from helpers.mlflow_server import Server, assert_each_trial_once, runs_of
+from helpers.mlflow_runs import assert_each_trial_once, runs_of
 from mlflow.tracking import MlflowClient
+from tracking_server import Server
 
 from cifar_tune.data.datasets import load_training_data
 from cifar_tune.search.driver import Driver

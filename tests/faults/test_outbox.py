@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from helpers.command_line import PATIENCE, wait_until
 from helpers.made_trials import trial
-from helpers.mlflow_server import Server, assert_each_trial_once, runs_of
+from helpers.mlflow_runs import assert_each_trial_once, runs_of
 from mlflow.tracking import MlflowClient
 from rich.console import Console
+from tracking_server import Server
 
 from cifar_tune.store import Store, open_store
 from cifar_tune.tracking.delivery import Delivery, Job

@@ -1,4 +1,4 @@
-"""A real MLflow server, which tests stop, resume, kill and start again; and what it has of searches."""
+"""A real MLflow server of one's own, which can be stopped, resumed, killed and started again."""
 
 import os
 import signal
@@ -6,15 +6,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import psutil
-from mlflow.entities import Run
-from mlflow.tracking import MlflowClient
 
 from cifar_tune.tracking.address import answers
-from helpers.command_line import PATIENCE
+
+PATIENCE = 600.0  # seconds until it answers; a good machine needs a hundredth of them
 
 
 class Server:
@@ -45,7 +46,8 @@ class Server:
         )
         deadline = time.monotonic() + PATIENCE
         while not answers(self.url):
-            assert time.monotonic() < deadline, "the server does not answer"
+            if time.monotonic() > deadline:
+                raise TimeoutError("the server does not answer")
             time.sleep(0.2)
 
     def stop(self) -> None:
@@ -67,22 +69,23 @@ class Server:
                 process.send_signal(number)
 
 
-def runs_of(url: str, search: str) -> list[Run]:
-    """All active runs of a search, its parent run among them."""
-    client = MlflowClient(url)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return list(client.search_runs(experiments, f"tags.`cifar_tune.search` = '{search}'", max_results=1000))
+@contextmanager
+def outages(server: Server, seconds_up: float, seconds_away: float) -> Iterator[list[float]]:
+    """Within the block the server is stopped, the next time killed, and so on; yields the seconds of each outage."""
+    is_over, lengths = Event(), list[float]()
 
+    def come_and_go() -> None:
+        while not is_over.wait(seconds_up):
+            start, is_killed = time.monotonic(), len(lengths) % 2 == 1
+            (server.kill if is_killed else server.stop)()
+            is_over.wait(seconds_away)
+            (server.start if is_killed else server.resume)()
+            lengths.append(time.monotonic() - start)
 
-def assert_each_trial_once(url: str, search: str, epochs: dict[int, int]) -> None:
-    """MLflow has one parent run and, under it, each trial once, with each of its epochs once."""
-    client, runs = MlflowClient(url), runs_of(url, search)
-    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if "cifar_tune.trial" in run.data.tags]
-    assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {parent.info.run_id}
-    assert Counter(int(run.data.tags["cifar_tune.trial"]) for run in children) == dict.fromkeys(epochs, 1)
-    for run in children:
-        history = client.get_metric_history(run.info.run_id, "val_accuracy")
-        number = int(run.data.tags["cifar_tune.trial"])
-        assert sorted(metric.step for metric in history) == list(range(1, 1 + epochs[number])), number
-        assert run.data.params["model/name"]
+    thread = Thread(target=come_and_go)
+    thread.start()
+    try:
+        yield lengths
+    finally:
+        is_over.set()
+        thread.join()

@@ -1,23 +1,20 @@
 """Kills searches at random moments, resumes each, and counts the trials in the record, in MLflow and in the report.
 
-    uv run python analysis/kills.py --searches 10 --kills 10
+    uv run python analysis/endurance/kills.py --searches 10 --kills 10
 
-Prints a line for each search: the kills that it survived, how far it was at each, and whether all agree at the end.
+Prints a line for each search: the kills that it survived, and whether all agree at the end.
 """
 
 import argparse
-import json
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import optuna
-from mlflow.tracking import MlflowClient
+from agreement import command, disagreements
 
 from cifar_tune.store import Store
 
@@ -31,19 +28,15 @@ BASELINE = Recipe(
 def space(trial):
     return BASELINE.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-2, log=True)})
 
-SEARCH = Search(num_trials=12)
+SEARCH = Search(num_trials=24)
 """
 LONGEST = 20.0  # seconds until a kill; the start of a search takes about half of them
-NUM_TRIALS = 12
-
-
-def command(store: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "cifar_tune", *arguments, "--store", str(store)]
+NUM_TRIALS = 24
 
 
 def search_with_kills(folder: Path, num_kills: int, rng: random.Random) -> tuple[int, str]:
     """Run a search that is killed at random moments; the number of kills, and what is wrong at its end."""
-    space, store = folder / "killed.py", folder / "store"
+    space, store = folder / "killed.py", Store(folder / "store")
     space.write_text(SPACE)
     survived = 0
     for _ in range(num_kills):
@@ -59,32 +52,7 @@ def search_with_kills(folder: Path, num_kills: int, rng: random.Random) -> tuple
     done = subprocess.run(command(store, "run", str(space)), capture_output=True, text=True, check=False)
     if done.returncode:
         return survived, f"exit code {done.returncode}: {done.stderr.strip().splitlines()[-1]}"
-    return survived, "; ".join(disagreements(Store(store)))
-
-
-def disagreements(store: Store) -> list[str]:
-    """What the record, MLflow and the report do not agree about, in words; empty if they agree."""
-    report = subprocess.run(
-        command(store.root, "report", "--format", "json"), capture_output=True, text=True, check=True
-    )
-    rows = json.loads(report.stdout)
-    study = optuna.load_study(study_name="killed", storage=store.optuna_url)
-    client = MlflowClient(store.mlflow_url)
-    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    shown = Counter(run.data.tags.get("cifar_tune.trial", "parent") for run in runs)
-    wrong = []
-    if sorted(row["trial"] for row in rows) != list(range(NUM_TRIALS)):
-        wrong.append(f"the report has {len(rows)} trials")
-    if shown != {"parent": 1, **{str(number): 1 for number in range(NUM_TRIALS)}}:
-        wrong.append(f"MLflow has {dict(shown)}")
-    for row in rows:
-        trial = study.trials[row["trial"]]
-        epochs = [int(epoch["epoch"]) for epoch in trial.user_attrs["curve"]]
-        if epochs != list(range(1, row["epochs"] + 1)):
-            wrong.append(f"trial {trial.number} has the epochs {epochs}")
-        if not trial.state.is_finished():
-            wrong.append(f"trial {trial.number} is {trial.state.name}")
-    return wrong
+    return survived, "; ".join(disagreements(store, "killed", NUM_TRIALS))
 
 
 def main() -> None:
