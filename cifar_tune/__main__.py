@@ -48,7 +48,7 @@ def _watch(child: int) -> None:
         received.append(number)
         os.kill(child, number)
 
-    for number in interrupts.SIGNALS:
+    for number in interrupts.heeded_signals():
         signal.signal(number, on_signal)
     signal.signal(signal.SIGALRM, lambda number, frame: os.kill(child, signal.SIGKILL))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -25,10 +25,16 @@ class Interrupted(BaseException):
     """The user or the system asked the command to end; not an Exception, so that no library takes it for its own."""
 
 
+def heeded_signals() -> list[signal.Signals]:
+    """The signals to handle; not SIGHUP where it is ignored, because `nohup` asked for that."""
+    return [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+
+
 class _Receiver:
     """The state of one command: what it received, and whether it has to wait."""
 
     def __init__(self) -> None:
+        self.signals = heeded_signals()
         self.received_at: float | None = None
         self.num_holds = 0
 
@@ -56,7 +62,7 @@ class _Receiver:
 
     def install(self) -> dict[int, Any]:
         """Take over the signals; the handlers before."""
-        previous: dict[int, Any] = {number: signal.signal(number, self.on_signal) for number in SIGNALS}
+        previous: dict[int, Any] = {number: signal.signal(number, self.on_signal) for number in self.signals}
         previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self.raise_unless_waiting)
         return previous
 

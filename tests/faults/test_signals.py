@@ -92,3 +92,17 @@ def test_ctrl_c_while_a_search_starts_leaves_no_search(tmp_path: Path, store: St
         assert "Traceback (most recent call last)" not in stderr
         wait_until(partial(are_gone, processes))
     assert trials_of(store, "good") == []
+
+
+def test_nohup_keeps_a_search_alive_when_its_terminal_closes(tmp_path: Path, store: Store, start: Start) -> None:
+    (tmp_path / "good.py").write_text(GOOD)
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which processes inherit
+    try:
+        search = start("run", tmp_path / "good.py", "--store", store.root)
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+    wait_until(lambda: search.poll() is not None or bool(trials_of(store, "good")))
+    for process in [*descendants(search), psutil.Process(search.pid)]:
+        process.send_signal(signal.SIGHUP)
+    _, stderr = search.communicate(timeout=PATIENCE)
+    assert search.returncode == 0, stderr
