@@ -18,6 +18,7 @@ LIMIT = 18.0  # seconds from the first signal until a command that does not end 
 
 def main() -> None:
     """Run the command line; an interrupted command exits with 130."""
+    _open_streams()
     if not sys.platform.startswith("linux"):
         _run()
     elif child := os.fork():
@@ -25,6 +26,19 @@ def main() -> None:
     else:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         _run()
+
+
+def _open_streams() -> None:
+    """Open the standard streams that are closed, and let them write any character, as `?` where they do not know it.
+
+    Otherwise the next file that is opened would be in a closed stream's place, and a library's lines would go there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - pathlib is not imported, and it stays open
+        elif mode == "w":
+            stream.reconfigure(errors="replace")
 
 
 def _run() -> None:

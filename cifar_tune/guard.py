@@ -166,6 +166,8 @@ def _explain_link(link: BaseException, chain: Sequence[BaseException], store: Pa
         return None
     path = getattr(link, "filename", None)
     place = path if isinstance(path, str) else _in_store(store)
+    if number == errno.ENOSPC and path is None and store is not None and not _is_full(store):
+        place = "the output"  # which may be sent to any file
     return FILE_SYSTEM[number].format(path=_short(place), reason=os.strerror(number))
 
 

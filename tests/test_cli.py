@@ -267,6 +267,30 @@ assert not ray_constants.ENABLE_RAY_CLUSTER, "its servers would listen to the ne
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-"])
+def test_a_closed_stream_is_no_obstacle(folder: Path, redirection: str) -> None:
+    command = f"{sys.executable} -m cifar_tune describe good.py {redirection}"
+    done = subprocess.run(command, cwd=folder, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ("epochs" in done.stdout) == (redirection != ">&-")
+
+
+def test_a_character_that_the_output_cannot_show_ends_nothing(store: Store) -> None:
+    command = [sys.executable, "-m", "cifar_tune", "report", "--store", str(store.root)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert "known" in done.stdout
+
+
+def test_a_full_disk_of_the_output_is_not_taken_for_the_stores(store: Store) -> None:
+    command = f"{sys.executable} -m cifar_tune report --store {store.root} > /dev/full"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cifar-tune: The disk of the output is full; make room, then run the same command")
+
+
 def test_a_space_file_that_imports_ray_changes_nothing_about_it(folder: Path) -> None:
     (folder / "good.py").write_text(RAY_IN_A_SPACE_FILE + GOOD)
     answer = process(folder, "describe", "good.py")
