@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from cifar_tune import interrupts
 from cifar_tune.errors import FaultError, UserError
 from cifar_tune.machine import physical_memory, usable_cores, usable_memory
 from cifar_tune.search.ray_folder import ray_folder
 
-QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 SECONDS_TO_ANSWER = 3.0  # of a cluster's port
 HTTP2_SETTINGS = b"\x04"  # the type of the frame
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0\0\0\0\0"
@@ -36,6 +36,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         except SystemExit as error:  # Ray's handler of SIGTERM
             raise interrupts.Interrupted from error
         interrupts.reinstall()  # Ray has its own handler of SIGTERM
+        _keep_off_stdout()
         try:
             interrupts.raise_if_requested()
             yield
@@ -50,7 +51,7 @@ def _start(folder: Path) -> None:
     for is_last in (False, True):
         try:
             # Without an address Ray would join any cluster that its temporary folder names.
-            ray.init(address="local", include_dashboard=False, _temp_dir=str(folder), **QUIET, **_limits())
+            ray.init(address="local", include_dashboard=False, _temp_dir=str(folder), **_options(), **_limits())
             return
         except Exception as error:
             ray.shutdown()
@@ -62,6 +63,23 @@ def _start(folder: Path) -> None:
                 raise FaultError(
                     "Ray did not start; free memory, cores or disk space, then run the same command again."
                 ) from error
+
+
+def _options() -> dict[str, Any]:
+    """How every Ray is joined: quietly, and so that files of the current folder shadow no package in its workers.
+
+    Ray puts that folder first in its workers' search path, except for a job that is marked as a client's.
+    """
+    from ray.job_config import JobConfig
+
+    return {"log_to_driver": False, "logging_level": "ERROR", "job_config": JobConfig(_client_job=True)}
+
+
+def _keep_off_stdout() -> None:
+    """Keep what Ray prints of its workers' errors off stdout, which no setting does; the record has them."""
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *args, **kwargs: None
 
 
 def _limits() -> dict[str, int]:
@@ -92,7 +110,7 @@ def _connect(address: str) -> None:
         raise UserError(f"--address {address}: give HOST:PORT of a Ray cluster that this machine belongs to, or auto.")
     with _without_lines_of_ray():
         try:
-            ray.init(address=_present(address), **QUIET)
+            ray.init(address=_present(address), **_options())
         except UserError:
             raise
         except Exception as error:

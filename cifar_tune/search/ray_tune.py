@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from cifar_tune.search.ray_worker import Assignment
 
 NUM_NEW_WORKERS = 2  # tries with a new worker for a trial whose worker dies; each resumes the last checkpoint
-# In Ray's errors for which no recipe is to blame: Ray's memory monitor, a lost node, a GPU that is out of order.
-MACHINE_SIGNS = ("running low on memory", "node has died", "node died", "CUDA error")
+# In Ray's errors for which no recipe is to blame: Ray's memory monitor, a lost node, a GPU that is out of order, a
+# worker that cannot import what it needs.
+MACHINE_SIGNS = ("running low on memory", "node has died", "node died", "CUDA error", "unexpected internal error")
 
 
 class SearchStopped(BaseException):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers.command_line import GOOD
 
 from cifar_tune.errors import UserError
 from cifar_tune.search import ray_folder
@@ -119,6 +120,38 @@ def test_a_cluster_that_is_there_is_joined_with_its_token_or_refused_in_a_senten
     assert task(variables, address) == "answered"
     refused = task({**variables, "RAY_AUTH_TOKEN": "another"}, address)
     assert refused == f"The Ray cluster at {address} asks for its token; put it into RAY_AUTH_TOKEN."
+
+
+LARGE_TASK = """
+import time
+from cifar_tune.search.ray_settings import configure_ray
+
+configure_ray(local=True)
+import ray
+from cifar_tune.search.ray_cluster import ray_cluster
+
+large = bytes(20_000_000)
+with ray_cluster(None):
+    print(ray.get(ray.remote(lambda: len(large)).remote()))
+    time.sleep(2)  # Ray prints in a thread
+"""
+
+
+def test_what_ray_says_of_a_large_task_is_not_on_stdout(tmp_path: Path) -> None:
+    variables = environment(tmp_path)
+    command = [sys.executable, "-c", LARGE_TASK]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=True)
+    assert done.stdout == "20000000\n"
+
+
+def test_files_beside_the_space_shadow_no_package_in_workers(tmp_path: Path) -> None:
+    """A folder of experiments may well have an optuna.py."""
+    (tmp_path / "good.py").write_text(GOOD)
+    for name in ("optuna", "torch", "random", "secrets"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not the package')")
+    command = [Path(sys.executable).parent / "cifar-tune", "run", "good.py", "--store", "store"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.timeout(60)  # Ray itself would wait for minutes
