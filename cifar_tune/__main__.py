@@ -9,10 +9,15 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import NoReturn
 
 from cifar_tune import interrupts
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
+ENDED = (
+    "cifar-tune: Ray or this command was ended from outside, perhaps for want of memory; the same command goes on from "
+    "what is finished."
+)
 LIMIT = 18.0  # seconds from the first signal until a command that does not end is ended
 
 
@@ -21,11 +26,15 @@ def main() -> None:
     _open_streams()
     if not sys.platform.startswith("linux"):
         _run()
-    elif child := os.fork():
-        _watch(child)
-    else:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        return
+    end, own_end = os.pipe()
+    if child := os.fork():
+        _watch(child, end)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
         _run()
+    finally:
+        os.write(own_end, b".")
 
 
 def _open_streams() -> None:
@@ -52,8 +61,11 @@ def _run() -> None:
         sys.exit(interrupts.EXIT_INTERRUPTED)
 
 
-def _watch(child: int) -> None:
-    """Pass signals on to the child, and exit as it does, or with 130 if a signal ended it in whatever way."""
+def _watch(child: int, end: int) -> NoReturn:
+    """Pass signals on to the child, and exit as it does, or with 130 if a signal ended it in whatever way.
+
+    A child that ends by itself writes to the pipe `end`; one that Ray or the system ends had no time for a sentence.
+    """
     received: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -69,9 +81,20 @@ def _watch(child: int) -> None:
     if received and code not in (0, interrupts.EXIT_INTERRUPTED):
         print("Interrupted. The same command resumes.", file=sys.stderr)
         code = interrupts.EXIT_INTERRUPTED
+    elif code != interrupts.EXIT_INTERRUPTED and not _has_byte(end):
+        print(ENDED, file=sys.stderr)
+        code = 2 if code > 0 else code
     if code < 0:  # as a shell says it of a process that a signal ended
         code = 128 - code
     os._exit(code)
+
+
+def _has_byte(pipe: int) -> bool:
+    os.set_blocking(pipe, False)  # a process that the child has forked may have it open
+    try:
+        return os.read(pipe, 1) != b""
+    except BlockingIOError:
+        return False
 
 
 if __name__ == "__main__":

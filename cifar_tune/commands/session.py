@@ -119,7 +119,8 @@ class Session:
         workers = resources.max_concurrent
         with Display(title, trials, num_trials, workers, self.console, expected_epochs, drawn) as display:
             driver = Driver(record, num_trials, [delivery, keeper(self.store, trials), display])
-            run_trials(driver, self.store, data, resources, keeps, options.time_budget)
+            is_shared = options.address is not None
+            run_trials(driver, self.store, data, resources, keeps, options.time_budget, is_shared=is_shared)
 
 
 def open_session(

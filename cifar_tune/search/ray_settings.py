@@ -9,6 +9,7 @@ SWITCHES = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # otherwise each worker under `uv run` would build its own environment
     "RAY_AIR_NEW_OUTPUT": "0",  # the live display is ours
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in a worker
+    "RAY_worker_register_timeout_seconds": "240",  # Ray would end workers that import for 60 s, and start others
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # if a stopped trial's thread takes longer, its worker's next trial fails
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # csv, json and TensorBoard files per trial, which nothing reads
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ray_tune.py has its own

@@ -3,6 +3,7 @@
 Importing this module imports Ray, and `configure_ray` has to run before that.
 """
 
+import math
 import os
 import shutil
 import time
@@ -19,7 +20,7 @@ from ray.tune.search import Searcher
 
 from cifar_tune import interrupts
 from cifar_tune.data.images import TrainingData
-from cifar_tune.errors import UserError
+from cifar_tune.errors import FaultError, UserError
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.record import NoTrialLeftError
 from cifar_tune.search.resources import Resources
@@ -28,6 +29,7 @@ from cifar_tune.store import Keepsake, Store
 if TYPE_CHECKING:
     from cifar_tune.search.ray_worker import Assignment
 
+SECONDS_TO_START = 600.0  # a worker, where none runs; on a busy machine with slow disks it takes minutes
 NUM_NEW_WORKERS = 2  # tries with a new worker for a trial whose worker dies; each resumes the last checkpoint
 # In Ray's errors for which no recipe is to blame: Ray's memory monitor, a lost node, a GPU that is out of order, a
 # worker that cannot import what it needs.
@@ -65,13 +67,15 @@ def run_trials(
     resources: Resources,
     keeps: Keepsake = "weights",
     time_budget: float | None = None,
+    *,
+    is_shared: bool = False,
 ) -> None:
     """Run the trials that are left of the search; raises OutOfTime or interrupts.Interrupted where that ends it first.
 
     Raises a UserError where trials fail for a reason that is not in their recipes. Running trials are then marked as
     interrupted in the record. A trial that is trained to its end leaves a file in its
     folder: its weights, or which validation images it classified correctly, as `keeps` says. `time_budget` is in
-    seconds.
+    seconds. A Ray that `is_shared` with other programs may have no room for a worker for hours.
     """
     trainable = tune.with_resources(
         tune.with_parameters(_train, data=data),
@@ -81,7 +85,7 @@ def run_trials(
     # and discard the half-started worker: all short trials would run on one worker.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.max_concurrent)
     folder = store.search(driver.record.name) / "ray"
-    pulse = _Pulse(driver, time_budget)
+    pulse = _Pulse(driver, time_budget, math.inf if is_shared else SECONDS_TO_START)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -220,10 +224,12 @@ class _DriverScheduler(_NotSaved, TrialScheduler):  # type: ignore[misc]
 class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
     """Between two events of Ray: closes a trial that Ray gives up, refreshes observers, ends the search in time."""
 
-    def __init__(self, driver: Driver, time_budget: float | None) -> None:
+    def __init__(self, driver: Driver, time_budget: float | None, seconds_to_start: float) -> None:
         self._driver = driver
+        self._seconds_to_start = seconds_to_start
         self._deadline = time.monotonic() + time_budget if time_budget is not None else float("inf")
         self._num_oom_kills = num_oom_kills()
+        self._waiting_since = time.monotonic()  # for any worker
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         """Close a trial whose workers have all died, with Ray's own error, or put it back if the machine failed."""
@@ -251,8 +257,16 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
         if self._driver.fault is not None:
             raise Faulted
         interrupts.raise_if_requested()
+        self._check_workers(trials)
         if time.monotonic() > self._deadline:
             raise OutOfTime
+
+    def _check_workers(self, trials: list[RayTrial]) -> None:
+        """Raise a FaultError where no worker starts, which Ray would try for ever."""
+        if any(trial.status == RayTrial.RUNNING for trial in trials):
+            self._waiting_since = time.monotonic()
+        elif time.monotonic() > self._waiting_since + self._seconds_to_start:
+            raise FaultError("Ray's workers do not start; free memory or processes, then run the same command again.")
 
 
 def num_oom_kills() -> int:

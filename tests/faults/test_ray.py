@@ -12,11 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers.command_line import GOOD
+from helpers.command_line import GOOD, PATIENCE, Start, trials_of, wait_until
 
 from cifar_tune.errors import UserError
 from cifar_tune.search import ray_folder
 from cifar_tune.search.ray_cluster import ray_cluster
+from cifar_tune.store import Store
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -149,7 +150,7 @@ def test_files_beside_the_space_shadow_no_package_in_workers(tmp_path: Path) -> 
     (tmp_path / "good.py").write_text(GOOD)
     for name in ("optuna", "torch", "random", "secrets"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('not the package')")
-    command = [Path(sys.executable).parent / "cifar-tune", "run", "good.py", "--store", "store"]
+    command = [str(Path(sys.executable).parent / "cifar-tune"), "run", "good.py", "--store", "store"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -178,3 +179,59 @@ def greet(server: socket.socket) -> None:
 def test_what_is_no_address_is_refused_with_an_example(address: str) -> None:
     with pytest.raises(UserError, match=f"--address {address}: .*HOST:PORT"), ray_cluster(address):
         pass
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """A Python that starts no worker of Ray while a file named `ban` is beside it."""
+    python, ban = tmp_path / "python", tmp_path / "ban"
+    ending = f'[ -e {ban} ] && case "$*" in *default_worker.py*) exit 1;; esac'
+    python.write_text(f'#!/bin/sh\n{ending}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+SEARCH = """
+from cifar_tune.search.ray_settings import configure_ray
+
+configure_ray(local=True)
+import sys
+from cifar_tune import cli
+from cifar_tune.search import ray_tune
+
+ray_tune.SECONDS_TO_START = 5.0
+sys.executable = sys.argv.pop(1)
+cli.main()
+"""
+
+
+def test_workers_that_cannot_start_any_more_end_the_search(python: Path, tmp_path: Path) -> None:
+    """Ray itself would start one after the other for ever."""
+    (tmp_path / "good.py").write_text(GOOD.replace("epochs=1", "epochs=20000"))
+    store = Store(tmp_path / "store")
+    command = [sys.executable, "-c", SEARCH, str(python), "run", str(tmp_path / "good.py"), "--store", str(store.root)]
+    search = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(tmp_path))
+    wait_until(lambda: search.poll() is not None or any(trial.epochs for trial in trials_of(store, "good")))
+    python.with_name("ban").touch()
+    for process in psutil.Process(search.pid).children(recursive=True):
+        if process.name().startswith("ray::Impl"):
+            process.kill()
+    _, stderr = search.communicate(timeout=PATIENCE)
+    assert search.returncode == 2, stderr
+    assert "cifar-tune: Ray's workers do not start; free memory or processes, then run the same command" in stderr
+    assert {trial.state for trial in trials_of(store, "good")} == {"interrupted"}
+
+
+@pytest.mark.parametrize("name", ["raylet", "ray::RuntimeEnv"])
+def test_a_ray_that_is_killed_ends_the_search_in_a_sentence(tmp_path: Path, start: Start, name: str) -> None:
+    """As the system does it for want of memory; Ray's core then ends the process that started it, without a word."""
+    (tmp_path / "good.py").write_text(GOOD.replace("epochs=1", "epochs=20000"))
+    store = Store(tmp_path / "store")
+    search = start("run", tmp_path / "good.py", "--store", store.root)
+    wait_until(lambda: search.poll() is not None or any(trial.epochs for trial in trials_of(store, "good")))
+    (process,) = [each for each in psutil.Process(search.pid).children(recursive=True) if each.name().startswith(name)]
+    process.kill()
+    _, stderr = search.communicate(timeout=PATIENCE)
+    assert search.returncode == 2, stderr
+    assert "cifar-tune: Ray or this command was ended from outside" in stderr
+    assert all(trial.state in ("running", "interrupted") for trial in trials_of(store, "good"))
