@@ -18,11 +18,12 @@ from cifar_tune.search.meaning import same_results, same_settings
 from cifar_tune.search.record import Record
 from cifar_tune.search.space import Space
 from cifar_tune.store import Store
-from cifar_tune.trials.storage import open_storage
+from cifar_tune.trials.storage import explaining_damage, open_storage
 
 SPACE_FILE = "space file"
 
 
+@explaining_damage
 def forget_unstarted(store: Store, name: str) -> None:
     """Delete a study of which no trial started, because its process was killed: it binds nobody who takes the name."""
     storage = open_storage(store)
@@ -32,6 +33,7 @@ def forget_unstarted(store: Store, name: str) -> None:
             optuna.delete_study(study_name=name, storage=storage)
 
 
+@explaining_damage
 def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
     """A search's record, made if there is none; a UserError where another search has the name already."""
     return open_record_in(open_storage(store), name, space, seed)

@@ -18,7 +18,7 @@ from cifar_tune.recipe.recipe import nearest
 from cifar_tune.store import Store
 from cifar_tune.trials.cache import read_optuna_trials
 from cifar_tune.trials.goal import Goal
-from cifar_tune.trials.storage import has_storage, open_for_reading, open_storage
+from cifar_tune.trials.storage import explaining_damage, has_storage, open_for_reading, open_storage
 from cifar_tune.trials.trial import Trial, as_trial
 
 PRIOR = "extended_from"  # attribute of a result taken over by `--extend`: the search and trial that it comes from
@@ -39,6 +39,7 @@ class Extension:
         return f"{self.num_fitting} of {self.num_results} results of {self.search}"
 
 
+@explaining_damage
 def read_record(store: Store, names: Sequence[str] = ()) -> dict[str, list[Trial]]:
     """The trials of the named searches, or of all in the store, by search; a UserError for an unknown name."""
     searches: list[str] = []
@@ -74,11 +75,13 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+@explaining_damage
 def derived_names(store: Store, name: str) -> list[str]:
     """The names of the records of a search's reruns, like `resnet9/confirm-1`."""
     return [each for each in optuna.get_all_study_names(open_for_reading(store)) if each.startswith(name + DERIVED)]
 
 
+@explaining_damage
 def read_attributes(store: Store, name: str) -> dict[str, Any]:
     """The attributes of a search as a whole: its `id`, `identity`, digests of its `data` and `weights`, and others."""
     return dict(optuna.load_study(study_name=name, storage=open_for_reading(store)).user_attrs)
@@ -89,6 +92,7 @@ def write_attribute(store: Store, name: str, key: str, value: Any) -> None:  # n
     optuna.load_study(study_name=name, storage=open_storage(store)).set_user_attr(key, value)
 
 
+@explaining_damage
 def read_trials_of(store: Store, name: str) -> list[Trial]:
     """The trials of a search or of its reruns, by number."""
     return _read_trials_in(store, name, open_for_reading(store))
@@ -105,6 +109,7 @@ def delete_record(store: Store, name: str) -> None:
         optuna.delete_study(study_name=each, storage=open_storage(store))
 
 
+@explaining_damage
 def read_extensions(store: Store, names: Iterable[str]) -> dict[str, Extension]:
     """The extension of each of the named searches that has one."""
     storage = open_for_reading(store)

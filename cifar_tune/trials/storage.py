@@ -9,14 +9,22 @@ import mmap
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from sqlalchemy.exc import DBAPIError
 
+from cifar_tune.errors import FaultError, UserError
 from cifar_tune.store import Store, has_locks
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LOCK_SECONDS = 60.0  # to wait while another program, such as a backup or a viewer, has the database locked
 
@@ -56,6 +64,28 @@ class _Snapshot(sqlite3.Connection):
             source.execute("BEGIN")
             source.execute("SELECT * FROM sqlite_master").fetchone()  # fails if locked; `backup` would try for ever
             source.backup(self)
+
+
+def explaining_damage(read: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
+    """The function that reads the store's database, with a FaultError for content that this product did not write.
+
+    SQLite notices damage to its own structure only, and a wrong byte may lie in a date or in the text of an attribute.
+    """
+
+    @wraps(read)
+    def explain(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(store, *args, **kwargs)
+        except UserError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, StorageInternalError) as error:
+            if isinstance(error.__cause__, DBAPIError):
+                raise  # of SQLite itself, which says what is in the way
+            raise FaultError(
+                f"The database {store.optuna_path} is damaged; restore it from a backup, or choose another --store."
+            ) from error
+
+    return explain
 
 
 def has_storage(store: Store) -> bool:
