@@ -32,8 +32,16 @@ if TYPE_CHECKING:
 SECONDS_TO_START = 600.0  # a worker, where none runs; on a busy machine with slow disks it takes minutes
 NUM_NEW_WORKERS = 2  # tries with a new worker for a trial whose worker dies; each resumes the last checkpoint
 # In Ray's errors for which no recipe is to blame: Ray's memory monitor, a lost node, a GPU that is out of order, a
-# worker that cannot import what it needs.
-MACHINE_SIGNS = ("running low on memory", "node has died", "node died", "CUDA error", "unexpected internal error")
+# worker that cannot import what it needs, one that cannot be reached.
+MACHINE_SIGNS = (
+    "running low on memory",
+    "node has died",
+    "node died",
+    "CUDA error",
+    "unexpected internal error",
+    "unavailable",
+    "RpcError",
+)
 
 
 class SearchStopped(BaseException):
@@ -230,6 +238,11 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
         self._deadline = time.monotonic() + time_budget if time_budget is not None else float("inf")
         self._num_oom_kills = num_oom_kills()
         self._waiting_since = time.monotonic()  # for any worker
+
+    def on_step_begin(self, iteration: int, trials: list[RayTrial], **info: object) -> None:
+        """Take SIGUSR1 back, for which Tune installs a handler of its own when it begins."""
+        if iteration <= 1:
+            interrupts.reinstall()
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         """Close a trial whose workers have all died, with Ray's own error, or put it back if the machine failed."""

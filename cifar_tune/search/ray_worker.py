@@ -20,7 +20,7 @@ import torch
 from ray import tune
 
 from cifar_tune.data.images import TrainingData
-from cifar_tune.errors import MachineError
+from cifar_tune.errors import InvalidRecipeError, MachineError, UserError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.store import HITS, Keepsake
 from cifar_tune.training.checkpoint import resume, save_array, save_state, save_weights
@@ -118,6 +118,8 @@ def _state_after(error: Exception, device: torch.device, gpus: float) -> State:
     """How an error ends a trial: as a result of its recipe, or as an interruption where the machine is at fault."""
     if is_out_of_memory(error):
         return "interrupted" if others_took_memory(error, device, gpus) else "out of memory"
+    if isinstance(error, UserError) and not isinstance(error, InvalidRecipeError):
+        return "interrupted"  # of a file that was there when the search began
     return "interrupted" if isinstance(error, OSError | ImportError | MachineError) else "failed"
 
 

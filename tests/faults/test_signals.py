@@ -45,6 +45,7 @@ def assert_interrupted(search: "subprocess.Popen[str]", processes: list[psutil.P
     assert search.returncode == 130, stderr
     assert "Interrupted." in stderr
     assert "Traceback (most recent call last)" not in stderr
+    assert "unexpected" not in stderr
     wait_until(lambda: are_gone(processes))
     assert {trial.state for trial in trials_of(store, "good")} == {"interrupted"}
 
@@ -56,6 +57,14 @@ def test_a_signal_to_all_processes_at_one_moment(tmp_path: Path, store: Store, s
     processes = descendants(search)
     for pid in [*(process.pid for process in processes), search.pid]:
         os.kill(pid, getattr(signal, name))
+    assert_interrupted(search, processes, store)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_to_the_command_alone(tmp_path: Path, store: Store, start: Start, name: str) -> None:
+    search = training(tmp_path, store, start)
+    processes = descendants(search)
+    search.send_signal(getattr(signal, name))
     assert_interrupted(search, processes, store)
 
 

@@ -22,18 +22,22 @@ from cifar_tune.data.datasets import _read_cache, _write_cache
 from cifar_tune.data.images import Images, TrainingData
 from cifar_tune.data.parquet import find_parquet
 from cifar_tune.errors import UserError
+from cifar_tune.guard import explain
+from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import load_space
-from cifar_tune.store import STATE, WEIGHTS, open_store
+from cifar_tune.store import STATE, WEIGHTS, Store, open_store
 from cifar_tune.training.checkpoint import resume, save_state, save_weights
 from cifar_tune.training.features import FeatureCache
 from cifar_tune.training.inference import load_classifier
 from cifar_tune.training.loop import Training
 from cifar_tune.training.weights import fitting, for_network, read_weights
 from cifar_tune.trials.cache import FILE, read_optuna_trials
+from cifar_tune.trials.reading import read_record
 from cifar_tune.trials.storage import open_storage
 from helpers.command_line import GOOD
 from helpers.cuts import placed
 from helpers.image_files import one_shard, random_images, write_shard
+from helpers.records import driver_of, train, written
 from helpers.runs import BASE
 
 RECIPE = BASE.replace({"model/width": 0.25, "epochs": 2})
@@ -162,6 +166,28 @@ def _read_finished_trials(path: Path) -> object:
     return read_optuna_trials(store, study, storage)
 
 
+def _record(folder: Path) -> Path:
+    """The database of a search of two trials."""
+    store = open_store(folder)
+    driver = driver_of(open_record(store, "tiny", written(folder, GOOD), 0))
+    for _ in range(2):
+        train(driver, [0.5])
+    return store.optuna_path
+
+
+def _read_record(path: Path) -> object:
+    store = Store(path.parent)
+    try:
+        return read_record(store)
+    except UserError:
+        raise
+    except Exception as error:  # as the guard of the commands has it
+        sentence = explain(error, store.root)
+        if sentence is None:
+            raise
+        raise UserError(f"{sentence}.") from error
+
+
 def _network_file(ending: str, save: Callable[[dict[str, torch.Tensor], Path], object]) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         path = folder / f"network.{ending}"
@@ -258,6 +284,7 @@ KINDS = {
     "packed archive": Kind(_packed, _read_archive),
     "batch": Kind(_batch, _read_archive),
     "finished trials": Kind(_finished_trials, _read_finished_trials),
+    "database": Kind(_record, _read_record),
     "parquet": Kind(_parquet, _read_parquet),
     "safetensors": Kind(_network_file("safetensors", save_file), _read_network),
     "state_dict": Kind(_network_file("pt", torch.save), _read_network),

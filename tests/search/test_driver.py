@@ -1,5 +1,6 @@
 """How a search goes on, or stops, after trials that fail; draws that are no trials; trials that take too long."""
 
+import time
 from pathlib import Path
 
 import optuna
@@ -152,3 +153,11 @@ def test_a_trial_without_a_sign_of_life_has_hung(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(watchdog, "HUNG", 0.0)
     assert driver.end_overdue() == [number]
     assert "It hung" in str(driver.record.trials()[number].error)
+
+
+def test_the_time_of_a_suspended_process_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = opened(tmp_path, SPACE.replace("num_trials=40", "num_trials=40, minutes_per_trial=1e-4"))
+    driver.next_trial()
+    monkeypatch.setattr(watchdog, "LONGEST_LOOK", 1e-4)
+    time.sleep(0.1)  # ten times the limit, between two looks
+    assert driver.end_overdue() == []
