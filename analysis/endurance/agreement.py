@@ -1,9 +1,12 @@
 """What Optuna, MLflow and the report say of the trials of a search, and where they do not agree."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,6 +17,7 @@ from cifar_tune.store import Store
 from cifar_tune.trials.trial import OPTUNA_STATES
 
 MAX_RUNS = 50_000  # of one page of MLflow, its most
+MAX_DELIVERIES = 5  # commands after a search, each of which waits for MLflow for a minute
 MAX_SHOWN = 5  # numbers of trials that are wrong alike
 
 
@@ -27,6 +31,15 @@ def report_rows(store: Store, search: str) -> list[dict[str, Any]]:
     arguments = command(store, "report", search, "--format", "json")
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     return list(json.loads(done.stdout))
+
+
+def deliver_the_rest(store: Store, space: Path, environment: Mapping[str, str]) -> list[str]:
+    """Run the command of a complete search again, until MLflow lacks nothing; returns what it lacked each time."""
+    lacking: list[str] = []
+    while not lacking or (lacking[-1] and len(lacking) <= MAX_DELIVERIES):
+        done = subprocess.run(command(store, "run", str(space)), capture_output=True, text=True, env=environment)
+        lacking.append(" ".join(re.findall(r"MLflow lacks .*?;", done.stderr)))
+    return [sentence for sentence in lacking if sentence]
 
 
 def disagreements(store: Store, search: str, num_trials: int, url: str | None = None) -> list[str]:
@@ -63,8 +76,9 @@ def _listed(numbers: list[int]) -> str:
     return f"trials {', '.join(map(str, numbers[:MAX_SHOWN]))}{f' and {rest} more' if rest > 0 else ''}"
 
 
-def _state(run: Run) -> str:
-    return str(run.data.tags["cifar_tune.state"])
+def _state(run: Run) -> str | None:
+    state = run.data.tags.get("cifar_tune.state")
+    return None if state is None else str(state)
 
 
 def _epochs(trial: optuna.trial.FrozenTrial) -> int | None:
