@@ -211,9 +211,10 @@ class Record:
             recipe = self.space.sample(optuna_trial)
         except InvalidRecipeError as error:
             raise _RefusedError({INVALID: 1.0}) from error
-        except UserError:  # closed, because the same values would stop the search each time it is resumed
+        except UserError as error:  # closed, because the same values would stop the search each time it is resumed
+            optuna_trial.set_user_attr(REFUSED, {INVALID: 1.0})
             self.study.tell(optuna_trial, state=TrialState.FAIL)
-            raise
+            raise UserError(f"{error} The same command goes on with another draw.") from error
         if self.is_baseline(optuna_trial.number) and recipe != self.space.baselines[optuna_trial.number]:
             raise RuntimeError(f"Trial {optuna_trial.number} must be a baseline, but is {recipe}.")
         frozen = self.study.get_trials(deepcopy=False)[optuna_trial.number]

@@ -536,13 +536,14 @@ def test_a_draw_that_the_space_refuses_fails_and_does_not_block_the_search(store
     driver = driver_of(record)
     train(driver, RISING)
     flag.touch()
-    with pytest.raises(UserError, match="AssertionError"):
+    with pytest.raises(UserError, match=r"AssertionError.* The same command goes on with another draw\."):
         driver.next_trial()
     flag.unlink()
     again = driver_of(open_record(store, "tiny", written(tmp_path, text), 0))
     assert again.record.num_live == 0
     assert train(again, RISING) == 2
     assert in_optuna(store, 1).state == TrialState.FAIL
+    assert again.record.num_started == 2
 
 
 def test_baselines_that_a_setting_makes_equal_are_one(reopen: Open) -> None:
