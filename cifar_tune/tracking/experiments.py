@@ -12,7 +12,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from cifar_tune.store import Store
-from cifar_tune.tracking.runs import KIND, KIND_TAG, NOTE_TAG
+from cifar_tune.tracking.runs import KIND, KIND_TAG, NOTE_TAG, search_runs, without_doubles
 
 
 def open_experiment(client: MlflowClient, store: Store, dataset: str) -> str:
@@ -29,6 +29,7 @@ def open_experiment(client: MlflowClient, store: Store, dataset: str) -> str:
         assert experiment is not None
     elif experiment.lifecycle_stage == LifecycleStage.DELETED:
         client.restore_experiment(experiment.experiment_id)
+        without_doubles(client, search_runs(client, [experiment.experiment_id]))
     client.set_experiment_tag(experiment.experiment_id, KIND_TAG, KIND)  # a write that changes nothing
     _check_artifacts(str(experiment.artifact_location), client.tracking_uri)
     return str(experiment.experiment_id)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,10 +77,16 @@ def in_sentences(store: Store) -> Iterator[None]:
 def find_runs(client: MlflowClient, search_id: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
     """The parent run of a search and the runs of its trials, in all experiments."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return search_runs(client, experiments, f"tags.`{SEARCH_ID_TAG}` = '{search_id}'", view)
+
+
+def search_runs(
+    client: MlflowClient, experiments: list[str], query: str = "", view: int = ViewType.ACTIVE_ONLY
+) -> list[Run]:
+    """All runs of the experiments that meet the query, however many pages they fill."""
     runs: list[Run] = []
     token: str | None = None
     while True:
-        query = f"tags.`{SEARCH_ID_TAG}` = '{search_id}'"
         page = client.search_runs(experiments, query, view, max_results=1000, page_token=token)
         runs.extend(page)
         token = page.token
@@ -134,6 +140,27 @@ def parents_of(runs: Sequence[Run]) -> list[Run]:
     num_trials = Counter(run.data.tags.get(PARENT_TAG) for run in runs)
     parents = [run for run in runs if PARENT_TAG not in run.data.tags]
     return sorted(parents, key=lambda run: (-num_trials[run.info.run_id], run.info.start_time))
+
+
+def without_doubles(client: MlflowClient, runs: Sequence[Run]) -> list[Run]:
+    """One run for each search and each of its trials, the most complete; the others are deleted.
+
+    A server that had stopped may make a run that its client has given up, after the client asked for another. And an
+    experiment that is restored comes back with the runs that were deleted before it.
+    """
+    by_subject: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
+    for run in [*parents_of(runs), *sorted((run for run in runs if PARENT_TAG in run.data.tags), key=_completeness)]:
+        tags = run.data.tags
+        if SEARCH_ID_TAG in tags:
+            by_subject[tags[SEARCH_ID_TAG], tags.get(TRIAL_TAG)].append(run)
+    for run in [run for same in by_subject.values() for run in same[1:]]:
+        client.delete_run(run.info.run_id)
+    return [same[0] for same in by_subject.values()]
+
+
+def _completeness(run: Run) -> tuple[bool, bool, int]:
+    """For sorting runs of one trial: those that ended come first, then those with parameters, then the older ones."""
+    return run.info.status == "RUNNING", not run.data.params, run.info.start_time
 
 
 def delete_runs(store: Store, search_id: str) -> int:

@@ -6,7 +6,6 @@ cannot be compared.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
@@ -27,6 +26,7 @@ from cifar_tune.tracking.runs import (
     find_runs,
     open_client,
     parents_of,
+    without_doubles,
 )
 from cifar_tune.tracking.subject import Subject
 from cifar_tune.trials.facts import FIRST_EPOCH, PREFIX, RUNGS, TAKEN_AT
@@ -79,9 +79,8 @@ class Tracker:
             DatasetEntity(subject.dataset, subject.digest[:36], "cifar-tune", subject.size or "unknown")
         )
         self._trials: dict[int, Trial] = {}
-        runs = find_runs(self._client, subject.id)
-        parents = parents_of(runs)
-        parent = self._keep_first(parents) if parents else None
+        runs = without_doubles(self._client, find_runs(self._client, subject.id))
+        parent = next(iter(parents_of(runs)), None)
         self._parent_id: str | None = parent.info.run_id if parent else None
         self._metrics: dict[str, float] = parent.data.metrics if parent else {}  # of the parent run
         if self._parent_id is not None:
@@ -89,27 +88,14 @@ class Tracker:
         self._shown = self._find_shown(runs)
 
     def _find_shown(self, runs: Sequence[Run]) -> dict[int, _Shown]:
-        """What MLflow has of each trial, from one run for each."""
-        by_trial: dict[int, list[Run]] = defaultdict(list)
-        for run in runs:
-            if TRIAL_TAG in run.data.tags:
-                by_trial[int(run.data.tags[TRIAL_TAG])].append(run)
+        """What MLflow has of each trial."""
         shown = {}
-        for number, candidates in by_trial.items():
-            run = self._keep_first(sorted(candidates, key=_completeness))
+        for run in runs:
             tags, info = run.data.tags, run.info
-            scores = self._scores(run)
-            shown[number] = _Shown(info.run_id, info.status, scores, tags.get(PARENT_TAG), bool(run.data.params))
+            if TRIAL_TAG in tags:
+                scores, has_params = self._scores(run), bool(run.data.params)
+                shown[int(tags[TRIAL_TAG])] = _Shown(info.run_id, info.status, scores, tags.get(PARENT_TAG), has_params)
         return shown
-
-    def _keep_first(self, runs: Sequence[Run]) -> Run:
-        """The first of the runs; the others are deleted.
-
-        A server that had stopped may make a run that its client has given up, after the client asked for another.
-        """
-        for run in runs[1:]:
-            self._client.delete_run(run.info.run_id)
-        return runs[0]
 
     def _start_parent(self) -> str:
         tags = {**self._subject.tags, **self._own, NOTE_TAG: self._subject.description}
@@ -243,11 +229,6 @@ class Tracker:
         elif status != shown.status:
             self._client.set_terminated(shown.run_id, status)
         shown.status = status
-
-
-def _completeness(run: Run) -> tuple[bool, bool, int]:
-    """For sorting runs of one trial: those that ended come first, then those with parameters, then the older ones."""
-    return run.info.status == "RUNNING", not run.data.params, run.info.start_time
 
 
 def _ends_of_epochs(trial: Trial) -> list[int]:
