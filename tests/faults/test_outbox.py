@@ -221,4 +221,4 @@ def test_a_result_that_fails_is_published_again_until_it_is_done(room: Room) -> 
     wait_until(lambda: room.says("/artifacts/report.html cannot be written"))
     wait_until(lambda: job.is_done)
     assert len(tries) == 3
-    assert delivery.is_delivered
+    wait_until(lambda: delivery.is_delivered)
