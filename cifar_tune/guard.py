@@ -74,6 +74,7 @@ PHRASES = {  # SQLite's words for its codes, where a library or a process of its
     "unable to open database file": sqlite3.SQLITE_CANTOPEN,
     "database disk image is malformed": sqlite3.SQLITE_CORRUPT,
     "file is not a database": sqlite3.SQLITE_NOTADB,
+    "unsupported file format": sqlite3.SQLITE_NOTADB,
     "disk I/O error": sqlite3.SQLITE_IOERR,
 }
 SCHEMAS = {  # what a library says of a database that another version of it has made

@@ -1,11 +1,14 @@
 """Damaged and hostile files: every kind of file that the program reads, a valid one of each, and mutations of it."""
 
+import gc
 import hashlib
 import pickle
 import random
 import shutil
+import sqlite3
 import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,16 +170,21 @@ def _read_finished_trials(path: Path) -> object:
 
 
 def _record(folder: Path) -> Path:
-    """The database of a search of two trials."""
-    store = open_store(folder)
-    driver = driver_of(open_record(store, "tiny", written(folder, GOOD), 0))
+    """The database of a search of two trials, without the journal of the process that makes it."""
+    made, store = open_store(folder / "made"), open_store(folder / "store")
+    driver = driver_of(open_record(made, "tiny", written(folder, GOOD), 0))
     for _ in range(2):
         train(driver, [0.5])
+    with closing(sqlite3.connect(made.optuna_path)) as source, closing(sqlite3.connect(store.optuna_path)) as copy:
+        source.backup(copy)
     return store.optuna_path
 
 
 def _read_record(path: Path) -> object:
     store = Store(path.parent)
+    gc.collect()  # closes the database that was read before
+    for journal in ("-wal", "-shm", "-journal"):
+        Path(f"{path}{journal}").unlink(missing_ok=True)
     try:
         return read_record(store)
     except UserError:
