@@ -137,6 +137,8 @@ def _train(
 
 
 def _why_complete(record: Record) -> str:
+    if record.is_exhausted and record.crashes.rules:
+        return f"{record.name} is complete: {record.num_started} were tried, and all recipes left are like failed ones."
     if record.is_exhausted:
         return f"{record.name} is complete: its space has no recipe left to try, {record.num_started} were tried."
     return f"{record.name} is complete; continue it with --num-trials above {record.num_started}."

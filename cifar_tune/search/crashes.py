@@ -1,7 +1,8 @@
-"""What a search learns from trials that fail: after two that fail alike, it leaves out draws with the same values.
+"""What a search learns from trials that fail: after two that fail alike, it leaves out draws that are like them.
 
 A rule is the fewest conditions on sampled values that all trials with one kind of error meet, and that no trial that
-trained meets. It is inferred anew after each failure, so the next one corrects a rule that says too much or too little.
+trained meets. Regions of other shapes, and the border of any, are left to a model: the surrogate model of the scores,
+fitted to which trials failed. Both are inferred anew after each failure, so the next one corrects what was wrong.
 """
 
 import math
@@ -11,14 +12,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from optuna.distributions import CategoricalDistribution
 
 from cifar_tune.errors import MachineError
-from cifar_tune.search.encoding import to_unit
+from cifar_tune.search.encoding import Encoding, to_unit
 from cifar_tune.trials.trial import Trial
 from cifar_tune.wording import format_setting
 
 MIN_ALIKE = 2  # failures of one kind before a rule is inferred
+MAX_CHANCE = 1 / 3  # of failing, at which a draw is still tried
+MAX_TRIALS = 200  # to which the model of failures is fitted, the latest ones; its cost grows with their cube
+RAISED = re.compile(  # the innermost frame of a traceback, and the exception below it
+    r'^ +File ".*?(?P<file>[^/\\"]+)", line (?P<line>\d+).*\n(?:(?! +File ")[ \t]+.*\n)*(?P<type>[\w.]+)', re.MULTILINE
+)
+VARYING = re.compile(r"(?<!\w)(['\"`]).*?\1(?!\w)|\S*/\S*|\b(?:0x)?[0-9a-f-]*\d[0-9a-f-]*\b|\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -73,11 +81,33 @@ class Rule:
         return " and ".join(map(str, self.conditions))
 
 
+class Likeness:
+    """Draws that a model of the failures expects to fail are left out, whatever the shape of the region."""
+
+    def __init__(self, failed: Sequence[Trial], trained: Sequence[Trial]) -> None:
+        from cifar_tune.search.gaussian_process import GaussianProcess  # imports torch, which a report need not load
+
+        trials = sorted([*failed, *trained], key=lambda trial: trial.number)[-MAX_TRIALS:]
+        self._num_failed = len(failed)
+        self._encoding = Encoding({name: each for trial in trials for name, each in trial.ranges.items()})
+        self._process = GaussianProcess(self._encoding.num_columns)
+        has_failed = np.array([[float(trial.state == "failed")] for trial in trials])
+        self._process.fit(self._encoding.encode([trial.params for trial in trials]), has_failed)
+        self._max_chance = max(MAX_CHANCE, float(has_failed.mean()))  # or all would be left out where many fail
+
+    def covers(self, params: Mapping[str, Any]) -> bool:
+        """Whether a draw with these values is too likely to fail."""
+        return bool(self._process.predict(self._encoding.encode([params])).mean[0] > self._max_chance)
+
+    def __str__(self) -> str:
+        return f"values near those of {self._num_failed} failed trials"
+
+
 class Crashes:
     """The rules by which a search leaves draws out; `read` infers them from its trials."""
 
     def __init__(self) -> None:
-        self.rules: tuple[Rule, ...] = ()
+        self.rules: tuple[Rule | Likeness, ...] = ()
 
     def read(self, trials: Iterable[Trial]) -> None:
         """Infer the rules from the trials so far."""
@@ -87,18 +117,29 @@ class Crashes:
             if trial.state == "failed":
                 alike[kind_of(trial.error)].append(trial)
             elif trial.curve:
-                trained.append(trial.params)
-        rules = (infer_rule(failed, trained) for failed in alike.values() if len(failed) >= MIN_ALIKE)
-        self.rules = tuple(rule for rule in rules if rule)
+                trained.append(trial)
+        self.rules = tuple(
+            rule
+            for failed in alike.values()
+            if len(failed) >= MIN_ALIKE and trained
+            for rule in (infer_rule(failed, [trial.params for trial in trained]), Likeness(failed, trained))
+            if rule
+        )
 
-    def rule_for(self, params: Mapping[str, Any]) -> Rule | None:
+    def rule_for(self, params: Mapping[str, Any]) -> Rule | Likeness | None:
         """The rule that leaves out a draw with these values; None for most draws."""
         return next((rule for rule in self.rules if rule.covers(params)), None)
 
 
 def kind_of(error: str | None) -> str:
-    """What errors of one kind have in common: the reason without its numbers and paths."""
-    return re.sub(r"\S*/\S*|0x[0-9a-f]+|\d+", "#", reason_of(error))
+    """What errors of one kind have in common: the type of the exception and the line that raised it.
+
+    Without a traceback, the reason without its numbers, paths, quoted words and hexadecimal ids.
+    """
+    *_, last = [None, *RAISED.finditer(error or "")]
+    if last:
+        return f"{last['type']} at {last['file']}:{last['line']}"
+    return VARYING.sub("#", reason_of(error))
 
 
 def reason_of(error: str | None) -> str:

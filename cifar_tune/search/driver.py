@@ -14,6 +14,7 @@ from cifar_tune.search.watchdog import Watchdog
 from cifar_tune.trials.trial import State, Trial
 
 MAX_ALIKE = 3  # failures of one kind in a row that stop a search: then the cause is not in the recipes
+MAX_FAILURES = 6  # the same, for failures of any kinds
 
 
 class Observer(Protocol):
@@ -31,7 +32,7 @@ class Driver:
 
     def __init__(self, record: Record, num_trials: int, observers: Sequence[Observer]) -> None:
         self.record = record
-        self.fault: str | None = None  # why the search has to stop: its trials fail alike, or its baseline fails
+        self.fault: str | None = None  # why the search has to stop: trials fail in a row, or its baseline fails
         self._last_failures: list[str] = []  # the kinds of the failures since a trial last ended otherwise
         self.num_left = record.num_left(num_trials)  # trials to start or to resume
         self._observers = observers
@@ -99,13 +100,15 @@ class Driver:
         self._count_failure(error)
 
     def _count_failure(self, error: str | None) -> None:
-        """Note how a trial ended; the third failure of one kind in a row stops the search."""
+        """Note how a trial ended; the third failure alike in a row stops the search, and so does the sixth of any."""
         if error is None:
             self._last_failures.clear()
             return
         self._last_failures.append(kind_of(error))
         if self._last_failures[-MAX_ALIKE:] == [kind_of(error)] * MAX_ALIKE:
             self.fault = f"{MAX_ALIKE} trials in a row failed alike: {reason_of(error)}."
+        elif len(self._last_failures) >= MAX_FAILURES:
+            self.fault = f"{MAX_FAILURES} trials in a row failed, the last one with: {reason_of(error)}."
 
     def end_overdue(self) -> list[int]:
         """Fail the running trials that took too long; returns their numbers, whose workers are then to be ended."""

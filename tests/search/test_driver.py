@@ -44,6 +44,14 @@ def opened(folder: Path, text: str = SPACE, num_trials: int = 20) -> Driver:
     return driver_of(open_record_in(optuna.storages.InMemoryStorage(), "s", space, 0), num_trials)
 
 
+def fail(driver: Driver, by: str, error: str) -> None:
+    number = driver.next_trial().number
+    if by == "machine":
+        driver.put_back(number, error)
+    else:
+        driver.finish(number, "failed", error=error)
+
+
 def test_a_failed_baseline_stops_the_search_and_is_left_to_be_resumed(tmp_path: Path) -> None:
     driver = opened(tmp_path)
     number = driver.next_trial().number
@@ -77,12 +85,20 @@ def test_the_third_failure_alike_in_a_row_stops_the_search(tmp_path: Path, by: s
     train(driver, RISING)
     for n in range(3):
         assert driver.fault is None
-        number, error = driver.next_trial().number, f"OSError: {n} bytes left"
-        if by == "machine":
-            driver.put_back(number, error)
-        else:
-            driver.finish(number, "failed", error=error)
+        fail(driver, by, f"OSError: {n} bytes left")
     assert driver.fault == "3 trials in a row failed alike: OSError: 2 bytes left."
+
+
+@pytest.mark.parametrize("by", ["machine", "recipe"])
+def test_the_sixth_failure_in_a_row_stops_the_search_whatever_the_kinds(tmp_path: Path, by: str) -> None:
+    driver = opened(tmp_path)
+    for _ in range(2):  # what trains between them sets the count back
+        train(driver, RISING)
+        for n in range(5):
+            fail(driver, by, ("OSError: no data", "RuntimeError: no block")[n % 2])
+    assert driver.fault is None
+    fail(driver, by, "RuntimeError: no block")
+    assert driver.fault == "6 trials in a row failed, the last one with: RuntimeError: no block."
 
 
 def test_failures_between_trials_that_train_do_not_stop_the_search(tmp_path: Path) -> None:
