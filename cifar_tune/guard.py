@@ -77,6 +77,8 @@ PHRASES = {  # SQLite's words for its codes, where a library or a process of its
     "unsupported file format": sqlite3.SQLITE_NOTADB,
     "disk I/O error": sqlite3.SQLITE_IOERR,
 }
+NO_RECORD = "Record does not exist."  # Optuna's words for a study that another program has deleted
+DELETED = "The search was deleted from {path} while it ran; the same command starts it anew"
 SCHEMAS = {  # what a library says of a database that another version of it has made
     "no longer compatible with the table schema": "optuna",
     "out-of-date database schema": "mlflow",
@@ -152,6 +154,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _explain_link(link: BaseException, chain: Sequence[BaseException], store: Path | None) -> str | None:
     if isinstance(link, FaultError):
         return str(link).rstrip(".")
+    if isinstance(link, KeyError) and link.args == (NO_RECORD,):
+        return DELETED.format(path=_short(_in_store(store, "optuna.db")))
     if isinstance(link, MemoryError):
         return FILE_SYSTEM[errno.ENOMEM]
     text = _text(link)

@@ -159,11 +159,34 @@ class Store:
         return self.root / "locks" / f"{name}.lock"
 
 
+class Place:
+    """The path of a file or folder that is there now, and whether the same one is still there later."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = self._read_identity()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nothing is at the path any more, or something else."""
+        try:
+            return self._read_identity() != self._identity
+        except OSError as error:  # any other is the disk's
+            return isinstance(error, FileNotFoundError | NotADirectoryError)
+
+    def _read_identity(self) -> tuple[int, int]:
+        status = self._path.stat()
+        return status.st_dev, status.st_ino
+
+
 def absolute(path: Path) -> Path:
     """A store's path made absolute; a UserError for one that the databases' addresses cannot contain."""
-    if "?" in str(path):
-        raise UserError(f"The store {path} has a '?' in its path, which its databases forbid; choose another --store.")
     root = path.expanduser().absolute()
+    forbidden = re.search(r"[?{}]|%[0-9A-Fa-f]{2}", str(root))  # part of an address, of a template, or of a code
+    if forbidden:
+        raise UserError(
+            f"The store {root} has a '{forbidden[0]}' in its path, which its databases forbid; choose another --store."
+        )
     if len(os.fsencode(root)) > MAX_PATH:
         raise UserError(
             f"The store's path has more than the {MAX_PATH} bytes that its databases allow; choose a shorter --store."

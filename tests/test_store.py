@@ -1,5 +1,6 @@
 """The store: names of searches, one process at a time for a search, and a folder that can be written."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,9 +94,10 @@ def test_opening_a_store_keeps_its_files(store: Store) -> None:
     assert [path.name for path in store.root.iterdir()] == ["optuna.db"]
 
 
-def test_a_store_whose_path_its_databases_would_misread_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'\?' in its path.*--store"):
-        open_store(tmp_path / "what?")
+@pytest.mark.parametrize(("name", "part"), [("what?", "?"), ("my%20store", "%20"), ("{x}", "{"), ("x}", "}")])
+def test_a_store_whose_path_its_databases_would_misread_is_refused(tmp_path: Path, name: str, part: str) -> None:
+    with pytest.raises(UserError, match=rf"'{re.escape(part)}' in its path.*--store"):
+        open_store(tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
@@ -116,7 +118,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path, path: str) ->
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["a store", "100%", "größe#1"])
+@pytest.mark.parametrize("name", ["a store", "100%", "5%x", "größe#1"])
 def test_the_databases_are_in_a_store_of_any_name(tmp_path: Path, name: str) -> None:
     store = open_store(tmp_path / name)
     optuna.storages.RDBStorage(store.optuna_url).remove_session()

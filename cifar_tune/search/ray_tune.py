@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cifar_tune.search.ray_worker import Assignment
 
 SECONDS_TO_START = 600.0  # a worker, where none runs; on a busy machine with slow disks it takes minutes
+SECONDS_BETWEEN_LOOKS = 1.0  # at the record
 NUM_NEW_WORKERS = 2  # tries with a new worker for a trial whose worker dies; each resumes the last checkpoint
 # In Ray's errors for which no recipe is to blame: Ray's memory monitor, a lost node, a GPU that is out of order, a
 # worker that cannot import what it needs, one that cannot be reached.
@@ -61,6 +62,14 @@ class OutOfTime(SearchStopped):
 
 class Faulted(SearchStopped):
     """The trials fail for a reason that is not in their recipes."""
+
+
+class Lost(SearchStopped):
+    """The record cannot be read any more."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def live_nodes() -> list[dict[str, float]]:
@@ -120,9 +129,11 @@ def run_trials(
         raise UserError(
             f"{driver.fault} Mend the cause and run the same command again; trials that were not finished go on."
         ) from None
+    except Lost as lost:
+        raise lost.error from None
     finally:
-        driver.interrupt()
         shutil.rmtree(folder, ignore_errors=True)  # Ray's own state, which is never read
+        driver.interrupt()
 
 
 def _train(config: "Assignment", data: TrainingData) -> None:
@@ -238,6 +249,7 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
         self._deadline = time.monotonic() + time_budget if time_budget is not None else float("inf")
         self._num_oom_kills = num_oom_kills()
         self._waiting_since = time.monotonic()  # for any worker
+        self._looked_at = -math.inf
 
     def on_step_begin(self, iteration: int, trials: list[RayTrial], **info: object) -> None:
         """Take SIGUSR1 back, for which Tune installs a handler of its own when it begins."""
@@ -265,6 +277,7 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: list[RayTrial], **info: object) -> None:
         self._driver.tick()
+        self._look_at_record()
         for number in self._driver.end_overdue():
             for trial in trials:
                 if trial.config["number"] == number and trial.status == RayTrial.RUNNING:
@@ -278,6 +291,15 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
         self._check_workers(trials)
         if time.monotonic() > self._deadline:
             raise OutOfTime
+
+    def _look_at_record(self) -> None:
+        """End the search soon after its record is gone, rather than at its next epoch."""
+        if time.monotonic() > self._looked_at + SECONDS_BETWEEN_LOOKS:
+            try:
+                self._driver.record.look()
+            except Exception as error:
+                raise Lost(error) from error
+            self._looked_at = time.monotonic()
 
     def _check_workers(self, trials: list[RayTrial]) -> None:
         """Raise a FaultError where no worker starts, which Ray would try for ever."""

@@ -77,6 +77,10 @@ class Record:
         started = sum(t.state != TrialState.WAITING and not {PRIOR, REFUSED} & t.user_attrs.keys() for t in trials)
         return started - len(self.study.user_attrs.get(RETRIED, ()))
 
+    def look(self) -> None:
+        """Read the record, which raises an error where it was moved, removed or deleted."""
+        _ = self.study.user_attrs
+
     @property
     def num_live(self) -> int:
         """The number of trials that run now."""

@@ -8,6 +8,7 @@ import configparser
 import json
 import os
 import re
+import shutil
 import sqlite3
 import ssl
 from contextlib import closing, suppress
@@ -27,11 +28,13 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 SERVERS = ("http", "https")
 PING = "/api/2.0/mlflow/experiments/search?max_results=1"
 PING_SECONDS = 3.0
+MIN_FREE = 2**20  # bytes on a disk that is not full
 OWN_CREDENTIALS = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4")  # with these, only MLflow can sign a request
 
 
-# "away" is waited for; "refused" ends a command that has not begun its work; after "changed" all is looked up anew.
-Kind = Literal["away", "refused", "changed"]
+# "away" is waited for, and so is "slow", which may only take longer to answer; "refused" ends a command that has not
+# begun its work; after "changed" all is looked up anew.
+Kind = Literal["away", "slow", "refused", "changed"]
 
 
 class Failure(NamedTuple):
@@ -60,10 +63,30 @@ def is_server(url: str) -> bool:
 
 
 def silence(url: str) -> Failure:
-    """The failure of a server or database that does not answer."""
+    """The failure of a server or database that does not answer, or whose disk is full."""
     if is_server(url):
         return Failure("away", f"MLflow at {shown(url)} does not answer.")
+    if url.startswith("sqlite") and _is_full(_database_path(url).parent):
+        return full_disk(url)
     return Failure("away", f"MLflow's database {shown(url)} is locked or cannot be reached.")
+
+
+def full_disk(url: str) -> Failure:
+    """The failure of a server or database that has no room."""
+    what = "MLflow at" if is_server(url) else "MLflow's database"
+    return Failure("away", f"The disk of {what} {shown(url)} is full; make room there.")
+
+
+def server_error(url: str, status: int) -> Failure:
+    """The failure of a server that is there, or of what stands before it, and answers with an error."""
+    return Failure("away", f"MLflow at {shown(url)} answers with an error (HTTP {status}).")
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < MIN_FREE
+    except OSError:
+        return False
 
 
 def check_form(url: str) -> None:
@@ -120,40 +143,51 @@ def _has_host(url: str) -> bool:
 
 def answers(url: str) -> bool:
     """Whether the server or database can be reached now; a UserError where no waiting will help."""
+    return trouble(url) is None
+
+
+def trouble(url: str, seconds: float = PING_SECONDS) -> Failure | None:
+    """Why the server or database gives no answer in this time, or no good one; None if it does.
+
+    Raises a UserError where no waiting will help.
+    """
     if is_server(url):
-        return _server_answers(url)
-    return _database_answers(url) if url.startswith("sqlite") else True  # MLflow connects to the others itself
+        return _trouble_of_server(url, seconds)
+    if url.startswith("sqlite") and not _database_answers(url):  # MLflow connects to the others itself
+        return silence(url)
+    return None
 
 
-def _server_answers(url: str) -> bool:
+def _trouble_of_server(url: str, seconds: float) -> Failure | None:
     """Ask the server for an experiment, which changes nothing there, even if it reads the question much later."""
     scheme, _, rest = url.partition("://")
     address = f"{scheme}://{rest.rpartition('@')[2]}".rstrip("/") + PING
     try:
-        with urlopen(Request(address, headers=_credentials(url)), timeout=PING_SECONDS) as response:
+        with urlopen(Request(address, headers=_credentials(url)), timeout=seconds) as response:
             json.loads(response.read(10_000_000))
-            return True
+            return None
     except HTTPError as error:
-        return _understands(error, url)
-    except URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # MLflow has settings of its own for certificates
+        return _trouble_of_answer(error, url)
     except json.JSONDecodeError:
         raise UserError(f"There is no MLflow server at {shown(url)}; check {VARIABLE}, or unset it.") from None
-    except (OSError, HTTPException, ValueError):
-        return False
+    except (OSError, HTTPException, ValueError) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        if isinstance(reason, ssl.SSLError):
+            return None  # MLflow has settings of its own for certificates
+        return Failure("slow" if isinstance(reason, TimeoutError) else "away", silence(url).sentence)
 
 
-def _understands(error: HTTPError, url: str) -> bool:
-    """Whether a server that answers with an error is there; a UserError if it will answer like that again."""
+def _trouble_of_answer(error: HTTPError, url: str) -> Failure | None:
+    """The failure of a server in trouble, None for another that is there; a UserError if it will always say no."""
     if error.code in (401, 403) and any(os.environ.get(name) for name in OWN_CREDENTIALS):
-        return True
+        return None
     if error.code == 401:
         raise UserError(wrong_password(url))
     if error.code == 403:
-        raise UserError(f"MLflow at {shown(url)} refuses this client: {_first_line(error)}")
+        raise UserError(f"MLflow at {shown(url)} refuses this client{_reason(error)}.")
     if error.code == 404:
         raise UserError(f"There is no MLflow server at {shown(url)}; check {VARIABLE}, or unset it.")
-    return error.code < 500
+    return server_error(url, error.code) if error.code >= 500 else None
 
 
 def wrong_password(url: str) -> str:
@@ -164,11 +198,13 @@ def wrong_password(url: str) -> str:
     )
 
 
-def _first_line(error: HTTPError) -> str:
+def _reason(error: HTTPError) -> str:
+    """What the server says of its error, to end a sentence with; of a page for people its status alone."""
     text = error.read(1000).decode("utf-8", "replace")
     with suppress(ValueError, KeyError, TypeError):
         text = str(json.loads(text)["message"])
-    return " ".join(text.split())[:80].rstrip(".") + "."
+    words = " ".join(text.split())[:80].rstrip(".")
+    return f": {words}" if words and "<" not in words else f" (HTTP {error.code})"
 
 
 def _credentials(url: str) -> dict[str, str]:
@@ -187,9 +223,13 @@ def _credentials(url: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
+def _database_path(url: str) -> Path:
+    return Path(url.partition(":///")[2].partition("?")[0]).absolute()
+
+
 def _database_answers(url: str) -> bool:
     """Whether the SQLite file can be read now: it may be locked, and where there is none yet, MLflow makes it."""
-    path = Path(url.partition(":///")[2].partition("?")[0]).absolute()
+    path = _database_path(url)
     if not path.is_file():
         return True
     try:

@@ -100,6 +100,7 @@ class Delivery:
     def deliver(self) -> None:
         """Deliver every trial that changed, and the end."""
         tracker = self._tracker or self._look_up()
+        self._outbox.note_progress()
         with self._outbox.changed:
             self._tracker, due = tracker, sorted(self._due)
             self._outbox.changed.notify_all()

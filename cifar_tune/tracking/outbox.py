@@ -13,10 +13,11 @@ from typing import Protocol
 from rich.console import Console
 
 from cifar_tune.errors import UserError
-from cifar_tune.store import Store
-from cifar_tune.tracking.address import Failure, answers, check_form, silence, tracking_url
+from cifar_tune.store import Place, Store
+from cifar_tune.tracking.address import PING_SECONDS, Failure, check_form, tracking_url, trouble
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before another try; each pause is twice as long as the one before
+LONGEST_PING = 30.0  # seconds for the first answer; each failure doubles them, because a server may be slow
 LAST_TRY = 3.0  # seconds for MLflow to come back at the end of a command
 NO_PROGRESS, TOTAL = 15.0, 60.0  # seconds to wait at the end while MLflow answers: for the next trial, and for all
 WAITING = "The command goes on, and delivers what is missing there when it is back."
@@ -41,6 +42,14 @@ class Parcel(Protocol):
         """Forget what was looked up, because a delivery failed."""
 
 
+class _TroubleError(Exception):
+    """MLflow did not answer, or not as it should."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.sentence)
+        self.failure = failure
+
+
 class Outbox:
     """Delivers parcels in a thread, from the moment it is made; a UserError for an address that is of no use."""
 
@@ -49,6 +58,7 @@ class Outbox:
         self.changed = Condition()  # guards all that the threads share
         self._url = tracking_url(store)
         check_form(self._url)
+        self._place = Place(store.root)
         self._console = console
         self._parcels: list[Parcel] = []
         self._is_open = False  # whether there was a first answer
@@ -56,6 +66,8 @@ class Outbox:
         self._may_refuse = True  # until the work of the command begins
         self._refusal: str | None = None
         self._is_away = False
+        self._is_slow = False  # whether it failed only to answer in time
+        self._has_answered = False  # in the present try
         self._num_failures = 0  # since the last success
         self._num_tries = 0
         self._is_quiet = False
@@ -99,15 +111,23 @@ class Outbox:
             num_tries = self._num_tries
             self._in_a_hurry = True
             self.changed.notify_all()
-            while self._has_work:
+            while self._has_work and not self._is_closed:
                 now = time.monotonic()
-                if self._is_away and (self._num_tries > num_tries or now > start + LAST_TRY):
+                is_given_up = self._is_away and not (self._has_answered or self._is_slow)
+                if is_given_up and self._num_tries > num_tries:
                     return False
-                patience = no_progress if self._is_open else total  # the import and a new database take their time
-                if now > min(start + total, self._last_progress + patience):
+                if now > min(start + total, self._last_progress + self._patience(total, no_progress)):
                     return False
                 self.changed.wait(0.1)
-        return True
+            return not self._has_work
+
+    def _patience(self, total: float, no_progress: float) -> float:
+        """Seconds to wait at the end for the next sign of progress."""
+        if not self._is_away:
+            return no_progress if self._is_open else total  # the import and a new database take their time
+        if self._has_answered:
+            return total  # it is slow, and is asked for much before anything more is delivered
+        return NO_PROGRESS if self._is_slow else LAST_TRY
 
     def close(self) -> None:
         """Deliver nothing more."""
@@ -133,6 +153,8 @@ class Outbox:
             try:
                 self._deliver()
             except Exception as error:
+                if self._place.is_left:
+                    return
                 self._note_failure(self._diagnose(error))
             else:
                 self._note_success()
@@ -144,17 +166,20 @@ class Outbox:
             self.changed.wait_for(lambda: self._is_closed or self._in_a_hurry, pause)
             self.changed.wait_for(lambda: self._is_closed or self._has_work)
             self._in_a_hurry = False
+            self._is_closed = self._is_closed or self._place.is_left  # what the record lacks, MLflow does not get
             return not self._is_closed
 
     def _deliver(self) -> None:
         if self._num_failures or not self._is_open:
-            if not answers(self._url):
-                raise ConnectionError
+            failure = trouble(self._url, min(LONGEST_PING, PING_SECONDS * 2.0**self._num_failures))
+            if failure is not None:
+                raise _TroubleError(failure)
             from cifar_tune.tracking.runs import open_client
 
             open_client(self.store)
+            self.note_progress()
         with self.changed:
-            self._is_open = True
+            self._is_open = self._has_answered = True
             self.changed.notify_all()
             parcels = [parcel for parcel in self._parcels if parcel.is_due]
         for parcel in parcels:
@@ -162,8 +187,8 @@ class Outbox:
             self.note_progress()
 
     def _diagnose(self, error: Exception) -> Failure:
-        if isinstance(error, ConnectionError):
-            return silence(self._url)
+        if isinstance(error, _TroubleError):
+            return error.failure
         if isinstance(error, UserError):
             return Failure("refused", str(error))
         try:
@@ -185,6 +210,7 @@ class Outbox:
         with self.changed:
             was_away = self._is_away
             # What somebody changed in MLflow is looked up anew, at once and without a word.
+            self._is_slow, self._has_answered = failure.kind == "slow", False
             self._is_away = was_away or failure.kind != "changed" or self._num_failures > 0
             self._num_failures += 1
             self._num_tries += 1

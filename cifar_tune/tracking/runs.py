@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from cifar_tune.errors import UserError
 from cifar_tune.store import Store, model_name
-from cifar_tune.tracking.address import VARIABLE, answers, check_form, silence, tracking_url
+from cifar_tune.tracking.address import VARIABLE, check_form, tracking_url, trouble
 from cifar_tune.tracking.failures import diagnose
 from cifar_tune.tracking.relocation import relocate_artifacts
 
@@ -31,6 +31,7 @@ KIND = "custom_model_development"
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 ABOUT = "\n\n<!-- about -->\n\n"  # in a description, between the outcome of a search and the text about it
 MAX_TAG, CUT = 8000, "\n# ...\n```"  # MLflow's limit on the characters of a tag; the end of code that is longer
+PING_SECONDS = 10.0  # for a command that cannot do without MLflow
 MAX_RUNS_PER_COMMAND = 500  # because a command-line argument has at most 128 KiB
 
 
@@ -58,13 +59,20 @@ def _make_database(store: Store) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def check_answers(store: Store) -> None:
+    """Raise a UserError if MLflow is away."""
+    url = tracking_url(store)
+    check_form(url)
+    failure = trouble(url, PING_SECONDS)
+    if failure is not None:
+        raise UserError(f"{failure.sentence.rstrip('.')}; start it, or unset {VARIABLE}, and repeat the command.")
+
+
 @contextmanager
 def in_sentences(store: Store) -> Iterator[None]:
     """Turn errors of MLflow's into UserErrors, for commands that are about MLflow and cannot do without it."""
+    check_answers(store)
     url = tracking_url(store)
-    check_form(url)
-    if not answers(url):
-        raise UserError(f"{silence(url).sentence.rstrip('.')}; start it, or unset {VARIABLE}, and repeat the command.")
     try:
         yield
     except (MlflowException, OSError, ImportError) as error:

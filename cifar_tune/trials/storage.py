@@ -18,10 +18,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import NOT_FOUND_MSG
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from cifar_tune.errors import FaultError, UserError
-from cifar_tune.store import Store, has_locks
+from cifar_tune.store import Place, Store, has_locks
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,6 +68,11 @@ class _Snapshot(sqlite3.Connection):
             source.backup(self)
 
 
+def is_deletion(error: BaseException) -> bool:
+    """Whether another program has deleted what was to be read or written from Optuna's database."""
+    return isinstance(error, KeyError) and error.args == (NOT_FOUND_MSG,)
+
+
 def explaining_damage(read: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
     """The function that reads the store's database, with a FaultError for content that this product did not write.
 
@@ -79,8 +86,8 @@ def explaining_damage(read: Callable[Concatenate[Store, P], T]) -> Callable[Conc
         except UserError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, StorageInternalError) as error:
-            if isinstance(error.__cause__, DBAPIError):
-                raise  # of SQLite itself, which says what is in the way
+            if isinstance(error.__cause__, DBAPIError) or is_deletion(error):
+                raise  # of SQLite itself, which says what is in the way, or of nothing that is damaged
             raise FaultError(
                 f"The database {store.optuna_path} is damaged; restore it from a backup, or choose another --store."
             ) from error
@@ -99,7 +106,24 @@ def open_storage(store: Store) -> RDBStorage:
     if _can_share_memory(store.root):
         options["factory"] = _WriteAhead
     with store.opening_databases():
-        return RDBStorage(store.optuna_url, {"connect_args": options})
+        storage = RDBStorage(store.optuna_url, {"connect_args": options})
+    _refuse_once_gone(storage, store)
+    return storage
+
+
+def _refuse_once_gone(storage: RDBStorage, store: Store) -> None:
+    """Let the storage raise a UserError once its database is not at its path any more; SQLite would make another."""
+    place = Place(store.optuna_path)
+
+    def check(*arguments: object) -> None:
+        if place.is_left:
+            raise UserError(
+                f"The store {store.root} was moved or removed while the search ran; "
+                f"put it back, and run the same command again."
+            )
+
+    for moment in ("do_connect", "checkout"):  # a new connection is opened, or one that is open is used again
+        event.listen(storage.engine, moment, check)
 
 
 def open_for_reading(store: Store) -> RDBStorage:

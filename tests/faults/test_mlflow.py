@@ -16,6 +16,7 @@ import psutil
 import pytest
 from helpers.command_line import GOOD, PATIENCE, Answer, Start, wait_until
 from helpers.mlflow_runs import assert_each_trial_once, runs_of
+from helpers.proxy import proxy_before
 from mlflow.tracking import MlflowClient
 from tracking_server import Server
 
@@ -24,8 +25,8 @@ from cifar_tune.search.driver import Driver
 from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import Store, open_store
-from cifar_tune.tracking.runs import open_client
-from cifar_tune.trials.reading import read_record
+from cifar_tune.tracking.runs import SEARCH_ID_TAG, SEARCH_TAG, open_client
+from cifar_tune.trials.reading import read_attributes, read_record
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -157,6 +158,29 @@ def test_a_search_is_not_deleted_while_mlflow_does_not_answer(searched: Store) -
     answer = process("delete", "good", "--yes", url="http://me:secret@127.0.0.1:9")
     assert_is_refused(answer, "MLflow at http://127.0.0.1:9 does not answer")
     assert studies(searched) == ["good"]
+    assert searched.space("good").exists()
+
+
+def test_a_deletion_that_mlflow_does_not_finish_says_what_is_deleted_and_is_repeated(searched: Store) -> None:
+    server = Server(searched.root.parent / "server")
+    server.start()
+    client = MlflowClient(server.url)
+    tags = {SEARCH_TAG: "good", SEARCH_ID_TAG: read_attributes(searched, "good")["id"]}
+    client.create_run(client.create_experiment("cifar-tune shapes"), tags=tags)
+    with proxy_before(server.url) as proxy:
+        proxy.status, proxy.spares_questions = 500, True
+        first = process("delete", "good", "--yes", url=proxy.url)
+        assert_is_refused(
+            first, "an error (HTTP 500)", "The files of good are deleted; the same command deletes the rest"
+        )
+        assert not searched.search("good").exists()
+        proxy.status = None
+        second = process("delete", "good", "--yes", url=proxy.url)
+    assert second.code == 0, second.stderr
+    assert "1 MLflow run" in second.stderr
+    assert runs_of(server.url, "good") == []
+    assert studies(searched) == []
+    server.kill()
 
 
 def assert_is_refused(answer: Answer, *words: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar_tune.errors import UserError
-from cifar_tune.tracking.address import answers, check_form, shown
+from cifar_tune.tracking.address import Failure, answers, check_form, shown, trouble
 
 USABLE = [
     "http://127.0.0.1:5000",
@@ -107,6 +107,7 @@ def host() -> Iterator[str]:
         (401, b"You are not authenticated.", "refuses the user name or password"),
         (403, b'{"error_code": "PERMISSION_DENIED", "message": "Permission denied"}', "client: Permission denied."),
         (403, b"Invalid Host header - possible DNS rebinding attack detected", "client: Invalid Host header"),
+        (403, b"<html><h1>Forbidden</h1></html>", r"client \(HTTP 403\)\.$"),
         (404, b"Not found", "There is no MLflow server"),
         (200, b"<html>Welcome</html>", "There is no MLflow server"),
     ],
@@ -126,7 +127,7 @@ def test_a_server_in_trouble_and_one_that_is_not_there_are_waited_for(
     host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Answering, "status", 503)
-    assert not answers(f"http://{host}")
+    assert trouble(f"http://{host}") == Failure("away", f"MLflow at http://{host} answers with an error (HTTP 503).")
     assert not answers("http://127.0.0.1:9")
 
 
