@@ -5,6 +5,7 @@ anew, later and later: each parcel first looks up what is there, so nothing is d
 when MLflow is away and once when it is back. Imports no MLflow before the thread does, because that takes seconds.
 """
 
+import math
 import time
 from contextlib import suppress
 from threading import Condition, Thread
@@ -19,7 +20,7 @@ from cifar_tune.tracking.address import PING_SECONDS, Failure, check_form, track
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before another try; each pause is twice as long as the one before
 LONGEST_PING = 30.0  # seconds for the first answer; each failure doubles them, because a server may be slow
 LAST_TRY = 3.0  # seconds for MLflow to come back at the end of a command
-NO_PROGRESS, TOTAL = 15.0, 60.0  # seconds to wait at the end while MLflow answers: for the next trial, and for all
+FIRST_ANSWER, NO_PROGRESS = 60.0, 15.0  # seconds to wait at the end: until MLflow answers, and then for each trial
 WAITING = "The command goes on, and delivers what is missing there when it is back."
 BACK = "MLflow answers again; what was missing there is delivered."
 
@@ -102,7 +103,7 @@ class Outbox:
         if refusal is not None:
             raise UserError(refusal)
 
-    def wait(self, *, total: float = TOTAL, no_progress: float = NO_PROGRESS, is_quiet: bool = False) -> bool:
+    def wait(self, *, total: float = math.inf, no_progress: float = NO_PROGRESS, is_quiet: bool = False) -> bool:
         """Wait at the end of a command until all is delivered; False if it was not, because MLflow is away or slow."""
         self._is_quiet = is_quiet
         self._tell_refusal()
@@ -116,17 +117,17 @@ class Outbox:
                 is_given_up = self._is_away and not (self._has_answered or self._is_slow)
                 if is_given_up and self._num_tries > num_tries:
                     return False
-                if now > min(start + total, self._last_progress + self._patience(total, no_progress)):
+                if now > min(start + total, self._last_progress + self._patience(no_progress)):
                     return False
                 self.changed.wait(0.1)
             return not self._has_work
 
-    def _patience(self, total: float, no_progress: float) -> float:
+    def _patience(self, no_progress: float) -> float:
         """Seconds to wait at the end for the next sign of progress."""
         if not self._is_away:
-            return no_progress if self._is_open else total  # the import and a new database take their time
+            return no_progress if self._is_open else FIRST_ANSWER  # the import and a new database take their time
         if self._has_answered:
-            return total  # it is slow, and is asked for much before anything more is delivered
+            return FIRST_ANSWER  # it is slow, and is asked for much before anything more is delivered
         return NO_PROGRESS if self._is_slow else LAST_TRY
 
     def close(self) -> None:
