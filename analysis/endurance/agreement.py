@@ -37,7 +37,8 @@ def deliver_the_rest(store: Store, space: Path, environment: Mapping[str, str]) 
     """Run the command of a complete search again, until MLflow lacks nothing; returns what it lacked each time."""
     lacking: list[str] = []
     while not lacking or (lacking[-1] and len(lacking) <= MAX_DELIVERIES):
-        done = subprocess.run(command(store, "run", str(space)), capture_output=True, text=True, env=environment)
+        arguments = command(store, "run", str(space))
+        done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=True)
         lacking.append(" ".join(re.findall(r"MLflow lacks .*?;", done.stderr)))
     return [sentence for sentence in lacking if sentence]
 

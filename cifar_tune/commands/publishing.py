@@ -50,7 +50,6 @@ PUBLISHED = "told"  # whether an evaluation is complete: its page and its export
 
 UNKNOWN = -1  # as the number of trials that MLflow has
 CHECK_SECONDS = 15.0  # to wait for MLflow's first answer before trials start: its import and a database take some
-MANY = 20  # trials, of which the user is told that they are delivered
 INTERRUPTED_SECONDS = 3.0  # to deliver the end of trials after Ctrl-C
 POLL_SECONDS = 0.2  # between two looks whether the user wants to end the command
 JOB_SECONDS = 600.0  # to publish one result while MLflow answers: a model is built and uploaded
@@ -160,11 +159,6 @@ class Publisher:
         if self._delivery is None or self._outbox is None:
             return 0
         if seconds is None:
-            num_trials = format_count(self._delivery.num_undelivered, "trial")
-            if self._delivery.num_undelivered > MANY:
-                self._console.print(
-                    f"Delivering {num_trials:,} trials to MLflow; Ctrl-C leaves them to the next command."
-                )
             self._outbox.wait()
         else:
             self._outbox.wait(total=seconds, is_quiet=True)

@@ -19,9 +19,11 @@ from cifar_tune.tracking.address import PING_SECONDS, Failure, check_form, track
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before another try; each pause is twice as long as the one before
 LONGEST_PING = 30.0  # seconds for the first answer; each failure doubles them, because a server may be slow
+SOON = 10.0  # seconds after which the user is told that the command waits
 LAST_TRY = 3.0  # seconds for MLflow to come back at the end of a command
 FIRST_ANSWER, NO_PROGRESS = 60.0, 15.0  # seconds to wait at the end: until MLflow answers, and then for each trial
 WAITING = "The command goes on, and delivers what is missing there when it is back."
+STILL = "Still writing to MLflow; Ctrl-C leaves the rest to the next command."
 BACK = "MLflow answers again; what was missing there is delivered."
 
 
@@ -109,7 +111,7 @@ class Outbox:
         self._tell_refusal()
         with self.changed:
             start = self._last_progress = time.monotonic()
-            num_tries = self._num_tries
+            num_tries, is_told = self._num_tries, False
             self._in_a_hurry = True
             self.changed.notify_all()
             while self._has_work and not self._is_closed:
@@ -119,6 +121,9 @@ class Outbox:
                     return False
                 if now > min(start + total, self._last_progress + self._patience(no_progress)):
                     return False
+                if now > start + SOON and not (is_told or self._is_away):
+                    is_told = True
+                    self._tell(STILL)
                 self.changed.wait(0.1)
             return not self._has_work
 
