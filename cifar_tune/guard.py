@@ -7,7 +7,6 @@ failure: exit code 1. A UserError passes, because it is such a sentence already.
 import errno
 import os
 import re
-import shutil
 import sqlite3
 import sys
 import tempfile
@@ -20,13 +19,13 @@ from pathlib import Path
 from typing import NoReturn, ParamSpec
 
 from cifar_tune.errors import FaultError, UserError
+from cifar_tune.machine import is_full
 
 P = ParamSpec("P")
 
 FOLDER = "errors"  # in the store: the files with tracebacks
 AGAIN = "then run the same command again"
 MAX_PATH, MAX_MESSAGE = 100, 160  # characters of each that a sentence shows
-MIN_FREE = 2**20  # bytes on a disk that is not full
 
 FULL = f"The disk of {{path}} is full; make room, {AGAIN}"
 DENIED = "{path} may not be used ({reason}); ask its owner for the right, or choose another folder"
@@ -151,10 +150,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
+def is_deletion(error: BaseException) -> bool:
+    """Whether another program has deleted what was to be read or written from Optuna's database."""
+    return isinstance(error, KeyError) and error.args == (NO_RECORD,)
+
+
 def _explain_link(link: BaseException, chain: Sequence[BaseException], store: Path | None) -> str | None:
     if isinstance(link, FaultError):
         return str(link).rstrip(".")
-    if isinstance(link, KeyError) and link.args == (NO_RECORD,):
+    if is_deletion(link):
         return DELETED.format(path=_short(_in_store(store, "optuna.db")))
     if isinstance(link, MemoryError):
         return FILE_SYSTEM[errno.ENOMEM]
@@ -171,7 +175,7 @@ def _explain_link(link: BaseException, chain: Sequence[BaseException], store: Pa
         return None
     path = getattr(link, "filename", None)
     place = path if isinstance(path, str) else _in_store(store)
-    if number == errno.ENOSPC and path is None and store is not None and not _is_full(store):
+    if number == errno.ENOSPC and path is None and store is not None and not is_full(store):
         place = "the output"  # which may be sent to any file
     return FILE_SYSTEM[number].format(path=_short(place), reason=os.strerror(number))
 
@@ -191,16 +195,9 @@ def _error_number(link: BaseException, text: str) -> int:
 
 
 def _explain_database(code: int, reason: str, path: Path | str) -> str | None:
-    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and isinstance(path, Path) and _is_full(path.parent):
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and isinstance(path, Path) and is_full(path.parent):
         code = sqlite3.SQLITE_FULL  # which SQLite notices only where it writes the database itself
     return DATABASES[code].format(path=_short(path), reason=reason) if code in DATABASES else None
-
-
-def _is_full(folder: Path) -> bool:
-    try:
-        return shutil.disk_usage(folder).free < MIN_FREE
-    except OSError:
-        return False
 
 
 def _database(chain: Sequence[BaseException], store: Path | None) -> Path | str:

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory, by its CPU affinity and the limits of its cgroups.
+"""What this process may use of the machine: cores and memory by affinity and cgroups, and the room on a disk.
 
 Containers, batch systems, systemd and `taskset` give a process less than the machine has, and most programs do not see
 it. Where there are no cgroups, as on macOS, nothing limits the machine.
@@ -6,10 +6,12 @@ it. Where there are no cgroups, as on macOS, nothing limits the machine.
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 ROOT = Path("/")
+MIN_FREE = 2**20  # bytes on a disk that is not full
 
 
 def usable_cores(root: Path = ROOT) -> int:
@@ -21,6 +23,14 @@ def usable_cores(root: Path = ROOT) -> int:
 def usable_memory(root: Path = ROOT) -> int:
     """The bytes of memory that this process and its children may use together."""
     return int(min([physical_memory(), *(_memory_limit(folder) for folder in _cgroups(root))]))
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has no room; not if nobody can tell."""
+    try:
+        return shutil.disk_usage(folder).free < MIN_FREE
+    except OSError:
+        return False
 
 
 def physical_memory() -> int:

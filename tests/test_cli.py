@@ -266,7 +266,6 @@ assert not ray_constants.ENABLE_RAY_CLUSTER, "its servers would listen to the ne
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-"])
 def test_a_closed_stream_is_no_obstacle(folder: Path, redirection: str) -> None:
     command = f"{sys.executable} -m cifar_tune describe good.py {redirection}"
@@ -291,6 +290,7 @@ def test_a_full_disk_of_the_output_is_not_taken_for_the_stores(store: Store) -> 
     assert done.stderr.startswith("cifar-tune: The disk of the output is full; make room, then run the same command")
 
 
+@pytest.mark.slow
 def test_a_space_file_that_imports_ray_changes_nothing_about_it(folder: Path) -> None:
     (folder / "good.py").write_text(RAY_IN_A_SPACE_FILE + GOOD)
     answer = process(folder, "describe", "good.py")

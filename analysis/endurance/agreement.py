@@ -17,7 +17,7 @@ from cifar_tune.store import Store
 from cifar_tune.trials.trial import OPTUNA_STATES
 
 MAX_RUNS = 50_000  # of one page of MLflow, its most
-MAX_DELIVERIES = 5  # commands after a search, each of which waits for MLflow for a minute
+MAX_DELIVERIES = 5  # commands after a search
 MAX_SHOWN = 5  # numbers of trials that are wrong alike
 
 

@@ -8,7 +8,6 @@ import configparser
 import json
 import os
 import re
-import shutil
 import sqlite3
 import ssl
 from contextlib import closing, suppress
@@ -22,13 +21,13 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from cifar_tune.errors import UserError
+from cifar_tune.machine import is_full
 from cifar_tune.store import Store
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 SERVERS = ("http", "https")
 PING = "/api/2.0/mlflow/experiments/search?max_results=1"
 PING_SECONDS = 3.0
-MIN_FREE = 2**20  # bytes on a disk that is not full
 OWN_CREDENTIALS = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4")  # with these, only MLflow can sign a request
 
 
@@ -66,7 +65,7 @@ def silence(url: str) -> Failure:
     """The failure of a server or database that does not answer, or whose disk is full."""
     if is_server(url):
         return Failure("away", f"MLflow at {shown(url)} does not answer.")
-    if url.startswith("sqlite") and _is_full(_database_path(url).parent):
+    if url.startswith("sqlite") and is_full(_database_path(url).parent):
         return full_disk(url)
     return Failure("away", f"MLflow's database {shown(url)} is locked or cannot be reached.")
 
@@ -80,13 +79,6 @@ def full_disk(url: str) -> Failure:
 def server_error(url: str, status: int) -> Failure:
     """The failure of a server that is there, or of what stands before it, and answers with an error."""
     return Failure("away", f"MLflow at {shown(url)} answers with an error (HTTP {status}).")
-
-
-def _is_full(folder: Path) -> bool:
-    try:
-        return shutil.disk_usage(folder).free < MIN_FREE
-    except OSError:
-        return False
 
 
 def check_form(url: str) -> None:

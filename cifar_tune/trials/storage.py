@@ -18,11 +18,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import NOT_FOUND_MSG
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from cifar_tune.errors import FaultError, UserError
+from cifar_tune.guard import is_deletion
 from cifar_tune.store import Place, Store, has_locks
 
 P = ParamSpec("P")
@@ -66,11 +66,6 @@ class _Snapshot(sqlite3.Connection):
             source.execute("BEGIN")
             source.execute("SELECT * FROM sqlite_master").fetchone()  # fails if locked; `backup` would try for ever
             source.backup(self)
-
-
-def is_deletion(error: BaseException) -> bool:
-    """Whether another program has deleted what was to be read or written from Optuna's database."""
-    return isinstance(error, KeyError) and error.args == (NOT_FOUND_MSG,)
 
 
 def explaining_damage(read: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:

@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -26,14 +26,6 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 AWAY, BACK = "does not answer", "answers again"
 EXPERIMENT = "cifar-tune shapes"
 FACTS = {TAKEN_AT: 1_700_000_000.0}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture
