@@ -2,9 +2,10 @@
 
     uv run python analysis/endurance/outages.py --pairs 5
 
-Runs the same search with a real MLflow server that is there, and with one that is away for more than a quarter of the
-time, in turn. Prints the seconds of each and the ratio in one pair, with its interval; exits with 1 if a server lacks a
-trial or an epoch. Use a machine that does nothing else.
+Runs the same search with a real MLflow server that is there, and with one that is stopped at random for more than a
+quarter of the time, in turn. Prints the seconds of each and the ratio in one pair, with its interval; exits with 1 if a
+server lacks a trial or an epoch. The server is not killed, because its start would take the search's cores. Use a
+machine that does nothing else.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from tracking_server import Server, outages
 
 from cifar_tune.store import Store
 
-SEARCH, NUM_TRIALS = "outages", 48
+SEARCH, NUM_TRIALS = "outages", 120
 SPACE = f"""from cifar_tune import Recipe, Search
 
 BASELINE = Recipe(
@@ -37,10 +38,10 @@ def space(trial):
 
 SEARCH = Search(num_trials={NUM_TRIALS}, sampler="random", scheduler={{"name": "none"}})
 """
-SECONDS_UP, SECONDS_AWAY = 15.0, 6.0
+SECONDS_UP, SECONDS_AWAY = 14.0, 6.0
 
 
-def run_search(folder: Path, is_away: bool) -> tuple[float, float, list[str]]:
+def run_search(folder: Path, is_away: bool, seed: int) -> tuple[float, float, list[str]]:
     """Run the search; returns its seconds, the share of them that the server was away, and what it lacks."""
     space, store, server = folder / f"{SEARCH}.py", Store(folder / "store"), Server(folder / "server")
     space.write_text(SPACE)
@@ -48,7 +49,8 @@ def run_search(folder: Path, is_away: bool) -> tuple[float, float, list[str]]:
     environment = {**os.environ, "MLFLOW_TRACKING_URI": server.url}
     start = time.monotonic()
     with ExitStack() as stack:
-        lengths = stack.enter_context(outages(server, SECONDS_UP, SECONDS_AWAY)) if is_away else []
+        times = outages(server, SECONDS_UP, SECONDS_AWAY, kills=False, seed=seed)
+        lengths = stack.enter_context(times) if is_away else []
         arguments = command(store, "run", str(space), "--cpus-per-trial", "1", "--max-concurrent", "2")
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
         seconds = time.monotonic() - start
@@ -72,7 +74,7 @@ def main() -> None:
         seconds = {}
         for is_away in (pair % 2 == 0, pair % 2 == 1):
             with tempfile.TemporaryDirectory() as folder:
-                seconds[is_away], away, wrong = run_search(Path(folder), is_away)
+                seconds[is_away], away, wrong = run_search(Path(folder), is_away, seed=pair)
             lacking += wrong
             print(
                 f"pair {pair}: {seconds[is_away]:6.1f} s with a server that is away for {away:.0%}", *wrong, flush=True

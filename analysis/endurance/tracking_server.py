@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from threading import Event, Thread
 
 import psutil
@@ -70,15 +71,21 @@ class Server:
 
 
 @contextmanager
-def outages(server: Server, seconds_up: float, seconds_away: float) -> Iterator[list[float]]:
-    """Within the block the server is stopped, the next time killed, and so on; yields the seconds of each outage."""
-    is_over, lengths = Event(), list[float]()
+def outages(
+    server: Server, seconds_up: float, seconds_away: float, kills: bool = True, seed: int = 0
+) -> Iterator[list[float]]:
+    """Within the block the server is stopped, and with `kills` every second time killed and started again.
+
+    It is there and away for half to one and a half times the seconds given, drawn with `seed`. Yields the seconds of
+    each outage.
+    """
+    is_over, lengths, random = Event(), list[float](), Random(seed)
 
     def come_and_go() -> None:
-        while not is_over.wait(seconds_up):
-            start, is_killed = time.monotonic(), len(lengths) % 2 == 1
+        while not is_over.wait(seconds_up * random.uniform(0.5, 1.5)):
+            start, is_killed = time.monotonic(), kills and len(lengths) % 2 == 1
             (server.kill if is_killed else server.stop)()
-            is_over.wait(seconds_away)
+            is_over.wait(seconds_away * random.uniform(0.5, 1.5))
             (server.start if is_killed else server.resume)()
             lengths.append(time.monotonic() - start)
 
