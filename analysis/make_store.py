@@ -97,8 +97,10 @@ def make_store(folder: Path, num_trials: int, epochs: int, name: str = "made-up"
         record.add_epoch(baseline.number, _epoch(epoch, epochs, 0.8))
     record.finish_trial(baseline.number, "completed")
     states = rng.choices(list(STATES), list(STATES.values()), k=num_trials - 1)
-    for number, (drawn, state) in enumerate(zip(space.draw(num_trials - 1), states, strict=True), start=1):
-        record.study.add_trial(made_up(drawn, number, epochs, rng, state))
+    record.add_finished(
+        made_up(drawn, number, epochs, rng, state)
+        for number, (drawn, state) in enumerate(zip(space.draw(num_trials - 1), states, strict=True), start=1)
+    )
 
 
 def main() -> None:

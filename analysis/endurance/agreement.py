@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from cifar_tune.store import Store
-from cifar_tune.trials.trial import OPTUNA_STATES
+from cifar_tune.trials.trial import OPTUNA_STATES, curve_of
 
 MAX_RUNS = 50_000  # of one page of MLflow, its most
 MAX_DELIVERIES = 5  # commands after a search
@@ -84,7 +84,7 @@ def _state(run: Run) -> str | None:
 
 def _epochs(trial: optuna.trial.FrozenTrial) -> int | None:
     """The number of epochs, if they are 1, 2, 3 and so on."""
-    epochs = [int(epoch["epoch"]) for epoch in trial.user_attrs.get("curve", [])]
+    epochs = [int(epoch["epoch"]) for epoch in curve_of(trial.user_attrs)]
     return len(epochs) if epochs == list(range(1, len(epochs) + 1)) else None
 
 

@@ -87,10 +87,10 @@ class Publisher:
         assert self._outbox is not None
         record = self._record
         subject, are_shown = _subject(record, data), record.is_shown
-        record.study.set_user_attr(SUBJECT, subject.dump())
-        record.study.set_user_attr(NUM_SHOWN, UNKNOWN)
+        record.set_attribute(SUBJECT, subject.dump())
+        record.set_attribute(NUM_SHOWN, UNKNOWN)
         if _evaluation_count(record.name) is not None:
-            record.study.set_user_attr(UNPUBLISHED, True)
+            record.set_attribute(UNPUBLISHED, True)
         write_attribute(self._store, self._search, UNPUBLISHED, True)
         self._delivery = Delivery(
             self._outbox, subject, record.trials(), are_shown=are_shown, on_run=record.set_mlflow_run

@@ -90,14 +90,14 @@ class Likeness:
         trials = sorted([*failed, *trained], key=lambda trial: trial.number)[-MAX_TRIALS:]
         self._num_failed = len(failed)
         self._encoding = Encoding({name: each for trial in trials for name, each in trial.ranges.items()})
-        self._process = GaussianProcess(self._encoding.num_columns)
         has_failed = np.array([[float(trial.state == "failed")] for trial in trials])
-        self._process.fit(self._encoding.encode([trial.params for trial in trials]), has_failed)
+        points = self._encoding.encode([trial.params for trial in trials])
+        self._posterior = GaussianProcess(self._encoding.num_columns).fit(points, has_failed)
         self._max_chance = max(MAX_CHANCE, float(has_failed.mean()))  # or all would be left out where many fail
 
     def covers(self, params: Mapping[str, Any]) -> bool:
         """Whether a draw with these values is too likely to fail."""
-        return bool(self._process.predict(self._encoding.encode([params])).mean[0] > self._max_chance)
+        return bool(self._posterior.predict(self._encoding.encode([params])).mean[0] > self._max_chance)
 
     def __str__(self) -> str:
         return f"values near those of {self._num_failed} failed trials"

@@ -55,42 +55,58 @@ class Driver:
         try:
             trial = self.record.start_trial()
         except NoTrialLeftError:
-            self.num_left = 0
+            self.leave_rest()
             raise
         self.num_left -= 1
         self._watchdog.note(trial)
         return self._notify(trial)
 
+    @property
+    def num_prepared(self) -> int:
+        """The number of trials that `next_trial` starts at once."""
+        return self.record.num_prepared
+
+    def prepare(self) -> None:
+        """Choose the values of one more trial, perhaps in another thread; raises what `next_trial` would."""
+        self.record.prepare()
+
+    def leave_rest(self) -> None:
+        """Start no more trials, because no recipe is left to try."""
+        self.num_left = 0
+        self.record.save()
+
     def add_epoch(self, number: int, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> bool:
         """Record an epoch, and return whether the trial goes on; one that does not is closed here."""
         if self.record.has_later_epoch(number, metrics):
             return True  # judged when it was recorded
-        self.record.add_facts(number, facts)
-        trial = self.record.add_epoch(number, metrics)
-        self._watchdog.note(trial)
-        judgement = self._judge.judge(trial)
-        if trial.epochs == trial.recipe.epochs:
-            self.finish(number, "completed")
-        elif trial.recipe.stops(trial.accuracies):
-            self.finish(number, "stopped early")
-        elif not judgement.goes_on:
-            self.finish(number, "pruned", facts=judgement.facts)
-        else:
-            self._notify(self.record.add_facts(number, judgement.facts))
-            return True
-        return False
+        with self.record.event():
+            self.record.add_facts(number, facts)
+            trial = self.record.add_epoch(number, metrics)
+            self._watchdog.note(trial)
+            judgement = self._judge.judge(trial)
+            if trial.epochs == trial.recipe.epochs:
+                self.finish(number, "completed")
+            elif trial.recipe.stops(trial.accuracies):
+                self.finish(number, "stopped early")
+            elif not judgement.goes_on:
+                self.finish(number, "pruned", facts=judgement.facts)
+            else:
+                self._notify(self.record.add_facts(number, judgement.facts))
+                return True
+            return False
 
     def finish(
         self, number: int, state: State, *, facts: Mapping[str, Any] | None = None, error: str | None = None
     ) -> None:
         """Close a trial in its final state; a baseline that failed is left to be resumed, and stops the search."""
-        if facts:
-            self.record.add_facts(number, facts)
-        if state == "failed" and self.record.is_baseline(number):
-            self.put_back(number, error or "")
-            self.fault = f"The baseline failed: {reason_of(error)}."
-            return
-        self._notify(self.record.finish_trial(number, state, error))
+        with self.record.event():
+            if facts:
+                self.record.add_facts(number, facts)
+            if state == "failed" and self.record.is_baseline(number):
+                self.put_back(number, error or "")
+                self.fault = f"The baseline failed: {reason_of(error)}."
+                return
+            self._notify(self.record.finish_trial(number, state, error))
         self._count_failure(error if state == "failed" else None)
 
     def put_back(self, number: int, error: str) -> None:
@@ -129,6 +145,8 @@ class Driver:
             observer.tick()
 
     def _notify(self, trial: Trial) -> Trial:
+        """Tell the observers of a change, once it is written with all that led to it."""
+        self.record.save()
         for observer in self._observers:
             observer.update(trial)
         return trial

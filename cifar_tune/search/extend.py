@@ -17,9 +17,9 @@ from cifar_tune.search.space import TASK_FIELDS
 from cifar_tune.store import Store
 from cifar_tune.trials.reading import PRIOR, Extension, read_record
 from cifar_tune.trials.storage import open_storage
-from cifar_tune.trials.trial import Trial, as_trial
+from cifar_tune.trials.trial import EPOCH, WHOLE_CURVE, Trial, as_trial
 
-KEPT = ("recipe", "state", "curve", "facts")  # the user attributes of a result that are copied
+KEPT = ("recipe", "state", "facts", WHOLE_CURVE)  # the user attributes of a result that are copied
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -50,7 +50,7 @@ def extend(record: Record, store: Store, old: str) -> Extension:
         _check_comparable(record, study, results)
         copies = [copy for copy in (_copy(record, old, result) for result in results) if copy]
         copied = [trial.user_attrs.get(PRIOR) for trial in record.study.get_trials(deepcopy=False)]
-        record.study.add_trials(copy for copy in copies if copy.user_attrs[PRIOR] not in copied)
+        record.add_finished(copy for copy in copies if copy.user_attrs[PRIOR] not in copied)
         record.set_extension(Extension(old, len(copies), len(results)))
     assert record.extension is not None
     return record.extension
@@ -92,12 +92,16 @@ def _copy(record: Record, old: str, result: FrozenTrial) -> FrozenTrial | None:
         values=values or None,
         params=trial.params,
         distributions=trial.distributions,
-        user_attrs={PRIOR: origin, **{name: result.user_attrs[name] for name in KEPT if name in result.user_attrs}},
+        user_attrs={PRIOR: origin, **{name: value for name, value in result.user_attrs.items() if _is_kept(name)}},
         intermediate_values=scores,
         constraints={str(name): share for name, share in record.constraints(original).items()},
     )
     copy.datetime_start, copy.datetime_complete = result.datetime_start, result.datetime_complete
     return copy
+
+
+def _is_kept(name: str) -> bool:
+    return name in KEPT or name.startswith(f"{EPOCH} ")
 
 
 def _scores(trial: Trial) -> dict[int, float]:

@@ -3,6 +3,9 @@
 Multi-fidelity Bayesian optimisation: each trial is observed at a few levels, which are fractions of its schedule, and
 at its end. One Gaussian process over the sampled values learns from all of them together, so many scores at an early
 level and few final ones are enough to predict final scores.
+
+Fitting takes longer than a worker should wait. So one thread notes what happens and asks for the forecasts of trials,
+while another fits the process to all that is noted and chooses recipes by it.
 """
 
 import math
@@ -10,21 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from optuna import Study
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.encoding import Array, Encoding
 from cifar_tune.search.rungs import epochs_at
-from cifar_tune.trials.trial import COMPLETE_STATES
+from cifar_tune.trials.trial import OPTUNA_STATES, Trial
 
 if TYPE_CHECKING:
-    from cifar_tune.search.gaussian_process import GaussianProcess, Normal
+    from cifar_tune.search.gaussian_process import GaussianProcess, Normal, Posterior
 
 Indices = npt.NDArray[np.intp]
 
@@ -34,37 +36,70 @@ REFIT = 1.25  # factor by which observations must grow before the hyperparameter
 TAIL = 1 / 8  # last fraction of a trial's epochs, whose mean score counts as its final score
 MIN_TRIALS = 10  # with a score, before anything is predicted
 FLOOR = 2.0  # the distance of a score below the median is capped at this many times that of the best above it
+RESERVED = 64  # rows of the table of trials at first
 
 
 @dataclass(frozen=True)
-class _Observed:
-    """The fixed parts of a trial: its sampled values, their encoded point, and the epoch of each level but the last."""
+class _Known:
+    """The fixed parts of a trial: its row, its sampled values, and the epoch of each level but the last."""
 
+    row: int
     params: Mapping[str, Any]
-    point: Array
     epochs: Sequence[int]
 
 
-class Forecast:
-    """Predicts final accuracies, without the noise between seeds; `read` updates it from the record.
+@dataclass(frozen=True)
+class Model:
+    """The process fitted to what was known at one moment. It never changes.
 
-    `numbers` are the numbers of the trials in it, and `scores` (n, levels + 1) their scores in the same order, NaN at
-    levels that a trial has not reached. `ranges` returns the space's distributions, `levels` are fractions of a
-    schedule.
+    `points` (n, columns) are those of all trials. The trials that the process is fitted to are at `rows` of it; `ends`
+    are their expected final scores, without the noise of their own seeds, `are_complete` tells which have ended, and
+    `params` are their values. `believing` also takes the predictions for running trials for scores of theirs, so that
+    the sampler does not go there again. `floors` (levels + 1,) are the lowest scores that it takes as they are, and
+    `num_noted` is the number of scores that were noted before.
     """
 
-    def __init__(
-        self, study: Study, ranges: Callable[[], Mapping[str, BaseDistribution]], levels: Sequence[float]
-    ) -> None:
-        self._study = study
+    points: Array
+    ends: Array
+    are_complete: npt.NDArray[np.bool_]
+    params: Sequence[Mapping[str, Any]]
+    posterior: "Posterior"
+    believing: "Posterior"
+    floors: Array
+    num_noted: int
+
+    def predict(self, points: Array) -> "Normal":
+        """The final scores of recipes, by their encoded values (n, columns)."""
+        return self.believing.predict(points)
+
+    def distances(self, points: Array) -> Array:
+        """The distance of each of (n, columns) encoded points to the nearest trial: (n,)."""
+        from scipy.spatial.distance import cdist  # half a second that a report need not wait for
+
+        distances: Array = cdist(points, self.points).min(axis=1)
+        return distances
+
+
+class Forecast:
+    """Predicts final accuracies, without the noise between seeds; `note` tells it what happens to each trial.
+
+    `ranges` returns the space's distributions, `levels` are fractions of a schedule. `numbers` are the numbers of the
+    trials, and `scores` (n, levels + 1) their scores in the same order, NaN at levels that a trial has not reached.
+    """
+
+    def __init__(self, ranges: Callable[[], Mapping[str, BaseDistribution]], levels: Sequence[float]) -> None:
         self._ranges = ranges
         self._fractions = levels
+        self._lock = Lock()  # guards the table of trials
+        self._known: dict[int, _Known] = {}  # by number
         self.numbers: list[int] = []
-        self.scores = np.empty((0, len(self._fractions) + 1))
-        self._is_running = np.empty(0, dtype=bool)
-        self._observed: dict[int, _Observed] = {}  # by trial number
+        self._params: list[Mapping[str, Any]] = []
+        self._table = np.empty((0, 0))  # a row for each trial, and more: its scores, whether it runs, its point
+        self._num_scored = 0  # trials with a score
+        self._noted: list[tuple[int, int]] = []  # the row and the level of each score, in the order in which they came
         self._point_bytes: set[bytes] = set()  # the points of all trials
         self._num_optimized = 0  # the number of observations when the hyperparameters were last optimized
+        self._model: Model | None = None
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -75,104 +110,154 @@ class Forecast:
     def _process(self) -> "GaussianProcess":
         from cifar_tune.search.gaussian_process import GaussianProcess  # imports torch, which a report need not load
 
-        return GaussianProcess(self.encoding.num_columns, len(self._fractions) + 1)
+        return GaussianProcess(self.encoding.num_columns, self._num_levels)
 
-    def read(self) -> None:
-        """Update the model to the trials that are in the record now."""
-        trials = [
-            trial
-            for trial in self._study.get_trials(deepcopy=False)
-            if "recipe" in trial.user_attrs and trial.state != TrialState.FAIL
-        ]
-        for trial in trials:
-            if trial.number not in self._observed:
-                recipe = Recipe.model_validate(trial.user_attrs["recipe"])
-                point = self.encoding.encode([trial.params])[0]
-                self._observed[trial.number] = _Observed(trial.params, point, epochs_at(recipe, self._fractions))
-                self._point_bytes.add(point.tobytes())
-        scores = np.array([self._scores(trial) for trial in trials]).reshape(-1, len(self._fractions) + 1)
-        is_running = np.array([trial.state == TrialState.RUNNING for trial in trials], dtype=bool)
-        if np.array_equal(scores, self.scores, equal_nan=True) and np.array_equal(is_running, self._is_running):
+    @property
+    def _num_levels(self) -> int:
+        return len(self._fractions) + 1
+
+    @property
+    def scores(self) -> Array:
+        """The scores (n, levels + 1)."""
+        return self._table[: len(self.numbers), : self._num_levels]
+
+    @property
+    def _is_running(self) -> npt.NDArray[np.bool_]:
+        flags: npt.NDArray[np.bool_] = self._table[: len(self.numbers), self._num_levels] == 1
+        return flags
+
+    @property
+    def _points(self) -> Array:
+        return self._table[: len(self.numbers), self._num_levels + 1 :]
+
+    def note(self, trial: Trial) -> None:
+        """Learn what is known of a trial now; one that failed has no scores, and is not predicted."""
+        known = self._known.get(trial.number)
+        is_running = trial.state in ("running", "interrupted")
+        if known and is_running and trial.epochs not in known.epochs:
             return
-        self.numbers = [trial.number for trial in trials]
-        self._points = np.array([self._observed[number].point for number in self.numbers])
-        self.scores, self._is_running = scores, is_running
-        self._fit()
+        point = self.encoding.encode([trial.params])[0]
+        with self._lock:
+            known = known or self._add(trial, point)
+            own = self._table[known.row]
+            before, now = own[: self._num_levels].copy(), np.array(self._scores(trial, known))
+            own[: self._num_levels], own[self._num_levels] = now, is_running
+            self._num_scored += int((~np.isnan(now)).any()) - int((~np.isnan(before)).any())
+            self._noted += [(known.row, int(level)) for level in np.flatnonzero(~np.isnan(now) & (now != before))]
 
-    def _scores(self, trial: FrozenTrial) -> list[float]:
+    def _add(self, trial: Trial, point: Array) -> _Known:
+        known = _Known(len(self.numbers), trial.params, epochs_at(trial.recipe, self._fractions))
+        if known.row == len(self._table):
+            table = np.full((max(RESERVED, 2 * known.row), self._num_levels + 1 + len(point)), math.nan)
+            if known.row:
+                table[: known.row] = self._table
+            self._table = table
+        self._table[known.row, self._num_levels + 1 :] = point
+        self.numbers.append(trial.number)
+        self._params.append(trial.params)
+        self._known[trial.number] = known
+        self._point_bytes.add(point.tobytes())
+        return known
+
+    def _scores(self, trial: Trial, known: _Known) -> list[float]:
         """The score at each level; a trial that broke down or stopped early has its final score at later levels."""
-        end = _final_score(trial) if trial.state == TrialState.COMPLETE else math.nan
-        epochs = self._observed[trial.number].epochs
-        return [*(trial.intermediate_values.get(epoch, end) for epoch in epochs), end]
-
-    def _fit(self) -> None:
-        """Fit the process; predictions count as scores of running trials, so the sampler does not go there again."""
-        if not self.is_informed:
-            return
-        points, scores = self._points, floored(self.scores)
-        rows = self._thinned(np.flatnonzero(~np.isnan(scores).all(axis=1)))
-        num_observations = int((~np.isnan(scores[rows])).sum())
-        optimize = num_observations >= REFIT * self._num_optimized
-        self._num_optimized = num_observations if optimize else self._num_optimized
-        self._process.fit(points[rows], scores[rows], optimize=optimize)
-        if self._is_running.any():
-            self._process.believe(points[self._is_running])
-
-    def _thinned(self, rows: Indices) -> Indices:
-        """At most MAX_TRIALS rows: one half the best trials at the highest level reached, the other the latest ones."""
-        if len(rows) <= MAX_TRIALS:
-            return rows
-        by_end = np.lexsort(np.nan_to_num(self.scores[rows], nan=-math.inf).T)
-        best, others = np.split(rows[by_end[::-1]], [MAX_TRIALS // 2])
-        return np.concatenate([best, np.sort(others)[-(MAX_TRIALS // 2) :]])
+        if trial.state == "failed":
+            return [math.nan] * self._num_levels
+        end = _final_score(trial)
+        reached = [trial.score_after(epoch) if epoch <= trial.epochs else end for epoch in known.epochs]
+        return [*reached, end]
 
     @property
     def is_informed(self) -> bool:
         """Whether there are enough scores for predictions."""
-        return int((~np.isnan(self.scores)).any(axis=1).sum()) >= MIN_TRIALS
+        return self._num_scored >= MIN_TRIALS
 
-    @property
-    def completed(self) -> list[int]:
-        """The numbers of the trials with a final score."""
-        return [self.numbers[row] for row in np.flatnonzero(~np.isnan(self.scores[:, -1]))]
+    def fit(self) -> Model | None:
+        """Fit the process to all that is noted now; None while there are too few scores."""
+        with self._lock:
+            if not self.is_informed:
+                return None
+            if self._model is not None and self._is_up_to_date(self._model):
+                return self._model
+            points, scores, num_noted = self._points, self.scores.copy(), len(self._noted)
+            is_running = self._is_running
+        rows = thinned(scores)
+        floors = lowest(scores)
+        fitted = np.maximum(scores[rows], floors)
+        posterior = self._process.fit(points[rows], fitted, optimize=self._is_to_be_optimized(fitted))
+        self._model = Model(
+            points=points,
+            ends=posterior.predict(points[rows]).mean,
+            are_complete=~np.isnan(scores[rows, -1]),
+            params=[self._params[row] for row in rows],
+            posterior=posterior,
+            believing=posterior.believing(points[is_running]) if is_running.any() else posterior,
+            floors=floors,
+            num_noted=num_noted,
+        )
+        return self._model
 
-    def params(self, number: int) -> Mapping[str, Any]:
-        """The sampled values of a trial."""
-        return self._observed[number].params
+    def _is_up_to_date(self, model: Model) -> bool:
+        return (model.num_noted, len(model.points)) == (len(self._noted), len(self.numbers))
+
+    def _is_to_be_optimized(self, scores: Array) -> bool:
+        """Whether there are so many more observations than the last time that the hyperparameters may be others."""
+        num_observations = int((~np.isnan(scores)).sum())
+        if num_observations < REFIT * self._num_optimized:
+            return False
+        self._num_optimized = num_observations
+        return True
+
+    def expect(self, numbers: Sequence[int]) -> dict[int, float]:
+        """The expected final score of each trial by number, without the noise of its own seed where it has ended.
+
+        It follows from the last fit and from the scores that were noted since; empty before the first fit.
+        """
+        model = self._model
+        if model is None:
+            return {}
+        posterior, new = model.posterior, self._noted[model.num_noted :]
+        if new:
+            rows, levels = np.array(new, dtype=np.intp).T
+            scores = np.maximum(self.scores[rows, levels], model.floors[levels])
+            is_left = ~np.isnan(scores)  # a trial may have failed after its score was noted
+            posterior = posterior.given(self._points[rows[is_left]], levels[is_left], scores[is_left])
+        asked = [self._known[number].row for number in numbers]
+        return dict(zip(numbers, posterior.predict(self._points[asked]).mean.tolist(), strict=True))
+
+    def has_score(self, number: int) -> bool:
+        """Whether a trial has a score at any level; one that failed has none."""
+        return bool((~np.isnan(self.scores[self._known[number].row])).any())
 
     def has_trial_at(self, point: Array) -> bool:
         """Whether a trial has exactly these encoded values, (columns,)."""
         return point.tobytes() in self._point_bytes
 
-    def distances(self, points: Array) -> Array:
-        """The distance of each of (n, columns) encoded points to the nearest trial: (n,)."""
-        from scipy.spatial.distance import cdist  # half a second that a report need not wait for
 
-        distances: Array = cdist(points, self._points).min(axis=1)
-        return distances
-
-    def predict(self, points: Array) -> "Normal":
-        """The final scores of recipes, by their encoded values (n, columns)."""
-        return self._process.predict(points)
-
-    def predict_trials(self) -> dict[int, float]:
-        """The expected final score of each trial by number, without the noise of its own seed where it has ended."""
-        return dict(zip(self.numbers, self.predict(self._points).mean.tolist(), strict=True))
+def _final_score(trial: Trial) -> float:
+    """The mean score of the trial's last epochs, which scatters less than that of the last one; NaN before its end."""
+    if trial.state not in OPTUNA_STATES or OPTUNA_STATES[trial.state] != TrialState.COMPLETE:
+        return math.nan
+    if not trial.is_complete:
+        assert trial.val_accuracy is not None
+        return trial.val_accuracy
+    num_last = math.ceil(TAIL * trial.epochs)
+    return fmean(trial.score_after(epoch) for epoch in range(trial.epochs - num_last + 1, trial.epochs + 1))
 
 
-def _final_score(trial: FrozenTrial) -> float:
-    """The mean score of the trial's last epochs, which scatters less than that of the last one."""
-    scores = [score for _, score in sorted(trial.intermediate_values.items())]
-    if trial.user_attrs["state"] not in COMPLETE_STATES or not scores:
-        assert trial.value is not None
-        return trial.value
-    return fmean(scores[-math.ceil(TAIL * len(scores)) :])
+def thinned(scores: Array) -> Indices:
+    """At most MAX_TRIALS rows: one half the best trials at the highest level reached, the other the latest ones."""
+    rows = np.flatnonzero(~np.isnan(scores).all(axis=1))
+    if len(rows) <= MAX_TRIALS:
+        return rows
+    by_end = np.lexsort(np.nan_to_num(scores[rows], nan=-math.inf).T)
+    best, others = np.split(rows[by_end[::-1]], [MAX_TRIALS // 2])
+    return np.concatenate([best, np.sort(others)[-(MAX_TRIALS // 2) :]])
 
 
-def floored(scores: Array) -> Array:
-    """Scores (n, levels) with very low ones raised: otherwise a few breakdowns would dominate the fit. NaN stays."""
-    lowest = [_floor(column[~np.isnan(column)]) for column in scores.T]
-    return np.maximum(scores, lowest)
+def lowest(scores: Array) -> Array:
+    """The scores (levels,) to which lower ones of (n, levels) are raised; otherwise breakdowns would dominate a fit."""
+    return np.array([_floor(column[~np.isnan(column)]) for column in scores.T])
 
 
 def _floor(scores: Array) -> float:

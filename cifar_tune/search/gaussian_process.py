@@ -11,7 +11,8 @@ levels and no priors.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from cifar_tune.search.encoding import Array
+
+Indices = npt.NDArray[np.intp]
 
 SQRT5 = math.sqrt(5)
 # Medians of the log-normal priors of the hyperparameters; scores are scaled to a variance of 1 at the first level.
@@ -54,6 +57,11 @@ class Observations:
     levels: Tensor
     values: Tensor
 
+    def joined(self, other: "Observations") -> "Observations":
+        """These and others after them."""
+        pairs = [(self.points, other.points), (self.levels, other.levels), (self.values, other.values)]
+        return Observations(*map(torch.cat, pairs))
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -68,8 +76,77 @@ class Parameters:
     noise: Tensor
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How scores are scaled: to a mean of 0 and a variance of 1 at the first level."""
+
+    mean: float
+    sd: float
+
+    def scaled(self, scores: Array) -> Tensor:
+        """The scores (n,) as the process sees them."""
+        return torch.from_numpy((scores - self.mean) / self.sd)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A fitted process. It never changes: new observations give another one, so threads may share it.
+
+    `factor` is the Cholesky factor of the covariance of its observations.
+    """
+
+    parameters: Parameters
+    scale: Scale
+    observations: Observations
+    factor: Tensor
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        return torch.cholesky_solve(self.observations.values[:, None], self.factor)[:, 0]
+
+    def predict(self, points: Array) -> Normal:
+        """The last level's function at points (m, columns)."""
+        last = self._last_level(len(points))
+        past, parameters = self.observations, self.parameters
+        cross = _covariance(parameters, torch.from_numpy(points), last, past.points, past.levels)
+        explained = torch.linalg.solve_triangular(self.factor, cross.T, upper=False).square().sum(0)
+        prior = parameters.covariance[-1, -1] + parameters.offset[-1, -1]
+        mean = self.scale.mean + self.scale.sd * (cross @ self._weights)
+        return Normal(mean.numpy(), self.scale.sd**2 * (prior - explained).clamp(min=JITTER).numpy())
+
+    def given(self, points: Array, levels: Indices, scores: Array) -> "Posterior":
+        """The process after more observations: points (m, columns), their levels (m,) and scores (m,).
+
+        The hyperparameters stay as they are. Costs the square of the number of observations, and not its cube.
+        """
+        new = Observations(torch.from_numpy(points), torch.from_numpy(levels), self.scale.scaled(scores))
+        past = self.observations
+        cross = _covariance(self.parameters, past.points, past.levels, new.points, new.levels)
+        below = torch.linalg.solve_triangular(self.factor, cross, upper=False)
+        corner = torch.linalg.cholesky(_noisy(self.parameters, new) - below.T @ below)
+        size = len(past.values)
+        factor = self.factor.new_zeros(size + len(scores), size + len(scores))
+        factor[:size, :size], factor[size:, :size], factor[size:, size:] = self.factor, below.T, corner
+        return replace(self, observations=past.joined(new), factor=factor)
+
+    def believing(self, points: Array) -> "Posterior":
+        """The process as if its predictions at points (m, columns) were observed, as the Kriging believer does.
+
+        The variance near these points falls; no mean changes.
+        """
+        return self.given(points, self._last_level(len(points)).numpy(), self.predict(points).mean)
+
+    @property
+    def noise(self) -> float:
+        """The noise variance of an observation at the last level."""
+        return self.scale.sd**2 * float(self.parameters.noise[-1])
+
+    def _last_level(self, size: int) -> Tensor:
+        return torch.full((size,), len(self.parameters.noise) - 1)
+
+
 class GaussianProcess:
-    """`fit` fits it to observations; `predict` then gives the last level's function, without observation noise.
+    """The hyperparameters of a process over `num_columns` and their priors; `fit` conditions it on observations.
 
     Unlike in Kennedy and O'Hagan, all levels share the lengths, because few trials reach the last level.
     """
@@ -86,73 +163,38 @@ class GaussianProcess:
         self._sizes = [num_columns, num_levels, num_levels, later]
         self._theta = self._prior.numpy()
 
-    def fit(self, points: Array, scores: Array, *, optimize: bool = True) -> None:
-        """Condition on points (n, columns) and their scores (n, levels), NaN where there is none.
+    def fit(self, points: Array, scores: Array, *, optimize: bool = True) -> Posterior:
+        """The process given points (n, columns) and their scores (n, levels), NaN where there is none.
 
-        Without `optimize` the hyperparameters stay as they are.
+        Without `optimize` the hyperparameters stay those of the last fit.
         """
         first = scores[~np.isnan(scores[:, 0]), 0]
-        self._mean, self._scale = float(first.mean()), max(float(first.std()), 1e-3)
+        scale = Scale(float(first.mean()), max(float(first.std()), 1e-3))
         rows, levels = np.nonzero(~np.isnan(scores))
-        self._observations = self._scaled(points[rows], levels, scores[rows, levels])
+        observations = Observations(
+            torch.from_numpy(points[rows]), torch.from_numpy(levels), scale.scaled(scores[rows, levels])
+        )
         if optimize:
             reach = NUM_SPREADS * self._spread
             self._theta = minimize(
                 self._loss,
                 self._theta,
+                args=(observations,),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=torch.stack([self._prior - reach, self._prior + reach], dim=1).numpy(),
                 options={"maxiter": NUM_STEPS},
             ).x
-        self._condition()
+        parameters = self._unpacked(torch.from_numpy(self._theta))
+        return Posterior(parameters, scale, observations, torch.linalg.cholesky(_noisy(parameters, observations)))
 
-    def believe(self, points: Array) -> None:
-        """Condition on the predictions at points (m, columns) as if observed, as the Kriging believer does.
-
-        The variance near these points falls; no mean changes.
-        """
-        level = np.full(len(points), self._sizes[1] - 1)
-        past, believed = self._observations, self._scaled(points, level, self.predict(points).mean)
-        self._observations = Observations(
-            torch.cat([past.points, believed.points]),
-            torch.cat([past.levels, believed.levels]),
-            torch.cat([past.values, believed.values]),
-        )
-        self._condition()
-
-    def predict(self, points: Array) -> Normal:
-        """The last level's function at points (m, columns)."""
-        queries = torch.from_numpy(points)
-        level = torch.full((len(points),), self._sizes[1] - 1)
-        past = self._observations
-        cross = _covariance(self._parameters, queries, level, past.points, past.levels)
-        explained = torch.linalg.solve_triangular(self._factor, cross.T, upper=False).square().sum(0)
-        prior = self._parameters.covariance[-1, -1] + self._parameters.offset[-1, -1]
-        mean = self._mean + self._scale * (cross @ self._weights)
-        return Normal(mean.numpy(), self._scale**2 * (prior - explained).clamp(min=JITTER).numpy())
-
-    @property
-    def noise(self) -> float:
-        """The noise variance of an observation at the last level."""
-        return self._scale**2 * float(self._parameters.noise[-1])
-
-    def _scaled(self, points: Array, levels: npt.NDArray[np.intp], scores: Array) -> Observations:
-        values = (scores - self._mean) / self._scale
-        return Observations(torch.from_numpy(points), torch.from_numpy(levels), torch.from_numpy(values))
-
-    def _condition(self) -> None:
-        self._parameters = self._unpacked(torch.from_numpy(self._theta))
-        self._factor = torch.linalg.cholesky(_noisy(self._parameters, self._observations))
-        self._weights = torch.cholesky_solve(self._observations.values[:, None], self._factor)[:, 0]
-
-    def _loss(self, theta: Array) -> tuple[float, Array]:
+    def _loss(self, theta: Array, observations: Observations) -> tuple[float, Array]:
         """The negative log posterior of the hyperparameters, and its gradient."""
         at = torch.tensor(theta, requires_grad=True)
-        factor, failed = torch.linalg.cholesky_ex(_noisy(self._unpacked(at), self._observations))
+        factor, failed = torch.linalg.cholesky_ex(_noisy(self._unpacked(at), observations))
         if failed:
             return 1e10, np.zeros_like(theta)  # the line search turns back
-        rest = torch.linalg.solve_triangular(factor, self._observations.values[:, None], upper=False)
+        rest = torch.linalg.solve_triangular(factor, observations.values[:, None], upper=False)
         z = (at - self._prior) / self._spread
         loss = rest.square().sum() / 2 + factor.diagonal().log().sum() + z.square().sum() / 2
         (gradient,) = torch.autograd.grad(loss, at)

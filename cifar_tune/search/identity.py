@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
+from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -19,6 +20,7 @@ from cifar_tune.search.record import Record
 from cifar_tune.search.space import Space
 from cifar_tune.store import Store
 from cifar_tune.trials.storage import explaining_damage, open_storage
+from cifar_tune.trials.study_storage import StudyStorage
 
 SPACE_FILE = "space file"
 
@@ -36,15 +38,16 @@ def forget_unstarted(store: Store, name: str) -> None:
 @explaining_damage
 def open_record(store: Store, name: str, space: Space, seed: int) -> Record:
     """A search's record, made if there is none; a UserError where another search has the name already."""
-    return open_record_in(open_storage(store), name, space, seed)
+    database = open_storage(store)
+    optuna.create_study(storage=database, study_name=name, directions=_directions(space), load_if_exists=True)
+    return open_record_in(StudyStorage(database, name), name, space, seed)
 
 
-def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space, seed: int) -> Record:
-    """As `open_record`, in any storage of Optuna's: a simulation keeps its studies in memory."""
+def open_record_in(storage: InMemoryStorage, name: str, space: Space, seed: int) -> Record:
+    """As `open_record`, in memory: a simulation has no store."""
     from cifar_tune.search.samplers import build_sampler  # loads scipy.stats, a second that reports need not wait for
 
-    directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if space.search.minimize else [])]
-    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    study = optuna.create_study(storage=storage, study_name=name, directions=_directions(space), load_if_exists=True)
     identity = {"space": space.source, "settings": dict(space.settings), "seed": seed}
     if space.helpers:
         identity["helpers"] = dict(space.helpers)
@@ -62,11 +65,17 @@ def open_record_in(storage: optuna.storages.BaseStorage, name: str, space: Space
         )
     for params in space.first_params():
         study.enqueue_trial(params, skip_if_exists=True)
-    forecast = Forecast(study, space.ranges, space.search.scheduler.levels)
+    uses_forecast = "forecast" in (space.search.sampler, space.search.scheduler.name)
+    forecast = Forecast(space.ranges, space.search.scheduler.levels) if uses_forecast else None
     crashes = Crashes()
     sampler_seed = (seed + len(study.get_trials(deepcopy=False))) % 2**32  # numpy takes no larger ones
     study.sampler = build_sampler(space, forecast, crashes, sampler_seed)
     return Record(study, space, forecast, crashes)
+
+
+def _directions(space: Space) -> list[StudyDirection]:
+    """What the search asks for: the highest score, and the lowest cost where it minimizes one."""
+    return [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if space.search.minimize else [])]
 
 
 def _is_same(stored: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

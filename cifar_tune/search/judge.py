@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cifar_tune.search.forecast import Forecast
-from cifar_tune.search.rungs import Rung
+from cifar_tune.search.rungs import Rung, Standings
 from cifar_tune.search.schedulers import BaseScheduler
 from cifar_tune.trials.facts import LET_THROUGH, RUNGS, STOPPED_AT
 from cifar_tune.trials.trial import Trial
@@ -32,7 +32,7 @@ class Judge:
         self._scheduler = scheduler
         self._seed = seed
         self._forecast = forecast
-        self._scores: dict[Rung, dict[int, float]] = defaultdict(dict)
+        self._standings: dict[Rung, Standings] = defaultdict(Standings)
         self._costs: dict[Rung, dict[int, float]] = defaultdict(dict)  # the cost that the search minimizes
 
     def note(self, trial: Trial) -> Rung | None:
@@ -44,7 +44,7 @@ class Judge:
         rung = self._scheduler.rung(trial)
         if rung is None or trial.epochs > trial.facts.get(LET_THROUGH, trial.epochs):
             return None
-        self._scores[rung][trial.number] = self._scheduler.score(trial)
+        self._standings[rung].add(trial.number, self._scheduler.score(trial))
         self._costs[rung][trial.number] = _cost(trial)
         return rung
 
@@ -63,10 +63,13 @@ class Judge:
             return Judgement(True, {**facts, LET_THROUGH: trial.epochs})
         return Judgement(False, {STOPPED_AT: rung.fraction})
 
-    def _rivals(self, trial: Trial, rung: Rung) -> dict[int, float]:
+    def _rivals(self, trial: Trial, rung: Rung) -> Standings:
         """The scores to compare with, by trial; where the search minimizes a cost, of trials that cost no more."""
-        costs = self._costs[rung]
-        return {number: score for number, score in self._scores[rung].items() if costs[number] <= costs[trial.number]}
+        standings, costs = self._standings[rung], self._costs[rung]
+        if not trial.goal.minimize:
+            return standings
+        own = costs[trial.number]
+        return Standings({number: score for number, score in standings.by_number.items() if costs[number] <= own})
 
 
 def _cost(trial: Trial) -> float:

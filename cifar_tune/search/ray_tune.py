@@ -22,7 +22,7 @@ from cifar_tune import interrupts
 from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import FaultError, UserError
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import NoTrialLeftError
+from cifar_tune.search.planner import Planner
 from cifar_tune.search.resources import Resources
 from cifar_tune.store import Keepsake, Store
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SECONDS_TO_START = 600.0  # a worker, where none runs; on a busy machine with slow disks it takes minutes
 SECONDS_BETWEEN_LOOKS = 1.0  # at the record
+# Seconds in which Ray's loop waits for the next trial: in the first it would do other things, in the second sleep.
+PATIENCE, PATIENCE_AT_REST = 0.02, 2.0
 NUM_NEW_WORKERS = 2  # tries with a new worker for a trial whose worker dies; each resumes the last checkpoint
 # In Ray's errors for which no recipe is to blame: Ray's memory monitor, a lost node, a GPU that is out of order, a
 # worker that cannot import what it needs, one that cannot be reached.
@@ -102,11 +104,12 @@ def run_trials(
     # and discard the half-started worker: all short trials would run on one worker.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.max_concurrent)
     folder = store.search(driver.record.name) / "ray"
+    planner = Planner(driver, resources.max_concurrent)
     pulse = _Pulse(driver, time_budget, math.inf if is_shared else SECONDS_TO_START)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=_DriverSearcher(driver, store, resources, keeps),
+            search_alg=_DriverSearcher(driver, planner, store, resources, keeps),
             scheduler=_DriverScheduler(driver),
             num_samples=-1,  # the driver knows when there are no more; a trial that is put back is started again
             reuse_actors=True,
@@ -122,7 +125,11 @@ def run_trials(
         ),
     )
     try:
-        with interrupts.held(), suppress(Complete):  # between two events, and not in the middle of a write
+        with (
+            planner.planning(),
+            interrupts.held(),
+            suppress(Complete),
+        ):  # between two events, and not in the middle of a write
             tuner.fit()
             raise RuntimeError("Ray ended the search before its trials were over; run the same command to continue.")
     except Faulted:
@@ -164,8 +171,9 @@ class _NotSaved:
 class _DriverSearcher(_NotSaved, Searcher):  # type: ignore[misc]
     """Ray's searcher: hands out the driver's next trial whenever a worker is free."""
 
-    def __init__(self, driver: Driver, store: Store, resources: Resources, keeps: Keepsake) -> None:
+    def __init__(self, driver: Driver, planner: Planner, store: Store, resources: Resources, keeps: Keepsake) -> None:
         super().__init__()  # without a metric, because a trial that breaks down reports none
+        self._planner = planner
         self._keeps = keeps
         self._driver = driver
         self._store = store
@@ -175,9 +183,8 @@ class _DriverSearcher(_NotSaved, Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> "Assignment | None":
         if self._driver.num_left == 0 or len(self._running) >= self._resources.max_concurrent:
             return None
-        try:
-            trial = self._driver.next_trial()
-        except NoTrialLeftError:
+        trial = self._planner.next_trial(PATIENCE if self._running else PATIENCE_AT_REST)
+        if trial is None:
             return None
         self._running.add(trial_id)
         return {

@@ -1,17 +1,23 @@
 """The record of a search: its Optuna study in the store. Ray executes and MLflow shows; the record is what counts.
 
 A trial's state, recipe and learning curve are user attributes of its Optuna trial, so optuna-dashboard and the `optuna`
-command show them too. Every change is written here before an observer hears of it. identity.py opens a record.
+command show them too. Each change is written before an observer hears of it, and those of one `event` in one
+transaction. identity.py opens a record.
+
+The values of the next trials may be chosen ahead, in another thread (`prepare`). Nothing of a trial is written before
+it is started, so one that is never started leaves no trace.
 """
 
 import random
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Any, Literal
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tune.errors import InvalidRecipeError, UserError
 from cifar_tune.recipe.recipe import Recipe
@@ -22,7 +28,11 @@ from cifar_tune.search.space import Space
 from cifar_tune.trials.facts import LEFT_OUT, with_facts
 from cifar_tune.trials.goal import CostName
 from cifar_tune.trials.reading import NUM_SHOWN, PRIOR, Extension, as_trials, extension_of
-from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial, as_trial
+from cifar_tune.trials.study_storage import StudyStorage
+from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial, as_trial, changed_epochs
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 REFUSED = "over_limits"  # attribute of a draw that was not trained: why, or the share by which it exceeds each limit
 NUM_DRAWS = 20  # draws of the sampler that are refused, before a recipe to train is sought at random
@@ -44,10 +54,30 @@ class _RefusedError(Exception):
         self.reasons = reasons
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A trial that is not started yet: Optuna's, and ours."""
+
+    asked: optuna.Trial
+    trial: Trial
+    is_new: bool  # and not interrupted before
+
+
+def _written(change: Callable[Concatenate["Record", P], T]) -> Callable[Concatenate["Record", P], T]:
+    """The method of a record as an event: all that it changes is written when it ends."""
+
+    @wraps(change)
+    def call(record: "Record", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with record.event():
+            return change(record, *args, **kwargs)
+
+    return call
+
+
 class Record:
     """One search's study, open for reading and writing; `open_record` opens it."""
 
-    def __init__(self, study: optuna.Study, space: Space, forecast: Forecast, crashes: Crashes) -> None:
+    def __init__(self, study: optuna.Study, space: Space, forecast: Forecast | None, crashes: Crashes) -> None:
         self.study = study
         self.space = space
         self.forecast = forecast
@@ -56,43 +86,70 @@ class Record:
         self.name = study.study_name
         self.id = str(study.user_attrs["id"])
         self.seed = int(study.user_attrs["identity"]["seed"])
-        self._live: dict[int, Trial] = {}
         self._asked: dict[int, optuna.Trial] = {}  # the live trials as Optuna gave them
-        for trial in study.get_trials(deepcopy=False):
-            if trial.state == TrialState.RUNNING and REFUSED in trial.user_attrs:  # its process died before closing it
-                study.tell(trial.number, state=TrialState.PRUNED)
-        left_open = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
-        self._interrupted = [t.number for t in left_open]
-        for trial in left_open:
-            if trial.user_attrs.get("state", "interrupted") != "interrupted":  # its process died
-                study._storage.set_trial_user_attr(trial._trial_id, "state", "interrupted")
-        trials = self.trials()
-        self._recipes = {trial.recipe for trial in trials}
-        self.crashes.read(trials)
+        self._prepared: deque[_Prepared] = deque()
+        self._depth = 0  # of events within events
+        self._close_left_open()
+        all_trials = study.get_trials(deepcopy=False)
+        self._num_written = len(all_trials)  # trials from this number on are not started yet
+        self._interrupted = [trial.number for trial in all_trials if trial.state == TrialState.RUNNING]
+        self._num_started = sum(t.state != TrialState.WAITING and not _is_no_trial(t) for t in all_trials)
+        self._num_started -= len(study.user_attrs.get(RETRIED, ()))
+        self._trials = {trial.number: trial for trial in as_trials(study, all_trials)}
+        self._recipes = {trial.recipe for trial in self._trials.values()}
+        self.crashes.read(self._trials.values())
+        for trial in [*self.prior_trials(), *self._trials.values()]:
+            self._note(trial)
+        self.save()
+
+    def _close_left_open(self) -> None:
+        """Give the trials that a process left open when it died the states that they have in truth."""
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state == TrialState.RUNNING and REFUSED in trial.user_attrs:
+                self.study.tell(trial.number, state=TrialState.PRUNED)
+            elif trial.state == TrialState.RUNNING and trial.user_attrs.get("state", "interrupted") != "interrupted":
+                self.study._storage.set_trial_user_attr(trial._trial_id, "state", "interrupted")
 
     @property
     def num_started(self) -> int:
         """The number of trials that were ever started, interrupted ones included; one that was retried counts once."""
-        trials = self.study.get_trials(deepcopy=False)
-        started = sum(t.state != TrialState.WAITING and not {PRIOR, REFUSED} & t.user_attrs.keys() for t in trials)
-        return started - len(self.study.user_attrs.get(RETRIED, ()))
+        return self._num_started
+
+    @contextmanager
+    def event(self) -> Iterator[None]:
+        """Write all changes within the block in one transaction, at its end; not after an error."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+        if self._depth == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Write what changed since the last time into the database."""
+        storage = self.study._storage
+        if isinstance(storage, StudyStorage):
+            storage.save(self._num_written)
 
     def look(self) -> None:
-        """Read the record, which raises an error where it was moved, removed or deleted."""
-        _ = self.study.user_attrs
+        """Read the database, which raises an error where it was moved, removed or deleted."""
+        storage = self.study._storage
+        if isinstance(storage, StudyStorage):
+            storage.check_database()
 
     @property
     def num_live(self) -> int:
         """The number of trials that run now."""
-        return len(self._live)
+        return len(self._asked)
 
     def is_live(self, number: int) -> bool:
         """Whether the trial runs now."""
-        return number in self._live
+        return number in self._asked
 
     def live_trials(self) -> list[Trial]:
         """The trials that run now, as they are known."""
-        return list(self._live.values())
+        return [self._trials[number] for number in self._asked]
 
     def num_left(self, num_trials: int) -> int:
         """The number of trials to resume or to start until there are `num_trials`, or no recipe is left to try."""
@@ -111,7 +168,7 @@ class Record:
 
     def set_shown(self) -> None:
         """Note that MLflow has the end of every trial."""
-        self.study.set_user_attr(NUM_SHOWN, self.num_started)
+        self.set_attribute(NUM_SHOWN, self.num_started)
 
     def check_unchanged(self, what: Literal["data", "weights"], digest: str | dict[str, str]) -> None:
         """Store the digest of the files at the start of a search; a UserError if the search started with others."""
@@ -120,7 +177,7 @@ class Record:
                 f"The search {self.name} was started with other {what}, so its scores cannot be compared; "
                 f"restore those files, or start a new search with --name."
             )
-        self.study.set_user_attr(what, digest)
+        self.set_attribute(what, digest)
 
     @property
     def weights(self) -> dict[str, str]:
@@ -130,17 +187,25 @@ class Record:
     def remember_versions(self, versions: Mapping[str, str]) -> dict[str, str]:
         """The package versions that the search started with: these, if it starts now."""
         if "versions" not in self.study.user_attrs:
-            self.study.set_user_attr("versions", dict(versions))
+            self.set_attribute("versions", dict(versions))
         return dict(self.study.user_attrs["versions"])
 
     def trials(self) -> list[Trial]:
         """All trials that were started, by number."""
-        return as_trials(self.study, self.study.get_trials(deepcopy=False))
+        return [self._trials[number] for number in sorted(self._trials)]
 
     def prior_trials(self) -> list[Trial]:
         """The results of an older search that this one learns from (`--extend`); they are not its trials."""
         trials = self.study.get_trials(deepcopy=False)
         return [as_trial(self.name, t, False, self.goal) for t in trials if PRIOR in t.user_attrs]
+
+    @_written
+    def add_finished(self, results: Iterable[FrozenTrial]) -> None:
+        """Add Optuna's trials that were trained elsewhere, each with the attribute PRIOR."""
+        self.study.add_trials(results)
+        self._num_written = len(self.study.get_trials(deepcopy=False))
+        for trial in self.prior_trials():
+            self._note(trial)
 
     @property
     def extension(self) -> Extension | None:
@@ -149,38 +214,78 @@ class Record:
 
     def set_extension(self, extension: Extension) -> None:
         """Note that every result that fits has been taken over."""
-        self.study.set_user_attr("extension", asdict(extension))
+        self.set_attribute("extension", asdict(extension))
 
+    @_written
+    def set_attribute(self, name: str, value: Any) -> None:  # noqa: ANN401 - anything JSON holds
+        """Set an attribute of the search as a whole, and write it."""
+        self.study.set_user_attr(name, value)
+
+    @_written
     def start_trial(self) -> Trial:
-        """The next trial: an interrupted one, or a new one with the values of the next baseline or of the sampler.
+        """The next trial: the first of those prepared, or else what `prepare` gives."""
+        if not self._prepared:
+            self.prepare()
+        prepared = self._prepared.popleft()
+        number = prepared.trial.number
+        trial = replace(prepared.trial, state="running")
+        prepared.asked.set_user_attr("state", "running")
+        self._num_written = max(self._num_written, number + 1)
+        self._num_started += prepared.is_new
+        self._trials[number], self._asked[number] = trial, prepared.asked
+        return trial
+
+    @property
+    def num_prepared(self) -> int:
+        """The number of trials that `start_trial` starts without choosing values."""
+        return len(self._prepared)
+
+    def prepare(self) -> None:
+        """Choose the next trial: an interrupted one, or one with the values of the next baseline or of the sampler.
 
         A draw that is no trial (`_refusal` says why) is closed and another is drawn, after several of them at random.
         Raises a NoTrialLeftError if no recipe of the space is left to try.
         """
+        if self.forecast is not None:
+            self.forecast.fit()
         refusals: Counter[str] = Counter()
         while True:
             if refusals.total() >= NUM_DRAWS or refusals[REPEAT] >= NUM_REPEATS:
                 self._enqueue_random()
                 refusals.clear()
-            optuna_trial = self._ask()
+            optuna_trial, is_new = self._ask()
             try:
                 recipe = self._sample(optuna_trial)
                 break
             except _RefusedError as refused:
                 self._refuse(optuna_trial, refused.reasons)
                 refusals.update(refused.reasons.keys())
-        if "recipe" not in optuna_trial.user_attrs:
-            optuna_trial.set_user_attr("recipe", recipe.model_dump(mode="json"))
-        optuna_trial.set_user_attr("state", "running")
-        trial = as_trial(self.name, optuna_trial, self.is_baseline(optuna_trial.number), self.goal)
-        self._recipes.add(trial.recipe)
-        self._live[trial.number], self._asked[trial.number] = trial, optuna_trial
-        return trial
+        trial = self._trials.get(optuna_trial.number) or self._describe(optuna_trial, recipe)
+        self._recipes.add(recipe)
+        self._note(trial)
+        self._prepared.append(_Prepared(optuna_trial, trial, is_new))
 
-    def _ask(self) -> optuna.Trial:
+    def _describe(self, optuna_trial: optuna.Trial, recipe: Recipe) -> Trial:
+        """The trial of a recipe that was drawn."""
+        optuna_trial.set_user_attr("recipe", recipe.model_dump(mode="json"))
+        return Trial(
+            search=self.name,
+            number=optuna_trial.number,
+            state="running",
+            recipe=recipe,
+            params=optuna_trial.params,
+            is_baseline=self.is_baseline(optuna_trial.number),
+            goal=self.goal,
+            ranges=optuna_trial.distributions,
+        )
+
+    def _ask(self) -> tuple[optuna.Trial, bool]:
+        """Optuna's trial, and whether it is a new one."""
         if self._interrupted:
-            return _reopen(self.study, self._interrupted.pop(0))
-        return self.study.ask()
+            return _reopen(self.study, self._interrupted.pop(0)), False
+        if self.is_exhausted:
+            raise NoTrialLeftError
+        return self.study.ask(), True
 
     def _enqueue_random(self) -> None:
         """Give the next trial the values of a random recipe that is not refused."""
@@ -192,13 +297,16 @@ class Record:
             raise NoTrialLeftError
         self.study.enqueue_trial(trial.params)
 
+    @_written
     def retry_failed(self) -> int:
         """Give the next trials the values of those that failed, except baselines; returns their number."""
         retried = list(self.study.user_attrs.get(RETRIED, ()))
         failed = [t for t in self.trials() if t.state == "failed" and not t.is_baseline and t.number not in retried]
         for trial in failed:
             self.study.enqueue_trial(dict(trial.params))
-        self.study.set_user_attr(RETRIED, [*retried, *(trial.number for trial in failed)])
+        self._num_started -= len(failed)
+        self._num_written = len(self.study.get_trials(deepcopy=False))
+        self.set_attribute(RETRIED, [*retried, *(trial.number for trial in failed)])
         return len(failed)
 
     def is_baseline(self, number: int) -> bool:
@@ -218,10 +326,12 @@ class Record:
         except UserError as error:  # closed, because the same values would stop the search each time it is resumed
             optuna_trial.set_user_attr(REFUSED, {INVALID: 1.0})
             self.study.tell(optuna_trial, state=TrialState.FAIL)
+            self._num_written = max(self._num_written, optuna_trial.number + 1)
+            self.save()
             raise UserError(f"{error} The same command goes on with another draw.") from error
         if self.is_baseline(optuna_trial.number) and recipe != self.space.baselines[optuna_trial.number]:
             raise RuntimeError(f"Trial {optuna_trial.number} must be a baseline, but is {recipe}.")
-        frozen = self.study.get_trials(deepcopy=False)[optuna_trial.number]
+        frozen = self.study._storage.get_trial(optuna_trial._trial_id)
         is_chosen = "recipe" in frozen.user_attrs or "fixed_params" in frozen.system_attrs
         reasons = {} if is_chosen else self._refusal(optuna_trial.params, recipe)
         if reasons:
@@ -244,10 +354,14 @@ class Record:
         optuna_trial.set_user_attr(REFUSED, dict(reasons))
         self.study.tell(optuna_trial, state=TrialState.FAIL if REPEAT in reasons else TrialState.PRUNED)
 
+    @_written
     def add_epoch(self, number: int, metrics: Mapping[str, float]) -> Trial:
-        """Write an epoch of a running trial; it replaces the one that was recorded before an interruption."""
-        epoch = int(metrics["epoch"])
-        trial = self._change(number, curve=[*self._live[number].curve[: epoch - 1], dict(metrics)])
+        """Note an epoch of a running trial; it replaces the one that was recorded before an interruption."""
+        epoch, curve = int(metrics["epoch"]), self._trials[number].curve
+        attributes = self.study._storage.get_trial(self._asked[number]._trial_id).user_attrs
+        for name, value in changed_epochs(attributes, epoch, dict(metrics)).items():
+            self._asked[number].set_user_attr(name, value)
+        trial = self._change(number, curve=[*curve[: epoch - 1], dict(metrics)])
         score = trial.val_accuracy
         assert score is not None
         if self.goal.minimize:
@@ -259,24 +373,27 @@ class Record:
 
     def has_later_epoch(self, number: int, metrics: Mapping[str, float]) -> bool:
         """Whether this epoch, with this score, and later ones are recorded: then a resumed trial repeats it."""
-        curve = self._live[number].curve
+        curve = self._trials[number].curve
         epoch = int(metrics["epoch"])
         return epoch < len(curve) and curve[epoch - 1]["val_accuracy"] == metrics["val_accuracy"]
 
+    @_written
     def add_facts(self, number: int, facts: Mapping[str, Any]) -> Trial:
         """Write facts about a running trial."""
-        return self._change(number, facts=with_facts(self._live[number].facts, facts))
+        return self._change(number, facts=with_facts(self._trials[number].facts, facts))
 
+    @_written
     def set_mlflow_run(self, number: int, run_id: str) -> None:
         """Remember the MLflow run that shows a running trial; of one that has ended meanwhile it is noted elsewhere."""
-        if number in self._live:
+        if self.is_live(number):
             self._change(number, mlflow_run_id=run_id)
 
+    @_written
     def finish_trial(self, number: int, state: State, error: str | None = None) -> Trial:
         """Close a trial in its final state; Optuna gets its values, or the last epoch's score if it was pruned."""
         trial = self._change(number, error=error, state=state)
         if state == "failed":
-            self.crashes.read(self.trials())
+            self.crashes.read(self._trials.values())
             rule = self.crashes.rule_for(trial.params)
             trial = self.add_facts(number, {LEFT_OUT: str(rule)}) if rule else trial
         optuna_state = OPTUNA_STATES[state]
@@ -284,13 +401,14 @@ class Record:
             self._asked[number].set_constraint(name, share)
         values = self.values(trial) if optuna_state == TrialState.COMPLETE else None
         self.study.tell(self._asked[number], values, state=optuna_state)
-        del self._live[number], self._asked[number]
+        del self._asked[number]
         return trial
 
+    @_written
     def put_back(self, number: int, error: str) -> Trial:
         """Leave a trial that the machine ended to be resumed."""
         trial = self._change(number, state="interrupted", error=error)
-        del self._live[number], self._asked[number]
+        del self._asked[number]
         self._interrupted.append(number)
         return trial
 
@@ -312,24 +430,36 @@ class Record:
         cost = trial.cost_to_end(name)
         if cost is not None:
             return cost
-        costs = [other.cost_to_end(name) for other in [*self.prior_trials(), *self.trials()]]
+        costs = [other.cost_to_end(name) for other in [*self.prior_trials(), *self._trials.values()]]
         return max((cost for cost in costs if cost is not None), default=UNKNOWN_COST)
 
+    @_written
     def interrupt_all(self) -> list[Trial]:
         """Mark running trials as interrupted: Optuna keeps them as RUNNING, and a resumed search continues them."""
-        interrupted = [self._change(number, state="interrupted") for number in self._live]
-        self._live.clear()
+        interrupted = [self._change(number, state="interrupted") for number in self._asked]
         self._asked.clear()
+        self._interrupted[:0] = [each.trial.number for each in self._prepared if not each.is_new]
+        self._prepared.clear()
         return interrupted
 
     def _change(self, number: int, **fields: Any) -> Trial:  # noqa: ANN401 - of any field
-        """Change fields of a running trial, and its user attributes of the same names."""
-        trial = self._live[number]
+        """Change fields of a running trial, and its user attributes of the same names; the curve has others."""
+        trial = self._trials[number]
         for name, value in fields.items():
-            if value != getattr(trial, name):
+            if name != "curve" and value != getattr(trial, name):
                 self._asked[number].set_user_attr(name, value)
-        self._live[number] = replace(trial, **fields)
-        return self._live[number]
+        self._trials[number] = replace(trial, **fields)
+        self._note(self._trials[number])
+        return self._trials[number]
+
+    def _note(self, trial: Trial) -> None:
+        if self.forecast is not None:
+            self.forecast.note(trial)
+
+
+def _is_no_trial(trial: FrozenTrial) -> bool:
+    """Whether it was never to be trained: the result of an older search, or a draw that was refused."""
+    return bool({PRIOR, REFUSED} & trial.user_attrs.keys())
 
 
 def _reopen(study: optuna.Study, number: int) -> optuna.Trial:

@@ -1,6 +1,7 @@
 """Rungs: the points of a learning-rate schedule at which trials are compared, and which trials are compared there."""
 
-from collections.abc import Sequence
+from bisect import bisect_right, insort
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cifar_tune.recipe.recipe import Recipe
@@ -22,6 +23,37 @@ class Rung(NamedTuple):
     group: Group
     bracket: int
     fraction: float
+
+
+class Standings:
+    """The scores at one rung by trial number, kept in order, so that a comparison costs the same after many trials."""
+
+    def __init__(self, scores: Mapping[int, float] | None = None) -> None:
+        self.by_number: dict[int, float] = {}
+        self._scores: list[float] = []  # rising
+        self._numbers: list[int] = []  # rising
+        for number, score in (scores or {}).items():
+            self.add(number, score)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def add(self, number: int, score: float) -> None:
+        """Add a trial's score, or put another one in its place."""
+        if number in self.by_number:
+            self._scores.remove(self.by_number[number])
+        else:
+            insort(self._numbers, number)
+        self.by_number[number] = score
+        insort(self._scores, score)
+
+    def num_above(self, score: float) -> int:
+        """The number of trials with a higher score."""
+        return len(self._scores) - bisect_right(self._scores, score)
+
+    def latest(self) -> Iterator[int]:
+        """The numbers of the trials, the latest first."""
+        return reversed(self._numbers)
 
 
 def group_of(recipe: Recipe) -> Group:

@@ -23,7 +23,7 @@ from scipy.stats import norm
 from cifar_tune.errors import InvalidRecipeError
 from cifar_tune.search.crashes import Crashes
 from cifar_tune.search.encoding import Array
-from cifar_tune.search.forecast import MIN_TRIALS, Forecast
+from cifar_tune.search.forecast import MIN_TRIALS, Forecast, Model
 from cifar_tune.search.limits import draw_within, is_within
 from cifar_tune.search.search import SamplerName
 from cifar_tune.search.space import Space
@@ -84,15 +84,14 @@ class ForecastSampler(BaseSampler):
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def _suggest(self) -> StandIn:
-        forecast = self._forecast
-        forecast.read()
-        if not forecast.is_informed:
+        model = self._forecast.fit()
+        if model is None:
             return draw_within(self._space, self._rng)
         new = self._candidates(RandomTrial(self._rng) for _ in range(NUM_NEW if self._pool else NUM_RANDOM))
         self._pool.extend(new)
         if new and self._rng.random() < RANDOM_SHARE:
             candidate = new[0]
-        elif promising := self._most_promising():
+        elif promising := self._most_promising(model):
             candidate = promising[0]
         else:  # every draw repeats a trial or exceeds a limit
             return draw_within(self._space, self._rng)
@@ -100,31 +99,28 @@ class ForecastSampler(BaseSampler):
         self._pool = deque(others, POOL)
         return candidate.trial
 
-    def _most_promising(self) -> list[Candidate]:
+    def _most_promising(self, model: Model) -> list[Candidate]:
         """Add neighbours of the best trials and of the best candidates to the pool; its best candidates then."""
-        forecast = self._forecast
-        ends = forecast.predict_trials()
-        incumbent = max((ends[number] for number in forecast.completed), default=max(ends.values()))
-        best = [forecast.params(number) for number in sorted(ends, key=ends.__getitem__, reverse=True)[:NUM_BEST]]
+        complete = model.ends[model.are_complete]
+        incumbent = float(complete.max() if len(complete) else model.ends.max())
+        best = [model.params[i] for i in np.argsort(-model.ends, kind="stable")[:NUM_BEST]]
         self._pool.extend(self._candidates(self._neighbours(best)))
         for _ in range(NUM_ROUNDS):
-            promising = [candidate.trial.params for candidate in self._ranked_pool(incumbent)[:NUM_BEST]]
+            promising = [candidate.trial.params for candidate in self._ranked_pool(model, incumbent)[:NUM_BEST]]
             self._pool.extend(self._candidates(self._neighbours(promising)))
-        return self._ranked_pool(incumbent)[:NUM_BEST]
+        return self._ranked_pool(model, incumbent)[:NUM_BEST]
 
-    def _ranked_pool(self, incumbent: float) -> list[Candidate]:
+    def _ranked_pool(self, model: Model, incumbent: float) -> list[Candidate]:
         """The candidates by their expected improvement on the final score `incumbent`, the largest first.
 
         Candidates near a trial come last, because they would show little more than a second seed of that trial. The
         spacing shrinks as trials fill the space.
         """
-        num_columns = self._forecast.encoding.num_columns
+        num_trials, num_columns = model.points.shape
         points = np.array([candidate.point for candidate in self._pool]).reshape(len(self._pool), num_columns)
-        improvements = expected_improvement(self._forecast.predict(points), incumbent)
-        spacing = (
-            SPACING * np.sqrt(num_columns) * (MIN_TRIALS / len(self._forecast.numbers)) ** (1 / max(1, num_columns))
-        )
-        is_near = self._forecast.distances(points) < spacing
+        improvements = expected_improvement(model.predict(points), incumbent)
+        spacing = SPACING * np.sqrt(num_columns) * (MIN_TRIALS / num_trials) ** (1 / max(1, num_columns))
+        is_near = model.distances(points) < spacing
         return [self._pool[i] for i in np.lexsort((-improvements, is_near))]
 
     def _neighbours(self, params_of_each: Sequence[Mapping[str, Any]]) -> Iterator[StandIn]:
@@ -150,11 +146,12 @@ def expected_improvement(scores: "Normal", best: float) -> Array:
     return np.asarray(scores.sd * (z * norm.cdf(z) + norm.pdf(z)))
 
 
-def build_sampler(space: Space, forecast: Forecast, crashes: Crashes, seed: int) -> BaseSampler:
+def build_sampler(space: Space, forecast: Forecast | None, crashes: Crashes, seed: int) -> BaseSampler:
     """The sampler that the space's SEARCH names; only the forecast's uses the two models of the search."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if space.search.sampler == "forecast":
+            assert forecast is not None
             return ForecastSampler(space, forecast, crashes, seed)
         return OPTUNAS[space.search.sampler](seed)
 

@@ -6,8 +6,8 @@ score with those of the trials that reached the same rung; judge.py keeps these 
 
 import math
 import random
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
+from itertools import accumulate, islice
 from statistics import mean, median
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ from pydantic import Field
 from cifar_tune.recipe.options import Count, Options, Share, part_of
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.forecast import LEVELS, Forecast
-from cifar_tune.search.rungs import ALL_TRIALS, Group, Rung, group_of, rung_epochs
+from cifar_tune.search.rungs import ALL_TRIALS, Group, Rung, Standings, group_of, rung_epochs
 from cifar_tune.trials.trial import Trial
 
 NUM_MEDIAN_TRIALS = 3  # a median of fewer says little; Ray's rule waits for as many
@@ -45,8 +45,8 @@ class BaseScheduler(Options):
         """The score with which other trials are compared."""
         raise NotImplementedError
 
-    def passes(self, trial: Trial, scores: Mapping[int, float], forecast: Forecast | None) -> bool:
-        """Whether a trial goes on; `scores` are those at its rung by trial number, its own among them."""
+    def passes(self, trial: Trial, rivals: Standings, forecast: Forecast | None) -> bool:
+        """Whether a trial goes on; `rivals` has the scores at its rung, its own among them."""
         raise NotImplementedError
 
     def is_let_through(self, number: int, seed: int) -> bool:
@@ -126,10 +126,9 @@ class _Halving(_Stopping):
         """The share `keep`; more pass where the sampler learns, because later trials are better than earlier ones."""
         return self.keep
 
-    def passes(self, trial: Trial, scores: Mapping[int, float], forecast: Forecast | None) -> bool:
+    def passes(self, trial: Trial, rivals: Standings, forecast: Forecast | None) -> bool:
         """Whether it is among the best; the best one always passes, and so do its equals."""
-        num_better = sum(other > scores[trial.number] for other in scores.values())
-        return num_better < max(1, part_of(self.keep, len(scores)))
+        return rivals.num_above(rivals.by_number[trial.number]) < max(1, part_of(self.keep, len(rivals)))
 
 
 class Asha(_Halving):
@@ -175,9 +174,9 @@ class Median(_Stopping):
         """The mean over its epochs."""
         return mean(trial.accuracies)  # exact: a rounded mean of equal scores could lie above them
 
-    def passes(self, trial: Trial, scores: Mapping[int, float], forecast: Forecast | None) -> bool:
+    def passes(self, trial: Trial, rivals: Standings, forecast: Forecast | None) -> bool:
         """Whether it reaches the median of the others; always while there are too few of them."""
-        others = [score for number, score in scores.items() if number != trial.number]
+        others = [score for number, score in rivals.by_number.items() if number != trial.number]
         return len(others) < NUM_MEDIAN_TRIALS or max(trial.accuracies) >= median(others)
 
     def _fractions(self, recipe: Recipe) -> tuple[float, ...]:
@@ -212,14 +211,13 @@ class ByForecast(_Halving):
         """All trials: final scores can be compared whatever the schedule is."""
         return ALL_TRIALS
 
-    def passes(self, trial: Trial, scores: Mapping[int, float], forecast: Forecast | None) -> bool:
+    def passes(self, trial: Trial, rivals: Standings, forecast: Forecast | None) -> bool:
         """Whether its forecast is among the best; its score, while the forecast has too little to learn from."""
         assert forecast is not None
-        forecast.read()
-        expected = forecast.predict_trials() if forecast.is_informed else scores
-        others = (scores.keys() & expected.keys()) - {trial.number}  # a failed trial has no forecast
-        latest = [trial.number, *sorted(others, reverse=True)][: self.window]
-        return super().passes(trial, {number: expected[number] for number in latest}, forecast)
+        others = (number for number in rivals.latest() if number != trial.number and forecast.has_score(number))
+        compared = [trial.number, *islice(others, self.window - 1)]
+        expected = forecast.expect(compared) or rivals.by_number
+        return super().passes(trial, Standings({number: expected[number] for number in compared}), forecast)
 
 
 Scheduler = Annotated[Asha | NoStopping | Hyperband | Median | ByForecast, Field(discriminator="name")]

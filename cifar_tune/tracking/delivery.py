@@ -1,6 +1,8 @@
 """A search on its way to MLflow, and a result that is published once: what commands hand to the outbox."""
 
+import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from cifar_tune.trials.trial import State, Trial
 if TYPE_CHECKING:
     from cifar_tune.tracking.tracker import Tracker
 
+SECONDS_TO_COLLECT = 2.0  # a trial that ends sooner is written at once and whole
 TIMEOUT, LONG_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT", "120"  # seconds; a server may take long to store a large file
 
 
@@ -37,6 +40,7 @@ class Delivery:
         self._on_run = on_run
         self._newest = {trial.number: trial for trial in trials}
         self._due = set() if are_shown else set(self._newest)  # numbers of trials
+        self._changed_at: dict[int, float] = {}  # running trials that are due soon, in seconds
         self._runs: dict[int, str] = {}  # ids of runs that the trials did not have, by trial
         self._new_runs: set[int] = set()  # numbers of trials whose run is not handed over
         self._state: State | None = None  # of the whole, once it has ended
@@ -49,11 +53,16 @@ class Delivery:
         """Note that the trial has changed."""
         with self._outbox.changed:
             self._newest[trial.number] = trial
-            self._due.add(trial.number)
-            self._outbox.changed.notify_all()
+            if trial.state == "running" and trial.number not in self._due:
+                self._changed_at.setdefault(trial.number, time.monotonic())
+            else:
+                self._changed_at.pop(trial.number, None)
+                self._due.add(trial.number)
+                self._outbox.changed.notify_all()
 
     def tick(self) -> None:
-        """Hand over the runs of trials that run, whose record can be written now."""
+        """Let go what running trials did a while ago, and hand over their runs: the record can be written now."""
+        self._let_out(before=time.monotonic() - SECONDS_TO_COLLECT)
         with self._outbox.changed:
             numbers = [number for number in self._new_runs if self._newest[number].state == "running"]
             self._new_runs -= set(numbers)
@@ -63,9 +72,18 @@ class Delivery:
 
     def finish(self, state: State) -> None:
         """Note that no trial will change any more, and the state of the whole."""
+        self._let_out(before=math.inf)
         with self._outbox.changed:
             self._state = state
             self._outbox.changed.notify_all()
+
+    def _let_out(self, before: float) -> None:
+        with self._outbox.changed:
+            numbers = {number for number, changed_at in self._changed_at.items() if changed_at < before}
+            if numbers:
+                self._due |= numbers
+                self._changed_at = {n: at for n, at in self._changed_at.items() if n not in numbers}
+                self._outbox.changed.notify_all()
 
     @property
     def runs(self) -> dict[int, str]:
@@ -76,7 +94,7 @@ class Delivery:
     @property
     def num_undelivered(self) -> int:
         """The number of trials that MLflow lacks, wholly or in part."""
-        return len(self._due)
+        return len({*self._due, *self._changed_at})
 
     @property
     def is_delivered(self) -> bool:
@@ -109,7 +127,7 @@ class Delivery:
             tracker.update(trial)
             self._outbox.note_progress()
             with self._outbox.changed:
-                if self._newest[number] is trial:
+                if self._newest[number] is trial or self._newest[number].state == "running":
                     self._due.discard(number)
         if self._state is not None and not self._due:
             tracker.finish(self._state)

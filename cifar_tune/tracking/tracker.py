@@ -5,6 +5,7 @@ writing the same trial twice changes nothing. Each data set has its own experime
 cannot be compared.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from cifar_tune.wording import format_setting
 
 SECONDS_BETWEEN_WRITES = 5.0  # of a running trial; the end of a trial is written at once
 MAX_NAME = 60  # characters of the sampled values in a run's name
-MAX_METRICS_PER_BATCH = 1000  # MLflow's limit
+MAX_PER_BATCH = 1000  # MLflow's limit of metrics, parameters and tags together
 NOT_TAGS = (PREFIX, RUNGS)  # prefixes of the facts that are not written, because only their sums are of interest
 
 STATUSES: dict[State, str] = {
@@ -60,7 +61,7 @@ class _Shown:
     scores: list[float]  # validation accuracy by epoch; an epoch that was trained again may have another one
     parent_id: str | None
     has_params: bool = True
-    written_at: float = 0.0
+    written_at: float = -math.inf
 
 
 class Tracker:
@@ -78,7 +79,9 @@ class Tracker:
         self._dataset = DatasetInput(
             DatasetEntity(subject.dataset, subject.digest[:36], "cifar-tune", subject.size or "unknown")
         )
-        self._trials: dict[int, Trial] = {}
+        self._best: Trial | None = None
+        self._baseline: float | None = None
+        self._ended: set[int] = set()  # numbers of trials
         runs = without_doubles(self._client, find_runs(self._client, subject.id))
         parent = next(iter(parents_of(runs)), None)
         self._parent_id: str | None = parent.info.run_id if parent else None
@@ -115,14 +118,16 @@ class Tracker:
 
         A process may have died between the record and MLflow, MLflow may have been away, or somebody deleted runs.
         """
-        self._trials = {trial.number: trial for trial in trials}
         if self._shown and self._parent_id is None:
             self._parent_id = self._start_parent()
-        for number, shown in self._shown.items():
+        for shown in self._shown.values():
             if shown.parent_id != self._parent_id and self._parent_id is not None:
                 self._client.set_tag(shown.run_id, PARENT_TAG, self._parent_id)
-            if number in self._trials:
-                self._hand_over(self._trials[number], shown)
+        for trial in trials:
+            if trial.number in self._shown:
+                self._hand_over(trial, self._shown[trial.number])
+        self._ended = {trial.number for trial in trials if trial.is_over}
+        self._best, self._baseline = best_trial(trials), baseline_accuracy(trials)
         self._write_best()
         return [trial for trial in trials if self._lacks(trial)]
 
@@ -132,17 +137,16 @@ class Tracker:
 
     def update(self, trial: Trial) -> None:
         """Write a trial's present state; a running trial is written no more often than every few seconds."""
-        self._show(trial)
-        self._trials[trial.number] = trial
-        if trial.is_complete:
-            self._write_best()
-
-    def _show(self, trial: Trial) -> None:
         shown = self._shown.get(trial.number) or self._start_run(trial)
-        if not shown.has_params:
-            self._write_params(trial, shown)
         if trial.state != "running" or time.monotonic() - shown.written_at > SECONDS_BETWEEN_WRITES:
             self._write(trial, shown)
+        if trial.is_over:
+            self._ended.add(trial.number)
+        if trial.is_complete:
+            self._best = best_trial([trial, *([self._best] if self._best else [])])
+            if trial.is_baseline:
+                self._baseline = max(trial.val_accuracy or 0.0, self._baseline or 0.0)
+            self._write_best()
 
     def _hand_over(self, trial: Trial, shown: _Shown) -> None:
         if trial.mlflow_run_id != shown.run_id:
@@ -157,18 +161,17 @@ class Tracker:
 
     def _write_best(self) -> None:
         """Write the best score and its gain in points to the parent run, if they changed."""
-        trials = self._trials.values()
-        best = best_trial(trials)
+        best = self._best
         if self._parent_id is None or best is None or best.is_rerun:
             return
-        gain = gain_in_points(best, baseline_accuracy(trials))
+        gain = gain_in_points(best, self._baseline)
         metrics = {
             "best_val_accuracy": best.val_accuracy,
             "gain": None if gain is None else round(gain, 6),  # 16.8, and not 16.799999999999997
         }
         new = {name: value for name, value in metrics.items() if value is not None and self._metrics.get(name) != value}
         if new:
-            now, step = int(time.time() * 1000), sum(trial.is_over for trial in trials)
+            now, step = int(time.time() * 1000), len(self._ended)
             self._client.log_batch(self._parent_id, [Metric(name, value, now, step) for name, value in new.items()])
             self._metrics |= new
 
@@ -190,37 +193,20 @@ class Tracker:
         self._hand_over(trial, shown)
         return shown
 
-    def _write_params(self, trial: Trial, shown: _Shown) -> None:
-        self._client.log_inputs(shown.run_id, [self._dataset])
-        params = [Param(name, _as_param(value)) for name, value in trial.recipe.flatten().items()]
-        self._client.log_batch(shown.run_id, params=params)  # last, so that a run with parameters has its dataset
-        shown.has_params = True
-
     def _write(self, trial: Trial, shown: _Shown) -> None:
-        """Write everything that MLflow lacks in few batches, and the status if it changed."""
-        scores, ends = [epoch["val_accuracy"] for epoch in trial.curve], _ends_of_epochs(trial)
-        metrics = [
-            Metric(name, float(value), end, int(epoch["epoch"]))
-            for epoch, end, score, written in zip_longest(trial.curve, ends, scores, shown.scores[: len(scores)])
-            if score != written
-            for name, value in epoch.items()
-            if name not in ("epoch", "progress")
-        ]
-        for start in range(0, len(metrics), MAX_METRICS_PER_BATCH):
-            self._client.log_batch(shown.run_id, metrics=metrics[start : start + MAX_METRICS_PER_BATCH])
-        score = trial.val_accuracy
-        is_new = shown.status != STATUSES[trial.state]
-        if trial.is_over and is_new and score is not None and scores[-1:] != [score]:
-            # Chance for a run that broke down, or the best epoch's score; written last, so that it is the run's value.
-            last = ends[-1] if ends else int(time.time() * 1000)
-            self._client.log_batch(shown.run_id, metrics=[Metric("val_accuracy", score, last + 1, trial.epochs)])
-        facts = {name: str(value) for name, value in trial.facts.items() if not name.startswith(NOT_TAGS)}
-        tags = {STATE_TAG: trial.state, **facts}
-        if trial.over_limits:
-            tags["over_limits"] = ", ".join(trial.over_limits)
-        if trial.error:
-            tags["error"] = trial.error[-5000:]
-        self._client.log_batch(shown.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        """Write everything that MLflow lacks in as few requests as it allows, and the status if it changed."""
+        params = []
+        if not shown.has_params:
+            self._client.log_inputs(shown.run_id, [self._dataset])  # first, so that a run with parameters has it
+            params = [Param(name, _as_param(value)) for name, value in trial.recipe.flatten().items()]
+        tags = [RunTag(name, value) for name, value in _tags(trial).items()]
+        metrics = _metrics(trial, shown)
+        num_first = MAX_PER_BATCH - len(params) - len(tags)
+        self._client.log_batch(shown.run_id, metrics=metrics[:num_first], params=params, tags=tags)
+        for start in range(num_first, len(metrics), MAX_PER_BATCH):
+            self._client.log_batch(shown.run_id, metrics=metrics[start : start + MAX_PER_BATCH])
+        shown.has_params = True
+        scores = trial.accuracies
         shown.scores = scores + shown.scores[len(scores) :]
         shown.written_at = time.monotonic()
         status = STATUSES[trial.state]
@@ -229,6 +215,34 @@ class Tracker:
         elif status != shown.status:
             self._client.set_terminated(shown.run_id, status)
         shown.status = status
+
+
+def _metrics(trial: Trial, shown: _Shown) -> list[Metric]:
+    """The metrics that MLflow lacks."""
+    scores, ends = trial.accuracies, _ends_of_epochs(trial)
+    metrics = [
+        Metric(name, float(value), end, int(epoch["epoch"]))
+        for epoch, end, score, written in zip_longest(trial.curve, ends, scores, shown.scores[: len(scores)])
+        if score != written
+        for name, value in epoch.items()
+        if name not in ("epoch", "progress")
+    ]
+    score, is_new = trial.val_accuracy, shown.status != STATUSES[trial.state]
+    if trial.is_over and is_new and score is not None and scores[-1:] != [score]:
+        # Chance for a run that broke down, or the best epoch's score; the latest one, so that it is the run's value.
+        last = ends[-1] if ends else int(time.time() * 1000)
+        metrics.append(Metric("val_accuracy", score, last + 1, trial.epochs))
+    return metrics
+
+
+def _tags(trial: Trial) -> dict[str, str]:
+    facts = {name: str(value) for name, value in trial.facts.items() if not name.startswith(NOT_TAGS)}
+    tags = {STATE_TAG: trial.state, **facts}
+    if trial.over_limits:
+        tags["over_limits"] = ", ".join(trial.over_limits)
+    if trial.error:
+        tags["error"] = trial.error[-5000:]
+    return tags
 
 
 def _ends_of_epochs(trial: Trial) -> list[int]:

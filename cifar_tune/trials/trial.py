@@ -20,6 +20,8 @@ State = Literal["running", "completed", "stopped early", "pruned", "diverged", "
 
 RERUN_OF, SEED = "trial", "seed"  # the values that a rerun samples: the trial whose recipe it repeats, and a seed
 
+EPOCH, WHOLE_CURVE = "epoch", "curve"  # user attributes of Optuna's trials: `epoch 1`, `epoch 2`, ...
+
 COMPLETE_STATES: tuple[State, ...] = ("completed", "stopped early")
 
 OPTUNA_STATES: dict[State, TrialState] = {
@@ -90,9 +92,12 @@ class Trial:
         """The score: the accuracy of the epoch that counts, chance if the run broke down, None if there is none."""
         if self.state in ("diverged", "out of memory"):
             return 1 / NUM_CLASSES[self.recipe.dataset]
-        if not self.curve or self.state == "failed":
-            return None
-        return self.accuracies[self.recipe.early_stopping.counted(self.accuracies)]
+        return None if not self.curve or self.state == "failed" else self.score_after(self.epochs)
+
+    def score_after(self, epoch: int) -> float:
+        """The score that the run had after this epoch, counted from 1."""
+        accuracies = self.accuracies[:epoch]
+        return accuracies[self.recipe.early_stopping.counted(accuracies)]
 
     @property
     def is_complete(self) -> bool:
@@ -136,10 +141,31 @@ def as_trial(search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool, 
         recipe=Recipe.model_validate(attributes["recipe"]),
         params=trial.params,
         is_baseline=is_baseline,
-        curve=attributes.get("curve", ()),
+        curve=curve_of(attributes),
         facts=attributes.get("facts", {}),
         error=attributes.get("error"),
         mlflow_run_id=attributes.get("mlflow_run_id"),
         goal=goal,
         ranges=trial.distributions,
     )
+
+
+def curve_of(attributes: Mapping[str, Any]) -> Sequence[Mapping[str, float]]:
+    """The learning curve in the user attributes of an Optuna trial.
+
+    Each epoch has an attribute of its own, so that none is written twice. Up to version 0.1 one attribute had them all.
+    """
+    curve = list(attributes.get(WHOLE_CURVE, ()))
+    while metrics := attributes.get(f"{EPOCH} {len(curve) + 1}"):
+        curve.append(metrics)
+    return curve or ()
+
+
+def changed_epochs(attributes: Mapping[str, Any], epoch: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """The user attributes to set when a trial has trained an epoch; later epochs, of before an interruption, end."""
+    following = f"{EPOCH} {epoch + 1}"
+    end = {following: None} if following in attributes else {}
+    whole = attributes.get(WHOLE_CURVE, ())
+    if epoch <= len(whole):
+        return {WHOLE_CURVE: [*whole[: epoch - 1], metrics], **end}
+    return {f"{EPOCH} {epoch}": metrics, **end}

@@ -170,7 +170,7 @@ def test_a_search_is_continued_with_or_without_extend_on_the_command_line(
 def test_taking_over_results_is_completed_after_an_interruption(store: Store, opened: Open, old: list[Trial]) -> None:
     whole = extended(store, opened("whole"))
     record = opened("new")
-    record.study.add_trials(whole.study.trials[1:3])
+    record.add_finished(whole.study.trials[1:3])
     extended(store, opened("new"))
     assert [trial.recipe for trial in record.prior_trials()] == [trial.recipe for trial in whole.prior_trials()]
 

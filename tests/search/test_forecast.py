@@ -10,7 +10,7 @@ from helpers.searches import NUMBERS, opened, score, search, written
 from scipy.stats import spearmanr
 
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.forecast import LEVELS, MAX_TRIALS, Forecast, floored
+from cifar_tune.search.forecast import LEVELS, MAX_TRIALS, Forecast, lowest, thinned
 from cifar_tune.search.gaussian_process import Normal
 from cifar_tune.search.record import Record
 from cifar_tune.search.rungs import epochs_at
@@ -27,14 +27,21 @@ def start_trial(record: Record, num_epochs: int) -> int:
 
 
 def updated(record: Record) -> Forecast:
-    record.forecast.read()
+    assert record.forecast is not None
+    record.forecast.fit()
     return record.forecast
 
 
 def predicted(record: Record, recipes: Sequence[Mapping[str, Any]]) -> Normal:
     """The predictions for recipes now."""
     forecast = updated(record)
-    return forecast.predict(forecast.encoding.encode(recipes))
+    model = forecast.fit()
+    assert model is not None
+    return model.predict(forecast.encoding.encode(recipes))
+
+
+def values(record: Record, number: int) -> Mapping[str, Any]:
+    return record.trials()[number].params
 
 
 def test_a_search_without_scores_has_no_forecast(tmp_path: Path) -> None:
@@ -43,7 +50,8 @@ def test_a_search_without_scores_has_no_forecast(tmp_path: Path) -> None:
     for _ in range(20):
         record.start_trial()
     assert len(updated(record).numbers) == 20
-    assert not record.forecast.is_informed
+    assert not updated(record).is_informed
+    assert updated(record).expect([0]) == {}
 
 
 def test_a_running_trial_is_forecast_from_its_scores_so_far(tmp_path: Path) -> None:
@@ -51,15 +59,15 @@ def test_a_running_trial_is_forecast_from_its_scores_so_far(tmp_path: Path) -> N
     record = opened(written(tmp_path, NUMBERS, "random"))
     search(record, 20)
     number = start_trial(record, 2)
-    forecast = updated(record)
-    assert forecast.predict_trials()[number] == pytest.approx(score(forecast.params(number)), abs=0.05)
+    expected = updated(record).expect([number])
+    assert expected == {number: pytest.approx(score(values(record, number)), abs=0.05)}
 
 
 def test_a_search_is_forecast_before_any_trial_has_ended(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     numbers = [start_trial(record, 2) for _ in range(20)]
-    predictions = updated(record).predict_trials()
-    truth = [score(record.forecast.params(number)) for number in numbers]
+    predictions = updated(record).expect(numbers)
+    truth = [score(values(record, number)) for number in numbers]
     assert spearmanr([predictions[number] for number in numbers], truth).statistic > 0.9
 
 
@@ -73,7 +81,8 @@ def test_a_recipe_that_was_not_tried_is_forecast_from_its_neighbours(tmp_path: P
 def test_a_completed_trial_is_expected_where_it_ended_when_its_neighbours_agree(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     scores = np.array(search(record, 30))
-    predictions = np.array(list(updated(record).predict_trials().values()))
+    forecast = updated(record)
+    predictions = np.array(list(forecast.expect(forecast.numbers).values()))
     best = np.argsort(-scores)[:10]
     assert predictions[best] == pytest.approx(scores[best], abs=0.02)
 
@@ -104,25 +113,36 @@ def test_a_trial_that_broke_down_has_chance_accuracy_at_every_level(tmp_path: Pa
 def test_a_failed_trial_is_ignored(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     record.finish_trial(record.start_trial().number, "failed", "error")
-    assert updated(record).numbers == []
+    forecast = updated(record)
+    assert (forecast.has_score(0), forecast.is_informed) == (False, False)
 
 
 def test_a_resumed_search_has_the_same_forecast(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     search(record, 10)
-    other = Forecast(record.study, record.space.ranges, record.space.search.scheduler.levels)
-    other.read()
-    forecast = updated(record)
-    assert forecast.predict_trials() == other.predict_trials()
+    other = Forecast(record.space.ranges, record.space.search.scheduler.levels)
+    for trial in record.trials():
+        other.note(trial)
+    other.fit()
+    assert updated(record).expect(range(10)) == other.expect(range(10))
 
 
-def test_of_thousands_of_trials_the_model_keeps_the_best(tmp_path: Path) -> None:
-    forecast = opened(written(tmp_path, NUMBERS, "random")).forecast
-    forecast.scores = np.random.default_rng(0).random((1000, 2))
-    forecast.scores[200:, 1] = np.nan
-    rows = forecast._thinned(np.arange(1000))
+def test_a_score_counts_at_once_though_the_model_was_fitted_before(tmp_path: Path) -> None:
+    record = opened(written(tmp_path, NUMBERS, "random"))
+    search(record, 20)
+    before = updated(record)
+    number = start_trial(record, 2)
+    expected = before.expect([number])[number]
+    assert expected == pytest.approx(updated(record).expect([number])[number], abs=0.01)
+    assert expected == pytest.approx(score(values(record, number)), abs=0.05)
+
+
+def test_of_thousands_of_trials_the_model_keeps_the_best() -> None:
+    scores = np.random.default_rng(0).random((1000, 2))
+    scores[200:, 1] = np.nan
+    rows = thinned(scores)
     assert len(rows) == len(set(rows.tolist())) == MAX_TRIALS
-    assert set(np.argsort(-np.nan_to_num(forecast.scores[:, 1]))[: MAX_TRIALS // 2]) <= set(rows.tolist())
+    assert set(np.argsort(-np.nan_to_num(scores[:, 1]))[: MAX_TRIALS // 2]) <= set(rows.tolist())
 
 
 @pytest.mark.parametrize(
@@ -143,9 +163,9 @@ def test_a_level_is_the_epoch_that_reaches_its_fraction(
     assert epochs_at(recipe.replace(settings), LEVELS) == expected
 
 
-def test_a_low_score_is_raised_to_twice_the_best_ones_distance_from_the_median() -> None:
+def test_low_scores_are_raised_to_twice_the_best_ones_distance_below_the_median() -> None:
     scores = np.array([[0.1, np.nan], [0.5, 0.5], [0.5, 0.6], [0.6, np.nan]])
-    np.testing.assert_allclose(floored(scores), [[0.3, np.nan], [0.5, 0.5], [0.5, 0.6], [0.6, np.nan]])
+    np.testing.assert_allclose(lowest(scores), [0.3, 0.45])
 
 
 STOPPING = NUMBERS.replace('sampler="SAMPLER"', 'sampler="SAMPLER", scheduler={"name": "forecast", "let_through": 0}')

@@ -16,7 +16,8 @@ from cifar_tune.search.identity import open_record
 from cifar_tune.search.record import NoTrialLeftError, Record
 from cifar_tune.store import Store, open_store
 from cifar_tune.trials.reading import delete_record, read_record
-from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial
+from cifar_tune.trials.study_storage import StudyStorage
+from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial, curve_of
 
 SPACE = """
 from cifar_tune import Recipe, Search
@@ -61,8 +62,8 @@ def seen(store: Store) -> list[Trial]:
 
 def test_the_record_has_a_write_ahead_log_and_does_not_wait_for_the_disk(reopen: Open) -> None:
     storage = reopen().study._storage
-    assert isinstance(storage, optuna.storages._CachedStorage)
-    with storage._backend.engine.connect() as connection:
+    assert isinstance(storage, StudyStorage)
+    with storage._database.engine.connect() as connection:
         settings = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     assert settings == ["wal", 1]  # 1 is NORMAL
 
@@ -73,7 +74,7 @@ def test_another_process_reads_the_last_changes_of_an_open_record(store: Store, 
     driver.add_epoch(number, metrics(1, 0.25), {})
     (row,) = by_optuna(store, "trials", "--study-name", "tiny")
     assert (row["number"], row["state"], row["user_attrs"]["state"]) == (number, "RUNNING", "running")
-    assert [epoch["val_accuracy"] for epoch in row["user_attrs"]["curve"]] == [0.25]
+    assert [epoch["val_accuracy"] for epoch in curve_of(row["user_attrs"])] == [0.25]
     assert driver.add_epoch(number, metrics(2, 0.5), {})
 
 

@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from cifar_tune.store import Store, open_store
+from cifar_tune.trials.trial import curve_of
 
 # Baselines are never pruned, so each ends as its recipe makes it; sampled recipes learn little and are pruned.
 SPACE = """
@@ -111,7 +112,7 @@ def assert_all_agree(store: Store, call: Call) -> list[dict[str, Any]]:
 
 
 def assert_same_scores(row: Mapping[str, Any], trial: optuna.trial.FrozenTrial, run: Run, store: Store) -> None:
-    curve = [epoch["val_accuracy"] for epoch in trial.user_attrs.get("curve", [])]
+    curve = [epoch["val_accuracy"] for epoch in curve_of(trial.user_attrs)]
     assert row["epochs"] == len(curve)
     is_patient = row["recipe"]["early_stopping"]["name"] == "patience"
     so_far = [max(curve[: n + 1]) if is_patient else curve[n] for n in range(len(curve))]
@@ -125,7 +126,7 @@ def assert_same_scores(row: Mapping[str, Any], trial: optuna.trial.FrozenTrial, 
         assert trial.value == (None if row["state"] == "interrupted" else so_far[-1])
         assert run.data.metrics.get("val_accuracy") == row["val_accuracy"]
     history = MlflowClient(store.mlflow_url).get_metric_history(run.info.run_id, "train_loss")
-    assert [metric.value for metric in history] == [epoch["train_loss"] for epoch in trial.user_attrs.get("curve", [])]
+    assert [metric.value for metric in history] == [epoch["train_loss"] for epoch in curve_of(trial.user_attrs)]
     assert all(value == value and abs(value) != float("inf") for value in run.data.metrics.values())
 
 

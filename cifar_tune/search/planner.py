@@ -1,0 +1,89 @@
+"""The planner: chooses the values of the next trials in a thread of its own, so that a free worker does not wait.
+
+A trial is prepared as soon as the one before it is started, from all that is known then. Where workers had to wait
+nevertheless, more are prepared ahead, though these are chosen from older knowledge.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition, Thread
+
+from cifar_tune.search.driver import Driver
+from cifar_tune.search.record import NoTrialLeftError
+from cifar_tune.trials.trial import Trial
+
+SECONDS_TO_END = 5.0  # to wait at the end for a choice that is under way
+
+
+class Planner:
+    """Prepares the driver's next trials, at most `most_ahead` of them; `planning` runs it."""
+
+    def __init__(self, driver: Driver, most_ahead: int) -> None:
+        self._driver = driver
+        self._most_ahead = most_ahead
+        self._num_ahead = 1
+        self._changed = Condition()
+        self._error: Exception | None = None
+        self._is_closed = False
+        self._thread = Thread(target=self._run, name="planner", daemon=True)
+
+    @contextmanager
+    def planning(self) -> Iterator[None]:
+        """Prepare trials within the block."""
+        self._thread.start()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_closed = True
+                self._changed.notify_all()
+            self._thread.join(SECONDS_TO_END)
+
+    def next_trial(self, patience: float) -> Trial | None:
+        """Start the next trial; None if none is prepared after `patience` seconds, or if there is none left.
+
+        Raises the error in which the choice of values ended.
+        """
+        with self._changed:
+            self._changed.notify_all()  # a trial may have been put back
+            if not self._is_ready:
+                self._num_ahead = min(self._num_ahead + 1, self._most_ahead)
+                self._changed.wait_for(lambda: self._is_ready, patience)
+            if self._driver.num_prepared == 0:
+                if self._error is not None:
+                    self._raise(self._error)
+                return None
+            trial = self._driver.next_trial()
+            self._changed.notify_all()
+            return trial
+
+    @property
+    def _is_ready(self) -> bool:
+        return self._driver.num_prepared > 0 or self._error is not None
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether enough is prepared."""
+        return self._driver.num_prepared >= min(self._num_ahead, self._driver.num_left)
+
+    def _raise(self, error: Exception) -> None:
+        if isinstance(error, NoTrialLeftError):
+            self._driver.leave_rest()
+        else:
+            raise error
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closed or not self._is_idle)
+                if self._is_closed:
+                    return
+            try:
+                self._driver.prepare()
+            except Exception as error:
+                with self._changed:
+                    self._error = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._changed.notify_all()

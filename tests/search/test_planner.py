@@ -1,0 +1,149 @@
+"""The planner, which prepares trials in a thread of its own."""
+
+import threading
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from helpers.command_line import PATIENCE
+from helpers.records import driver_of, metrics, written
+
+from cifar_tune.errors import UserError
+from cifar_tune.search.driver import Driver
+from cifar_tune.search.identity import open_record
+from cifar_tune.search.planner import Planner
+from cifar_tune.search.record import Record
+from cifar_tune.store import Store, open_store
+from cifar_tune.trials.reading import read_record
+
+SPACE = """
+from cifar_tune import Recipe, Search
+
+BASELINE = Recipe(dataset="shapes", model={"name": "mini_resnet"}, optimizer={"name": "adam", "lr": 0.001},
+                  schedule={"name": "constant"}, epochs=4, batch_size=32)
+
+
+def space(trial):
+    HOOK
+    return BASELINE.replace({"optimizer/lr": trial.suggest_float("optimizer/lr", 1e-4, 1e-1, log=True)})
+
+
+SEARCH = Search(sampler="random", scheduler={"name": "none"})
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def opened(store: Store, hook: str = "pass", text: str = SPACE) -> Record:
+    return open_record(store, "tiny", written(store.root.parent, text.replace("HOOK", hook)), 0)
+
+
+def train_all(driver: Driver, planner: Planner) -> list[int]:
+    """Train every trial that is left, one after the other; their numbers."""
+    numbers = []
+    with planner.planning():
+        while driver.num_left:
+            trial = planner.next_trial(PATIENCE)
+            if trial is None:
+                break
+            numbers.append(trial.number)
+            for epoch in range(trial.epochs + 1, 5):
+                if not driver.add_epoch(trial.number, metrics(epoch, 0.5), {}):
+                    break
+    return numbers
+
+
+def wait_for(condition: object) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_trials_are_prepared_while_others_train_and_started_in_their_order(store: Store) -> None:
+    record = opened(store)
+    driver = driver_of(record, 6)
+    planner = Planner(driver, most_ahead=2)
+    with planner.planning():
+        first = planner.next_trial(PATIENCE)
+        wait_for(lambda: driver.num_prepared == 1)
+        assert [trial.number for trial in read_record(store)["tiny"]] == [0]  # the prepared one leaves no trace
+        second = planner.next_trial(0.0)
+    assert first is not None
+    assert second is not None
+    assert (first.number, second.number) == (0, 1)
+    assert [trial.state for trial in read_record(store)["tiny"]] == ["interrupted"] * 2  # no process works on them
+
+
+def test_a_search_with_a_planner_trains_exactly_its_trials(store: Store) -> None:
+    driver = driver_of(opened(store), 7)
+    assert train_all(driver, Planner(driver, most_ahead=3)) == list(range(7))
+    assert driver.is_over
+    assert [trial.state for trial in read_record(store)["tiny"]] == ["completed"] * 7
+    study = optuna.load_study(study_name="tiny", storage=store.optuna_url)
+    assert len(study.trials) == 7
+
+
+def test_an_interrupted_trial_that_was_prepared_is_resumed_by_the_next_command(store: Store) -> None:
+    driver = driver_of(opened(store), 3)
+    with Planner(driver, most_ahead=1).planning():
+        wait_for(lambda: driver.num_prepared == 1)
+    number = driver.next_trial().number
+    driver.add_epoch(number, metrics(1, 0.5), {})
+    driver.interrupt()
+    driver = driver_of(opened(store), 3)
+    driver.prepare()  # the interrupted one, which is not started
+    driver.interrupt()
+    record = opened(store)
+    assert record.num_left(3) == 3
+    driver = driver_of(record, 3)
+    assert train_all(driver, Planner(driver, most_ahead=1)) == [0, 1, 2]
+    assert [trial.state for trial in read_record(store)["tiny"]] == ["completed"] * 3
+
+
+def test_a_free_worker_gets_nothing_while_nothing_is_prepared(store: Store) -> None:
+    release = store.root.parent / "release"
+    hook = f"import time, pathlib\n    while not pathlib.Path({str(release)!r}).exists(): time.sleep(0.01)"
+    driver = driver_of(opened(store), 3)
+    release.touch()
+    driver.next_trial()
+    driver = Driver(opened_with(store, hook), 3, [])
+    release.unlink()
+    planner = Planner(driver, most_ahead=1)
+    with planner.planning():
+        assert planner.next_trial(0.05) is None
+        release.touch()
+        assert planner.next_trial(PATIENCE) is not None
+
+
+def opened_with(store: Store, hook: str) -> Record:
+    (store.root.parent / "release").touch()
+    return open_record(store, "other", written(store.root.parent, SPACE.replace("HOOK", hook)), 0)
+
+
+def test_an_error_of_the_space_in_the_planners_thread_reaches_the_search(store: Store) -> None:
+    hook = "import threading\n    assert threading.current_thread().name != 'planner', 'no such thing'"
+    driver = driver_of(opened(store, hook), 5)
+    planner = Planner(driver, most_ahead=1)
+    with planner.planning(), pytest.raises(UserError, match="no such thing"):
+        planner.next_trial(PATIENCE)
+
+
+def test_a_search_whose_space_is_exhausted_ends(store: Store) -> None:
+    text = SPACE.replace('trial.suggest_float("optimizer/lr", 1e-4, 1e-1, log=True)', "LR").replace(
+        "LR", 'trial.suggest_categorical("optimizer/lr", [0.001, 0.01, 0.1])'
+    )
+    driver = driver_of(opened(store, text=text), 12)
+    assert len(train_all(driver, Planner(driver, most_ahead=2))) == 3
+    assert driver.num_left == 0
+    assert opened(store, text=text).is_exhausted
+
+
+def test_the_thread_ends_with_the_search(store: Store) -> None:
+    driver = driver_of(opened(store), 2)
+    train_all(driver, Planner(driver, most_ahead=1))
+    assert "planner" not in {thread.name for thread in threading.enumerate()}
