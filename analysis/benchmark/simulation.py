@@ -27,7 +27,7 @@ from cifar_tune.search.space import Space
 
 SECONDS_BETWEEN_TRIALS = 0.25  # measured by analysis/overhead.py
 
-MethodName = Literal["ours", "random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA"]
+MethodName = Literal["ours", "ours, chosen at once", "random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA"]
 COMPARATORS: tuple[MethodName, ...] = ("random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA")
 
 
@@ -42,15 +42,22 @@ class Method(Protocol):
 
 
 class Ours:
-    """The sampler and the scheduler of cifar-tune."""
+    """The sampler and the scheduler of cifar-tune.
 
-    def __init__(self, record: Record, num_trials: int = 10**9) -> None:
+    In a real search the next trial is chosen `ahead`, as soon as the one before it is started, so it knows nothing of
+    what happens until a worker is free. Otherwise it is chosen when it is started.
+    """
+
+    def __init__(self, record: Record, num_trials: int = 10**9, *, ahead: bool = True) -> None:
         self._driver = Driver(record, num_trials, [])
+        self._ahead = ahead
 
     def start(self) -> tuple[int, Mapping[str, Any]] | None:
         if self._driver.num_left == 0:
             return None
         trial = self._driver.next_trial()
+        if self._ahead and self._driver.num_left:
+            self._driver.prepare()
         return trial.number, trial.params
 
     def report(self, number: int, epoch: int, accuracy: float, seconds: float) -> bool:
@@ -99,8 +106,9 @@ class RayTune:
 
 def make_method(name: MethodName, space: Space, seed: int) -> Method:
     """A new search with the method of this name."""
-    if name == "ours":
-        return Ours(open_record_in(optuna.storages.InMemoryStorage(), "simulation", space, seed))
+    if name.startswith("ours"):
+        record = open_record_in(optuna.storages.InMemoryStorage(), "simulation", space, seed)
+        return Ours(record, ahead=name == "ours")
     sampler = optuna.samplers.RandomSampler(seed=seed) if name.startswith("random") else None
     return RayTune(space, sampler, seed, asha=name.endswith("ASHA"))
 

@@ -68,7 +68,7 @@ def time_suggestions(record: Record, space: Space, surrogate: Surrogate, num_sug
     """
     space.check()
     record.study.sampler = build_sampler(space, record.forecast, record.crashes, seed=0)
-    method, rng = Ours(record), np.random.default_rng(0)
+    method, rng = Ours(record, ahead=False), np.random.default_rng(0)
     seconds = []
     for _ in range(1 + num_suggestions):
         start = time.perf_counter()

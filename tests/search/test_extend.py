@@ -171,7 +171,7 @@ def test_taking_over_results_is_completed_after_an_interruption(store: Store, op
     whole = extended(store, opened("whole"))
     record = opened("new")
     record.add_finished(whole.study.trials[1:3])
-    extended(store, opened("new"))
+    record = extended(store, opened("new"))
     assert [trial.recipe for trial in record.prior_trials()] == [trial.recipe for trial in whole.prior_trials()]
 
 

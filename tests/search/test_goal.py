@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers.command_line import Call
 from helpers.records import RISING, driver_of, metrics, written
-from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
@@ -63,17 +63,17 @@ def text(goal: str, sampler: str = "tpe") -> str:
 
 
 @pytest.fixture
-def memory() -> BaseStorage:
+def memory() -> InMemoryStorage:
     """A storage that is faster than a store's database."""
     return InMemoryStorage()
 
 
-def opened(storage: BaseStorage, folder: Path, goal: str, sampler: str = "tpe", name: str = "tiny") -> Driver:
+def opened(storage: InMemoryStorage, folder: Path, goal: str, sampler: str = "tpe", name: str = "tiny") -> Driver:
     """Open the search as a new process would."""
     return driver_of(open_record_in(storage, name, written(folder, text(goal, sampler)), 0))
 
 
-def in_optuna(storage: str | BaseStorage, name: str = "tiny") -> list[FrozenTrial]:
+def in_optuna(storage: str | InMemoryStorage, name: str = "tiny") -> list[FrozenTrial]:
     return optuna.load_study(study_name=name, storage=storage).trials
 
 
@@ -148,7 +148,7 @@ def test_a_recipe_is_counted_without_its_weights_and_without_memory(tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", OF_TWO)
 def test_a_search_of_two_objectives_gives_optuna_both_values_at_every_end(
-    memory: BaseStorage, tmp_path: Path, sampler: str
+    memory: InMemoryStorage, tmp_path: Path, sampler: str
 ) -> None:
     driver = opened(memory, tmp_path, 'minimize="num_parameters"', sampler)
     whole = [run_next(driver) for _ in range(10)]
@@ -177,7 +177,9 @@ def test_a_search_of_two_objectives_gives_optuna_both_values_at_every_end(
     assert len({trial.params["model/width"] for trial in optuna_trials}) > 12  # the best may be tried again
 
 
-def test_the_seconds_of_a_trial_that_broke_down_are_those_of_a_whole_trial(memory: BaseStorage, tmp_path: Path) -> None:
+def test_the_seconds_of_a_trial_that_broke_down_are_those_of_a_whole_trial(
+    memory: InMemoryStorage, tmp_path: Path
+) -> None:
     """A run that ends at once would otherwise be the fastest of all."""
     driver = opened(memory, tmp_path, 'minimize="seconds"')
     number = run_next(driver, [0.2], seconds=2.0).number
@@ -186,7 +188,7 @@ def test_the_seconds_of_a_trial_that_broke_down_are_those_of_a_whole_trial(memor
     assert [trial.values for trial in in_optuna(memory)] == [[0.1, 8.0], [0.1, 8.0]]
 
 
-def test_a_trial_is_pruned_by_the_scores_of_trials_that_cost_no_more(memory: BaseStorage, tmp_path: Path) -> None:
+def test_a_trial_is_pruned_by_the_scores_of_trials_that_cost_no_more(memory: InMemoryStorage, tmp_path: Path) -> None:
     driver = opened(memory, tmp_path, 'minimize="num_parameters"', "random")
     trials = [run_next(driver, [accuracy] * 4) for accuracy in [0.5] * 4 + [0.3] * 12]
     baseline, worse = trials[0].facts["num_parameters"], trials[4:]
@@ -204,7 +206,7 @@ def test_a_trial_is_pruned_by_the_scores_of_trials_that_cost_no_more(memory: Bas
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", get_args(SamplerName))
-def test_a_recipe_over_a_limit_is_never_trained(memory: BaseStorage, tmp_path: Path, sampler: str) -> None:
+def test_a_recipe_over_a_limit_is_never_trained(memory: InMemoryStorage, tmp_path: Path, sampler: str) -> None:
     goal = 'limits={"num_parameters": 30_000}'
     driver = opened(memory, tmp_path, goal, sampler)
     trials = [run_next(driver, [0.2 + i / 100] * 4) for i in range(16)]
@@ -224,7 +226,7 @@ def test_a_recipe_over_a_limit_is_never_trained(memory: BaseStorage, tmp_path: P
     assert TrialState.RUNNING not in {trial.state for trial in in_optuna(memory)}
 
 
-def test_a_space_without_a_recipe_within_its_limits_is_refused(memory: BaseStorage, tmp_path: Path) -> None:
+def test_a_space_without_a_recipe_within_its_limits_is_refused(memory: InMemoryStorage, tmp_path: Path) -> None:
     message = "no recipe within the limits .400 parameters. was found in 1,000 draws; raise the limit"
     few_widths = text('limits={"num_parameters": 400}', "random").replace("0.1, 1.0)", "0.1, 1.0, step=0.1)")
     space = written(tmp_path, few_widths)
@@ -238,7 +240,7 @@ def test_a_space_without_a_recipe_within_its_limits_is_refused(memory: BaseStora
     assert driver.record.num_started == 1
 
 
-def test_a_draw_left_open_by_a_killed_process_is_closed(memory: BaseStorage, tmp_path: Path) -> None:
+def test_a_draw_left_open_by_a_killed_process_is_closed(memory: InMemoryStorage, tmp_path: Path) -> None:
     driver = opened(memory, tmp_path, 'limits={"num_parameters": 30_000}')
     run_next(driver)
     half = driver.record.study.ask()
@@ -248,7 +250,7 @@ def test_a_draw_left_open_by_a_killed_process_is_closed(memory: BaseStorage, tmp
     assert in_optuna(memory)[half.number].state == TrialState.PRUNED
 
 
-def test_a_trial_that_took_too_long_is_complete_and_never_the_best(memory: BaseStorage, tmp_path: Path) -> None:
+def test_a_trial_that_took_too_long_is_complete_and_never_the_best(memory: InMemoryStorage, tmp_path: Path) -> None:
     driver = opened(memory, tmp_path, 'limits={"seconds": 3}')
     run_next(driver)
     slow = run_next(driver, [0.9] * 4, seconds=1.0)
@@ -262,7 +264,7 @@ def test_a_trial_that_took_too_long_is_complete_and_never_the_best(memory: BaseS
 
 
 @pytest.mark.parametrize("sampler", OF_TWO)
-def test_two_objectives_and_limits_go_together(memory: BaseStorage, tmp_path: Path, sampler: str) -> None:
+def test_two_objectives_and_limits_go_together(memory: InMemoryStorage, tmp_path: Path, sampler: str) -> None:
     driver = opened(memory, tmp_path, BOTH, sampler)
     for i in range(14):
         run_next(driver, [0.2 + i / 100] * 4, seconds=0.5 + i % 3 / 4)
