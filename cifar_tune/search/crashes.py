@@ -77,6 +77,10 @@ class Rule:
         """Whether sampled values meet all conditions."""
         return all(each.name in params and each.holds(params[each.name]) for each in self.conditions)
 
+    def covers_each(self, params_of_each: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """The same for several draws."""
+        return [self.covers(params) for params in params_of_each]
+
     def __str__(self) -> str:
         return " and ".join(map(str, self.conditions))
 
@@ -97,7 +101,12 @@ class Likeness:
 
     def covers(self, params: Mapping[str, Any]) -> bool:
         """Whether a draw with these values is too likely to fail."""
-        return bool(self._posterior.predict(self._encoding.encode([params])).mean[0] > self._max_chance)
+        return self.covers_each([params])[0]
+
+    def covers_each(self, params_of_each: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """The same for several draws, which takes hardly longer."""
+        chances = self._posterior.predict(self._encoding.encode(params_of_each)).mean
+        return [bool(chance > self._max_chance) for chance in chances]
 
     def __str__(self) -> str:
         return f"values near those of {self._num_failed} failed trials"
@@ -129,6 +138,13 @@ class Crashes:
     def rule_for(self, params: Mapping[str, Any]) -> Rule | Likeness | None:
         """The rule that leaves out a draw with these values; None for most draws."""
         return next((rule for rule in self.rules if rule.covers(params)), None)
+
+    def are_left_out(self, params_of_each: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """Whether a rule leaves each of these draws out."""
+        if not params_of_each:
+            return []
+        of_each_rule = [rule.covers_each(params_of_each) for rule in self.rules]
+        return [any(covered) for covered in zip(*of_each_rule, strict=True)] or [False] * len(params_of_each)
 
 
 def kind_of(error: str | None) -> str:

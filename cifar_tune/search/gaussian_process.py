@@ -24,6 +24,8 @@ from cifar_tune.search.encoding import Array
 
 Indices = npt.NDArray[np.intp]
 
+torch.set_num_threads(1)  # the matrices are small, and the other cores train: threads would wait for each other there
+
 SQRT5 = math.sqrt(5)
 # Medians of the log-normal priors of the hyperparameters; scores are scaled to a variance of 1 at the first level.
 FIRST_VARIANCE, LATER_VARIANCE, NOISE, RATIO = 1.0, 0.3, 0.2, 1.0

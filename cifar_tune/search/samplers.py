@@ -134,10 +134,10 @@ class ForecastSampler(BaseSampler):
             with suppress(InvalidRecipeError):
                 recipe = self._space.sample(cast(BaseTrial, trial))
                 (point,) = self._forecast.encoding.encode([trial.params])
-                is_new = not self._forecast.has_trial_at(point) and self._crashes.rule_for(trial.params) is None
-                if is_new and is_within(recipe, self._space.search.limits):
+                if not self._forecast.has_trial_at(point) and is_within(recipe, self._space.search.limits):
                     candidates.append(Candidate(trial, point))
-        return candidates
+        are_left_out = self._crashes.are_left_out([candidate.trial.params for candidate in candidates])
+        return [each for each, is_left_out in zip(candidates, are_left_out, strict=True) if not is_left_out]
 
 
 def expected_improvement(scores: "Normal", best: float) -> Array:

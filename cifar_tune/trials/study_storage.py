@@ -7,7 +7,7 @@ process has written. A search is the only one that writes its study, so it reads
 import copy
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,13 +69,20 @@ class StudyStorage(InMemoryStorage):
         )
         trials = database.get_all_trials(row_id, deepcopy=False)
         self._row_ids = [trial._trial_id for trial in trials]  # of the saved trials in the database, by number
+        self._saved = _snapshots(trials)  # what the database has of trials that may still change
         for number, trial in enumerate(trials):
             if trial.number != number:
                 raise ValueError(f"The study {name} lacks trial {number}.")
-            super().create_new_trial(study_id, trial)
-        self._saved = {trial.number: _snapshot(trial) for trial in trials}  # what the database has
+            self._adopt(study_id, trial)
         self._saved_attrs = study.user_attrs, study.system_attrs  # Optuna changes a copy
         self._changed: set[int] = set()  # numbers of trials
+
+    def _adopt(self, study_id: int, trial: FrozenTrial) -> None:
+        """Add a trial as `create_new_trial` would, but not a copy of it, which takes as long as reading it."""
+        self._max_trial_id = trial._trial_id = trial.number
+        self._trial_id_to_study_id_and_number[trial.number] = (study_id, trial.number)
+        self._studies[study_id].trials.append(trial)
+        self._update_cache(trial.number, study_id)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Add a trial, and note that it is to be written."""
@@ -104,7 +111,9 @@ class StudyStorage(InMemoryStorage):
             trials = [study.trials[number] for number in sorted(self._changed) if number < below]
             if trials or attrs != self._saved_attrs:
                 self._row_ids += self._write(trials, [*self._study_rows(attrs)])
-                self._saved |= {trial.number: _snapshot(trial) for trial in trials}
+                for trial in trials:
+                    self._saved.pop(trial.number, None)
+                self._saved |= _snapshots(trials)
                 self._saved_attrs = attrs
                 self._changed -= {trial.number for trial in trials}
 
@@ -113,19 +122,19 @@ class StudyStorage(InMemoryStorage):
         rows: dict[Model, list[Row]] = defaultdict(list)
         for model, row in study_rows:
             rows[model].append({"study_id": self._study_row_id, **row})
-        new_ids: list[int] = []
+        num_saved, new_ids = len(self._row_ids), list[int]()
         with self._database.engine.begin() as connection:
             self._check_study(connection)
-            if any(trial.number not in self._saved for trial in trials):
+            if any(trial.number >= num_saved for trial in trials):
                 self._check_alone(connection)
             for trial in trials:
                 saved = self._saved.get(trial.number)
-                if saved is None:
+                if trial.number >= num_saved:
                     row_id = self._insert(connection, trial)
                     new_ids.append(row_id)
                 else:
                     row_id = self._row_ids[trial.number]
-                    if saved.state != trial.state:
+                    if saved is None or saved.state != trial.state:
                         connection.execute(update(TRIALS).where(TRIALS.c.trial_id == row_id).values(_columns(trial)))
                 for model, row in _changed_rows(trial, saved):
                     rows[model].append({"trial_id": row_id, **row})
@@ -162,12 +171,13 @@ class StudyStorage(InMemoryStorage):
                 yield model, _attribute(now, key)
 
 
-def _snapshot(trial: FrozenTrial) -> FrozenTrial:
-    """The trial as it is now, because whoever holds an `optuna.Trial` may change the storage's own in place."""
-    snapshot = copy.copy(trial)
-    for name in ("params", "distributions", "intermediate_values", "user_attrs", "system_attrs"):
-        setattr(snapshot, name, dict(getattr(trial, name)))
-    return snapshot
+def _snapshots(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
+    """The open ones of the trials as they are now, by number; whoever holds an `optuna.Trial` may change the original."""
+    snapshots = {trial.number: copy.copy(trial) for trial in trials if not trial.state.is_finished()}
+    for snapshot in snapshots.values():
+        for name in ("params", "distributions", "intermediate_values", "user_attrs", "system_attrs"):
+            setattr(snapshot, name, dict(getattr(snapshot, name)))
+    return snapshots
 
 
 def _columns(trial: FrozenTrial) -> Row:
