@@ -25,7 +25,7 @@ from cifar_tune.search.record import Record
 from cifar_tune.search.search import Search
 from cifar_tune.search.space import Space
 
-SECONDS_BETWEEN_TRIALS = 0.25  # measured by analysis/overhead.py
+SECONDS_BETWEEN_TRIALS = 0.25  # measured by analysis/speed/search.py
 
 MethodName = Literal["ours", "ours, chosen at once", "random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA"]
 COMPARATORS: tuple[MethodName, ...] = ("random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA")

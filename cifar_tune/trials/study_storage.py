@@ -172,7 +172,7 @@ class StudyStorage(InMemoryStorage):
 
 
 def _snapshots(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
-    """The open ones of the trials as they are now, by number; whoever holds an `optuna.Trial` may change the original."""
+    """The open trials as they are now, by number; whoever holds an `optuna.Trial` may change the original."""
     snapshots = {trial.number: copy.copy(trial) for trial in trials if not trial.state.is_finished()}
     for snapshot in snapshots.values():
         for name in ("params", "distributions", "intermediate_values", "user_attrs", "system_attrs"):
