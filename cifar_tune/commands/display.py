@@ -18,11 +18,11 @@ from rich.text import Text
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.report.leaderboard import ORDER
 from cifar_tune.report.sentences import format_state
-from cifar_tune.search.cost import seconds_remaining
+from cifar_tune.search.cost import Remaining
 from cifar_tune.search.crashes import reason_of
 from cifar_tune.trials.facts import LEFT_OUT, RANDOM_NUMBERS
 from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
-from cifar_tune.trials.trial import Trial
+from cifar_tune.trials.trial import OPTUNA_STATES, Trial
 from cifar_tune.wording import format_clock, format_percent, format_points, format_seconds
 
 SECONDS_BETWEEN_FRAMES = 0.25
@@ -39,6 +39,61 @@ def progress_console() -> Console:
     """
     can_redraw = sys.stderr.isatty() and os.environ.get("TERM") != NOTEBOOK_TERM
     return Console(stderr=True, force_interactive=None if can_redraw else False)
+
+
+class _Totals:
+    """What is shown of all trials, kept up to date trial by trial: a search may have ten thousand."""
+
+    def __init__(self, remaining: Remaining) -> None:
+        self._trials: dict[int, Trial] = {}
+        self._remaining = remaining
+        self._running: dict[int, Trial] = {}
+        self._states: Counter[str] = Counter()
+        self.num_epochs = 0
+        self.best: Trial | None = None
+        self.baseline: float | None = None
+        self.has_reruns = False
+
+    def note(self, trial: Trial) -> Trial:
+        """Take in a trial's new state; returns the one before, or the same for a new trial."""
+        before = self._trials.get(trial.number)
+        if before is not None:
+            self._states[before.state] -= 1
+            self.num_epochs -= before.epochs
+        self._trials[trial.number] = trial
+        self._running.pop(trial.number, None)
+        if trial.state == "running":
+            self._running[trial.number] = trial
+        self._states[trial.state] += 1
+        self.num_epochs += trial.epochs
+        self._remaining.note(trial)
+        self.has_reruns = self.has_reruns or trial.is_rerun
+        if trial.counts:
+            self.best = best_trial([trial, *([self.best] if self.best else [])])
+        if trial.is_baseline and trial.is_complete:
+            self.baseline = baseline_accuracy(self._trials.values())
+        return before or trial
+
+    @property
+    def num_trials(self) -> int:
+        return len(self._trials)
+
+    @property
+    def num_over(self) -> int:
+        return sum(self._states[state] for state in OPTUNA_STATES)
+
+    @property
+    def running(self) -> list[Trial]:
+        """The trials that run now, by number."""
+        return [self._running[number] for number in sorted(self._running)]
+
+    @property
+    def counts(self) -> str:
+        return ", ".join(f"{self._states[state]} {state}" for state in ORDER if self._states[state])
+
+    @property
+    def seconds_left(self) -> float | None:
+        return self._remaining.seconds
 
 
 class Display:
@@ -59,12 +114,11 @@ class Display:
         drawn: Sequence[Recipe] = (),
     ) -> None:
         self._title = title
-        self._trials = {trial.number: trial for trial in trials}
         self._num_trials = max(num_trials, len(trials))
-        self._num_workers = num_workers
+        self._totals = _Totals(Remaining(self._num_trials, num_workers, expected_epochs, drawn))
+        for trial in trials:
+            self._totals.note(trial)
         self._console = console
-        self._expected_epochs = expected_epochs
-        self._drawn = drawn
         self._start = self._last = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_interactive else None
 
@@ -81,8 +135,7 @@ class Display:
 
     def update(self, trial: Trial) -> None:
         """Remember the trial's new state; print a line if it has ended, or if its random numbers are others."""
-        before = self._trials.get(trial.number, trial)
-        self._trials[trial.number] = trial
+        before = self._totals.note(trial)
         if before.facts.get(RANDOM_NUMBERS) != trial.facts.get(RANDOM_NUMBERS):
             note = f"{trial.label}: its random numbers {trial.facts[RANDOM_NUMBERS]}."
             self._console.print(note, highlight=False, markup=False, soft_wrap=True)
@@ -104,18 +157,19 @@ class Display:
             self._live.update(self._panel(), refresh=True)
         elif not self._live and now - self._last > SECONDS_BETWEEN_LINES:
             self._last = now
-            self._print(f"{self._counts()}; {self._num_epochs()} epochs done; {self._best()}; {self._remaining()}")
+            self._print(f"{self._counts()}; {self._totals.num_epochs} epochs done; {self._best()}; {self._remaining()}")
 
     def _print(self, line: str) -> None:
         if not self._live:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _panel(self) -> Group:
-        done = sum(trial.is_over for trial in self._trials.values())
         return Group(
             Text(self._title, style="bold"),
-            Padding(ProgressBar(total=max(1, self._num_trials), completed=done), (0, 20, 0, 0)),  # ends its line
-            Text(f"{self._counts()} · {self._num_epochs()} epochs done"),
+            Padding(
+                ProgressBar(total=max(1, self._num_trials), completed=self._totals.num_over), (0, 20, 0, 0)
+            ),  # ends its line
+            Text(f"{self._counts()} · {self._totals.num_epochs} epochs done"),
             Text(self._best()),
             Text(f"elapsed {format_clock(time.monotonic() - self._start)} · {self._remaining()}"),
             self._running(),
@@ -123,44 +177,35 @@ class Display:
 
     def _running(self) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False)
-        for trial in self._trials.values():
-            if trial.state == "running":
-                score = format_percent(trial.val_accuracy) if trial.val_accuracy is not None else "…"
-                table.add_row(trial.label, f"epoch {trial.epochs}/{trial.recipe.epochs}", score)
+        for trial in self._totals.running:
+            score = format_percent(trial.val_accuracy) if trial.val_accuracy is not None else "…"
+            table.add_row(trial.label, f"epoch {trial.epochs}/{trial.recipe.epochs}", score)
         return table
 
     def _ending(self, trial: Trial) -> str:
         has_score = trial.val_accuracy is not None and trial.has_own_score
         score = f" at {format_percent(trial.val_accuracy or 0)}" if has_score else ""
-        gain = gain_in_points(trial, baseline_accuracy(self._trials.values()))
+        gain = gain_in_points(trial, self._totals.baseline)
         points = f" ({format_points(gain)})" if gain is not None and not (trial.is_baseline or trial.is_rerun) else ""
         epochs = f"{trial.epochs} of {trial.recipe.epochs} epochs"
         ending = f"{trial.label} {format_state(trial)}{score}{points} after {epochs}, {format_seconds(trial.seconds)}"
         return f"{ending}: {_shorten(reason_of(trial.error))}" if trial.error else ending
 
     def _counts(self) -> str:
-        states = Counter(trial.state for trial in self._trials.values())
-        counts = ", ".join(f"{states[state]} {state}" for state in ORDER if states[state])
-        return f"{len(self._trials)} of {self._num_trials} trials: {counts or 'starting workers'}"
+        return f"{self._totals.num_trials} of {self._num_trials} trials: {self._totals.counts or 'starting workers'}"
 
     def _best(self) -> str:
-        trials = self._trials.values()
-        best, baseline = best_trial(trials), baseline_accuracy(trials)
-        if any(trial.is_rerun for trial in trials):
+        best = self._totals.best
+        if self._totals.has_reruns:
             return "the results of all seeds are compared at the end"
         if best is None:
             return "best: no trial has completed yet"
-        gain = gain_in_points(best, baseline)
+        gain = gain_in_points(best, self._totals.baseline)
         points = f", {format_points(gain)} points over the baseline" if gain is not None else ""
         return f"best: {format_percent(best.val_accuracy or 0)} (trial {best.number}{points})"
 
-    def _num_epochs(self) -> int:
-        return sum(trial.epochs for trial in self._trials.values())
-
     def _remaining(self) -> str:
-        seconds = seconds_remaining(
-            list(self._trials.values()), self._num_trials, self._num_workers, self._expected_epochs, self._drawn
-        )
+        seconds = self._totals.seconds_left
         return "remaining time unknown" if seconds is None else f"about {format_clock(seconds)} remaining"
 
 

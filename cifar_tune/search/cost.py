@@ -7,6 +7,7 @@ says how many epochs a trial is expected to take; trials that have ended correct
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ class Kind:
         return self, (self.network, self.trained), (self.network.split()[0],), ()
 
 
+@lru_cache(maxsize=10_000)
 def kind_of(recipe: Recipe) -> Kind:
     """The kind of the recipe's trials."""
     fields = type(recipe.model).model_fields
@@ -43,6 +45,21 @@ def kind_of(recipe: Recipe) -> Kind:
     return Kind(" ".join(network), trained + kept, 2 ** (recipe.batch_size.bit_length() - 1))
 
 
+class _Mean:
+    """A mean that takes in more values without keeping them."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def add(self, values: Sequence[float]) -> None:
+        self.total += sum(values)
+        self.count += len(values)
+
+    @property
+    def value(self) -> float:
+        return self.total / self.count
+
+
 class Costs:
     """Learns from trained epochs and ended trials what trials cost.
 
@@ -51,8 +68,8 @@ class Costs:
 
     def __init__(self, expected_epochs: Callable[[Recipe], float]) -> None:
         self._expected_epochs = expected_epochs
-        self._seconds: dict[Kind | tuple[str, ...], list[float]] = defaultdict(list)
-        self._shares: list[float] = []  # by trial that ended: its epochs over the expected ones
+        self._seconds: dict[Kind | tuple[str, ...], _Mean] = defaultdict(_Mean)
+        self._shares = _Mean()  # over trials that ended: their epochs over the expected ones
 
     @property
     def is_known(self) -> bool:
@@ -62,19 +79,19 @@ class Costs:
     def add_epochs(self, recipe: Recipe, seconds: Sequence[float]) -> None:
         """Learn how many seconds epochs of the recipe took."""
         for group in kind_of(recipe).wider() if seconds else ():
-            self._seconds[group] += seconds
+            self._seconds[group].add(seconds)
 
     def add_ending(self, recipe: Recipe, num_epochs: int) -> None:
         """Learn that a trial of the recipe, which the scheduler could stop, was over after `num_epochs`."""
-        self._shares.append(num_epochs / self._expected_epochs(recipe))
+        self._shares.add([num_epochs / self._expected_epochs(recipe)])
 
     def seconds_per_epoch(self, recipe: Recipe) -> float:
         """The mean over epochs of the same kind, else of the smallest group that has any."""
-        return mean(next(self._seconds[group] for group in kind_of(recipe).wider() if group in self._seconds))
+        return next(self._seconds[group].value for group in kind_of(recipe).wider() if group in self._seconds)
 
     def epochs(self, recipe: Recipe) -> float:
         """The number of epochs that the scheduler expects, corrected by the trials that have ended."""
-        share = (NUM_EXPECTED + sum(self._shares)) / (NUM_EXPECTED + len(self._shares))
+        share = (NUM_EXPECTED + self._shares.total) / (NUM_EXPECTED + self._shares.count)
         return min(recipe.epochs, share * self._expected_epochs(recipe))
 
     def seconds(self, recipe: Recipe) -> float:
@@ -99,24 +116,45 @@ def wall_seconds(trials: Iterable[float], num_workers: int) -> float:
     return max([sum(seconds) / num_workers, *seconds])
 
 
-def seconds_remaining(
-    trials: Sequence["Trial"],
-    num_trials: int,
-    num_workers: int,
-    expected_epochs: Callable[[Recipe], float],
-    draws: Sequence[Recipe] = (),
-) -> float | None:
-    """The seconds until a search has `num_trials`; None before the first epoch.
+class Remaining:
+    """Expects how long a search takes until it has `num_trials`, from what its trials have taken so far.
 
     Future trials are taken to be like the recipes in `draws`, or like the present trials if there are none.
     """
-    costs = Costs(expected_epochs)
-    for trial in trials:
-        costs.add_epochs(trial.recipe, [epoch["seconds"] for epoch in trial.curve])
-        if trial.is_over and not trial.is_baseline:
-            costs.add_ending(trial.recipe, trial.epochs)
-    if not costs.is_known:
-        return None
-    each = mean(costs.seconds(recipe) for recipe in draws or [trial.recipe for trial in trials])
-    running = [costs.seconds_left(trial) for trial in trials if not trial.is_over]
-    return wall_seconds([*running, *[each] * (num_trials - len(trials))], num_workers)
+
+    def __init__(
+        self,
+        num_trials: int,
+        num_workers: int,
+        expected_epochs: Callable[[Recipe], float],
+        draws: Sequence[Recipe] = (),
+    ) -> None:
+        self._num_trials = num_trials
+        self._num_workers = num_workers
+        self._costs = Costs(expected_epochs)
+        self._draws = draws
+        self._recipes: dict[int, Recipe] = {}  # by trial
+        self._running: dict[int, Trial] = {}
+        self._num_epochs: dict[int, int] = {}  # of each running trial, as far as they are taken in
+
+    def note(self, trial: "Trial") -> None:
+        """Take in what a trial has trained since the last time, and whether it has ended."""
+        self._recipes[trial.number] = trial.recipe
+        past = self._num_epochs.get(trial.number, 0)
+        self._costs.add_epochs(trial.recipe, [epoch["seconds"] for epoch in trial.curve[past:]])
+        if trial.is_over:
+            self._running.pop(trial.number, None)
+            self._num_epochs.pop(trial.number, None)
+            if not trial.is_baseline:
+                self._costs.add_ending(trial.recipe, trial.epochs)
+        else:
+            self._running[trial.number], self._num_epochs[trial.number] = trial, trial.epochs
+
+    @property
+    def seconds(self) -> float | None:
+        """The seconds that are left; None before the first epoch."""
+        if not self._costs.is_known:
+            return None
+        each = mean(self._costs.seconds(recipe) for recipe in self._draws or self._recipes.values())
+        running = [self._costs.seconds_left(trial) for trial in self._running.values()]
+        return wall_seconds([*running, *[each] * (self._num_trials - len(self._recipes))], self._num_workers)

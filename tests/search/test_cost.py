@@ -1,11 +1,11 @@
 """The expected time of trials and searches, from hand-made trials."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from cifar_tune.recipe.recipe import Recipe, Value
-from cifar_tune.search.cost import Costs, kind_of, seconds_remaining, wall_seconds
+from cifar_tune.search.cost import Costs, Remaining, kind_of, wall_seconds
 from cifar_tune.trials.trial import State, Trial
 
 RESNET9 = Recipe(
@@ -154,6 +154,27 @@ def test_workers_share_the_trials_and_none_ends_before_the_longest(
     trials: list[float], num_workers: int, seconds: float
 ) -> None:
     assert wall_seconds(trials, num_workers) == seconds
+
+
+def seconds_remaining(
+    trials: Sequence[Trial],
+    num_trials: int,
+    num_workers: int,
+    expected_epochs: Callable[[Recipe], float],
+    draws: Sequence[Recipe] = (),
+) -> float | None:
+    remaining = Remaining(num_trials, num_workers, expected_epochs, draws)
+    for each in trials:
+        remaining.note(each)
+    return remaining.seconds
+
+
+def test_epochs_that_are_noted_one_by_one_count_once() -> None:
+    remaining = Remaining(3, 1, half)
+    for num_epochs in (1, 2, 2, 5):
+        remaining.note(trial(1, "running", num_epochs))
+    remaining.note(trial(1))
+    assert remaining.seconds == seconds_remaining([trial(1)], 3, 1, half)
 
 
 def test_the_remaining_time_is_unknown_before_the_first_epoch() -> None:

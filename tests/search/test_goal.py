@@ -25,7 +25,7 @@ from cifar_tune.report.sentences import headline
 from cifar_tune.report.text import format_report
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import extend
-from cifar_tune.search.identity import open_record_in
+from cifar_tune.search.identity import open_record, open_record_in
 from cifar_tune.search.limits import check_limits, excess
 from cifar_tune.search.record import REFUSED
 from cifar_tune.search.search import ONE_OBJECTIVE, SamplerName
@@ -34,7 +34,6 @@ from cifar_tune.training.network_size import count_layers, count_macs, count_par
 from cifar_tune.trials.goal import Goal
 from cifar_tune.trials.ranking import best_trial, pareto_front
 from cifar_tune.trials.reading import PRIOR
-from cifar_tune.trials.storage import open_storage
 from cifar_tune.trials.trial import State, Trial
 
 SPACE = """
@@ -286,12 +285,16 @@ def test_two_objectives_and_limits_go_together(memory: InMemoryStorage, tmp_path
 def test_results_taken_over_have_the_values_of_the_new_searchs_objectives(
     store: Store, tmp_path: Path, before: str, now: str
 ) -> None:
-    driver = opened(open_storage(store), tmp_path, before, "random", "old")
+
+    def started(goal: str, name: str) -> Driver:
+        return driver_of(open_record(store, name, written(tmp_path, text(goal, "random")), 0))
+
+    driver = started(before, "old")
     for i in range(8):
         run_next(driver, [0.5 - i / 100] * 4, seconds=1.0)
-    new = opened(open_storage(store), tmp_path, now, "random", "new")
+    new = started(now, "new")
     extension = extend(new.record, store, "old")
-    fresh = opened(open_storage(store), tmp_path, now, "random", "fresh")
+    fresh = started(now, "fresh")
     for trial in driver.record.trials():
         start_as(fresh, trial)
     copies = [trial for trial in in_optuna(store.optuna_url, "new") if PRIOR in trial.user_attrs]
