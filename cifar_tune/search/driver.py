@@ -71,8 +71,8 @@ class Driver:
         self.record.prepare()
 
     def leave_rest(self) -> None:
-        """Start no more trials, because no recipe is left to try."""
-        self.num_left = 0
+        """Start no more trials, because no recipe is left to try; those that were put back go on."""
+        self.num_left = self.record.num_left(0)
         self.record.save()
 
     def add_epoch(self, number: int, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> bool:

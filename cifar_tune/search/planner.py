@@ -50,8 +50,7 @@ class Planner:
                 self._num_ahead = min(self._num_ahead + 1, self._most_ahead)
                 self._changed.wait_for(lambda: self._is_ready, patience)
             if self._driver.num_prepared == 0:
-                if self._error is not None:
-                    self._raise(self._error)
+                self._settle()
                 return None
             trial = self._driver.next_trial()
             self._changed.notify_all()
@@ -66,16 +65,19 @@ class Planner:
         """Whether enough is prepared."""
         return self._driver.num_prepared >= min(self._num_ahead, self._driver.num_left)
 
-    def _raise(self, error: Exception) -> None:
-        if isinstance(error, NoTrialLeftError):
+    def _settle(self) -> None:
+        """Raise the error in which the choice of values ended; where no recipe is left, trials put back go on."""
+        if isinstance(self._error, NoTrialLeftError):
+            self._error = None
             self._driver.leave_rest()
-        else:
-            raise error
+            self._changed.notify_all()
+        elif self._error is not None:
+            raise self._error
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_closed or not self._is_idle)
+                self._changed.wait_for(lambda: self._is_closed or (self._error is None and not self._is_idle))
                 if self._is_closed:
                     return
             try:
@@ -83,7 +85,5 @@ class Planner:
             except Exception as error:
                 with self._changed:
                     self._error = error
-                    self._changed.notify_all()
-                return
             with self._changed:
                 self._changed.notify_all()

@@ -143,6 +143,24 @@ def test_a_search_whose_space_is_exhausted_ends(store: Store) -> None:
     assert opened(store, text=text).is_exhausted
 
 
+def test_a_trial_that_is_put_back_when_no_recipe_is_left_goes_on(store: Store) -> None:
+    text = SPACE.replace("1e-4, 1e-1, log=True", "[0.001, 0.01, 0.1]").replace("suggest_float", "suggest_categorical")
+    driver = driver_of(opened(store, text=text), 12)
+    planner = Planner(driver, most_ahead=3)
+    with planner.planning():
+        started = [trial.number for trial in [planner.next_trial(PATIENCE) for _ in range(3)] if trial is not None]
+        wait_for(lambda: driver.record.is_exhausted)
+        driver.put_back(started[1], "OSError: the node died")
+        again = None
+        while driver.num_left and again is None:
+            again = planner.next_trial(0.1)
+        assert again is not None
+        assert again.number == started[1]
+        assert planner.next_trial(0.0) is None
+    assert len(started) == 3
+    assert driver.num_left == 0
+
+
 def test_the_thread_ends_with_the_search(store: Store) -> None:
     driver = driver_of(opened(store), 2)
     train_all(driver, Planner(driver, most_ahead=1))
