@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from cifar_tune.search.crashes import kind_of, reason_of
+from cifar_tune.search.draws import NoTrialLeftError
 from cifar_tune.search.judge import Judge
-from cifar_tune.search.record import NoTrialLeftError, Record
+from cifar_tune.search.record import Record
 from cifar_tune.search.watchdog import Watchdog
 from cifar_tune.trials.trial import State, Trial
 

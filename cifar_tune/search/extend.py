@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.search.record import REFUSED, Record
+from cifar_tune.search.draws import REFUSED
+from cifar_tune.search.record import Record
 from cifar_tune.search.space import TASK_FIELDS
 from cifar_tune.store import Store
 from cifar_tune.trials.reading import PRIOR, Extension, read_record

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition, Thread
 
+from cifar_tune.search.draws import NoTrialLeftError
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.record import NoTrialLeftError
 from cifar_tune.trials.trial import Trial
 
 SECONDS_TO_END = 5.0  # to wait at the end for a choice that is under way

@@ -8,8 +8,7 @@ The values of the next trials may be chosen ahead, in another thread (`prepare`)
 it is started, so one that is never started leaves no trace.
 """
 
-import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -19,11 +18,11 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from cifar_tune.errors import InvalidRecipeError, UserError
+from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.crashes import Crashes
+from cifar_tune.search.draws import REFUSED, Draws
 from cifar_tune.search.forecast import Forecast
-from cifar_tune.search.limits import check_limits, draw_where, excess
 from cifar_tune.search.space import Space
 from cifar_tune.trials.facts import LEFT_OUT, with_facts
 from cifar_tune.trials.goal import CostName
@@ -34,24 +33,8 @@ from cifar_tune.trials.trial import OPTUNA_STATES, State, Trial, as_trial, chang
 P = ParamSpec("P")
 T = TypeVar("T")
 
-REFUSED = "over_limits"  # attribute of a draw that was not trained: why, or the share by which it exceeds each limit
-NUM_DRAWS = 20  # draws of the sampler that are refused, before a recipe to train is sought at random
-NUM_REPEATS = 3  # the same for draws that repeat a trial: then hardly any recipe is left
-REPEAT, CRASH, INVALID = "repeats a trial", "fails like others", "makes no recipe"  # why a draw is refused
 RETRIED = "retried"  # attribute of the search: numbers of failed trials whose recipes were tried again
 UNKNOWN_COST = 1e5  # of a trial that broke down before any trial had a cost; larger than usual costs of every kind
-
-
-class NoTrialLeftError(Exception):
-    """No recipe of the space is left to try, as far as random draws can tell."""
-
-
-class _RefusedError(Exception):
-    """A draw of the sampler that is no trial, with the reasons."""
-
-    def __init__(self, reasons: Mapping[str, float]) -> None:
-        super().__init__(reasons)
-        self.reasons = reasons
 
 
 @dataclass(frozen=True)
@@ -92,11 +75,12 @@ class Record:
         self._close_left_open()
         all_trials = study.get_trials(deepcopy=False)
         self._num_written = len(all_trials)  # trials from this number on are not started yet
-        self._interrupted = [trial.number for trial in all_trials if trial.state == TrialState.RUNNING]
+        interrupted = [trial.number for trial in all_trials if trial.state == TrialState.RUNNING]
         self._num_started = sum(t.state != TrialState.WAITING and not _is_no_trial(t) for t in all_trials)
         self._num_started -= len(study.user_attrs.get(RETRIED, ()))
         self._trials = {trial.number: trial for trial in as_trials(study, all_trials)}
-        self._recipes = {trial.recipe for trial in self._trials.values()}
+        recipes = [trial.recipe for trial in self._trials.values()]
+        self._draws = Draws(study, space, crashes, self.seed, recipes, interrupted)
         self.crashes.read(self._trials.values())
         for trial in [*self.prior_trials(), *self._trials.values()]:
             self._note(trial)
@@ -154,12 +138,12 @@ class Record:
     def num_left(self, num_trials: int) -> int:
         """The number of trials to resume or to start until there are `num_trials`, or no recipe is left to try."""
         new = 0 if self.is_exhausted else max(0, num_trials - self.num_started)
-        return len(self._interrupted) + new
+        return len(self._draws.interrupted) + new
 
     @property
     def is_exhausted(self) -> bool:
         """Whether no recipe of the space is left to try, as far as random draws can tell."""
-        return bool(self.study.user_attrs.get("exhausted", False))
+        return self._draws.is_exhausted
 
     @property
     def is_shown(self) -> bool:
@@ -243,27 +227,19 @@ class Record:
     def prepare(self) -> None:
         """Choose the next trial: an interrupted one, or one with the values of the next baseline or of the sampler.
 
-        A draw that is no trial (`_refusal` says why) is closed and another is drawn, after several of them at random.
         Raises a NoTrialLeftError if no recipe of the space is left to try.
         """
         if self.forecast is not None:
             self.forecast.fit()
-        refusals: Counter[str] = Counter()
-        while True:
-            if refusals.total() >= NUM_DRAWS or refusals[REPEAT] >= NUM_REPEATS:
-                self._enqueue_random()
-                refusals.clear()
-            optuna_trial, is_new = self._ask()
-            try:
-                recipe = self._sample(optuna_trial)
-                break
-            except _RefusedError as refused:
-                self._refuse(optuna_trial, refused.reasons)
-                refusals.update(refused.reasons.keys())
-        trial = self._trials.get(optuna_trial.number) or self._describe(optuna_trial, recipe)
-        self._recipes.add(recipe)
+        try:
+            draw = self._draws.next()
+        except UserError:
+            self._num_written = len(self.study.get_trials(deepcopy=False))  # the draw at which the space failed
+            self.save()
+            raise
+        trial = self._trials.get(draw.asked.number) or self._describe(draw.asked, draw.recipe)
         self._note(trial)
-        self._prepared.append(_Prepared(optuna_trial, trial, is_new))
+        self._prepared.append(_Prepared(draw.asked, trial, draw.is_new))
 
     def _describe(self, optuna_trial: optuna.Trial, recipe: Recipe) -> Trial:
         """The trial of a recipe that was drawn."""
@@ -278,24 +254,6 @@ class Record:
             goal=self.goal,
             ranges=optuna_trial.distributions,
         )
-
-    def _ask(self) -> tuple[optuna.Trial, bool]:
-        """Optuna's trial, and whether it is a new one."""
-        if self._interrupted:
-            return _reopen(self.study, self._interrupted.pop(0)), False
-        if self.is_exhausted:
-            raise NoTrialLeftError
-        return self.study.ask(), True
-
-    def _enqueue_random(self) -> None:
-        """Give the next trial the values of a random recipe that is not refused."""
-        rng = random.Random(f"{self.seed} {len(self.study.get_trials(deepcopy=False))}")
-        trial = draw_where(self.space, rng, lambda trial, recipe: not self._refusal(trial.params, recipe))
-        if trial is None:
-            check_limits(self.space)  # a UserError where the limits leave nothing
-            self.study.set_user_attr("exhausted", True)
-            raise NoTrialLeftError
-        self.study.enqueue_trial(trial.params)
 
     @_written
     def retry_failed(self) -> int:
@@ -312,47 +270,6 @@ class Record:
     def is_baseline(self, number: int) -> bool:
         """Whether the trial is one of the first, which are the space's baselines."""
         return number < len(self.space.baselines)
-
-    def _sample(self, optuna_trial: optuna.Trial) -> Recipe:
-        """The space's recipe for the trial; a trial that was interrupted while it was sampled gets the same values.
-
-        Raises _RefusedError for a draw of the sampler that is no trial.
-        """
-        try:
-            _ = optuna_trial.relative_params  # the sampler runs here, so that its errors are not taken for the space's
-            recipe = self.space.sample(optuna_trial)
-        except InvalidRecipeError as error:
-            raise _RefusedError({INVALID: 1.0}) from error
-        except UserError as error:  # closed, because the same values would stop the search each time it is resumed
-            optuna_trial.set_user_attr(REFUSED, {INVALID: 1.0})
-            self.study.tell(optuna_trial, state=TrialState.FAIL)
-            self._num_written = max(self._num_written, optuna_trial.number + 1)
-            self.save()
-            raise UserError(f"{error} The same command goes on with another draw.") from error
-        if self.is_baseline(optuna_trial.number) and recipe != self.space.baselines[optuna_trial.number]:
-            raise RuntimeError(f"Trial {optuna_trial.number} must be a baseline, but is {recipe}.")
-        frozen = self.study._storage.get_trial(optuna_trial._trial_id)
-        is_chosen = "recipe" in frozen.user_attrs or "fixed_params" in frozen.system_attrs
-        reasons = {} if is_chosen else self._refusal(optuna_trial.params, recipe)
-        if reasons:
-            raise _RefusedError(reasons)
-        return recipe
-
-    def _refusal(self, params: Mapping[str, Any], recipe: Recipe) -> dict[str, float]:
-        """Why a draw is no trial: it repeats one, trials like it failed alike, or it exceeds limits; empty for most."""
-        if recipe in self._recipes:
-            return {REPEAT: 1.0}
-        if self.crashes.rule_for(params):
-            return {CRASH: 1.0}
-        shares = excess(recipe, self.goal.limits)
-        return {str(name): share for name, share in shares.items()} if any(s > 0 for s in shares.values()) else {}
-
-    def _refuse(self, optuna_trial: optuna.Trial, reasons: Mapping[str, float]) -> None:
-        """Close a draw that is no trial; the sampler learns to avoid it, except where a trial has its score."""
-        for name in reasons.keys() - {REPEAT, CRASH, INVALID}:
-            optuna_trial.set_constraint(name, reasons[name])
-        optuna_trial.set_user_attr(REFUSED, dict(reasons))
-        self.study.tell(optuna_trial, state=TrialState.FAIL if REPEAT in reasons else TrialState.PRUNED)
 
     @_written
     def add_epoch(self, number: int, metrics: Mapping[str, float]) -> Trial:
@@ -409,7 +326,7 @@ class Record:
         """Leave a trial that the machine ended to be resumed."""
         trial = self._change(number, state="interrupted", error=error)
         del self._asked[number]
-        self._interrupted.append(number)
+        self._draws.interrupted.append(number)
         return trial
 
     def values(self, trial: Trial) -> list[float]:
@@ -438,7 +355,7 @@ class Record:
         """Mark running trials as interrupted: Optuna keeps them as RUNNING, and a resumed search continues them."""
         interrupted = [self._change(number, state="interrupted") for number in self._asked]
         self._asked.clear()
-        self._interrupted[:0] = [each.trial.number for each in self._prepared if not each.is_new]
+        self._draws.interrupted[:0] = [each.trial.number for each in self._prepared if not each.is_new]
         self._prepared.clear()
         return interrupted
 
@@ -460,7 +377,3 @@ class Record:
 def _is_no_trial(trial: FrozenTrial) -> bool:
     """Whether it was never to be trained: the result of an older search, or a draw that was refused."""
     return bool({PRIOR, REFUSED} & trial.user_attrs.keys())
-
-
-def _reopen(study: optuna.Study, number: int) -> optuna.Trial:
-    return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)

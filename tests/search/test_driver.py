@@ -8,9 +8,9 @@ import pytest
 from helpers.records import RISING, driver_of, metrics, train, written
 
 from cifar_tune.search import watchdog
+from cifar_tune.search.draws import NoTrialLeftError
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.identity import open_record_in
-from cifar_tune.search.record import NoTrialLeftError
 
 SPACE = """
 import optuna

@@ -23,11 +23,11 @@ from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.sentences import headline
 from cifar_tune.report.text import format_report
+from cifar_tune.search.draws import REFUSED
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.extend import extend
 from cifar_tune.search.identity import open_record, open_record_in
 from cifar_tune.search.limits import check_limits, excess
-from cifar_tune.search.record import REFUSED
 from cifar_tune.search.search import ONE_OBJECTIVE, SamplerName
 from cifar_tune.store import STATE, WEIGHTS, Store, open_store
 from cifar_tune.training.network_size import count_layers, count_macs, count_parameters

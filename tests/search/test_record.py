@@ -11,9 +11,10 @@ from helpers.records import RISING, accuracies, driver_of, metrics, train, train
 from optuna.trial import TrialState
 
 from cifar_tune.errors import UserError
+from cifar_tune.search.draws import NoTrialLeftError
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.identity import open_record
-from cifar_tune.search.record import NoTrialLeftError, Record
+from cifar_tune.search.record import Record
 from cifar_tune.store import Store, open_store
 from cifar_tune.trials.reading import delete_record, read_record
 from cifar_tune.trials.study_storage import StudyStorage

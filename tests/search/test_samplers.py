@@ -11,9 +11,9 @@ from helpers.searches import CONDITIONAL, NUMBERS, opened, search, written
 from optuna.trial import BaseTrial
 
 from cifar_tune.errors import UserError
+from cifar_tune.search.draws import NoTrialLeftError
 from cifar_tune.search.gaussian_process import Normal
 from cifar_tune.search.identity import open_record_in
-from cifar_tune.search.record import NoTrialLeftError
 from cifar_tune.search.samplers import expected_improvement
 from cifar_tune.search.search import SamplerName
 from cifar_tune.search.stand_ins import NeighbourTrial, RandomTrial
