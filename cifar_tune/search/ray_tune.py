@@ -310,7 +310,7 @@ class _Pulse(_NotSaved, tune.Callback):  # type: ignore[misc]
 
     def _check_workers(self, trials: list[RayTrial]) -> None:
         """Raise a FaultError where no worker starts, which Ray would try for ever."""
-        if any(trial.status == RayTrial.RUNNING for trial in trials):
+        if any(trial.status == RayTrial.RUNNING for trial in reversed(trials)):  # those are the latest ones
             self._waiting_since = time.monotonic()
         elif time.monotonic() > self._waiting_since + self._seconds_to_start:
             raise FaultError("Ray's workers do not start; free memory or processes, then run the same command again.")
