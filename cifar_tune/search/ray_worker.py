@@ -30,7 +30,7 @@ from cifar_tune.training.checkpoint import resume, save_array, save_state, save_
 from cifar_tune.training.features import FeatureCache
 from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import DivergenceError, EpochMetrics, Training
-from cifar_tune.training.memory import is_out_of_memory, others_took_memory, peak_memory
+from cifar_tune.training.memory import is_out_of_memory, keep_freed_memory, others_took_memory, peak_memory
 from cifar_tune.training.network_size import count_macs
 from cifar_tune.training.weights import Weights, open_weights
 from cifar_tune.trials.facts import (
@@ -218,6 +218,7 @@ def _calls() -> "SimpleQueue[tuple[Callable[[], None], Future[None]]]":
     calls: SimpleQueue[tuple[Callable[[], None], Future[None]]] = SimpleQueue()
 
     def serve() -> None:
+        keep_freed_memory()
         while True:
             call, outcome = calls.get()
             try:
