@@ -2,7 +2,7 @@
 
 Every image has random draws of its own, from the run's generator. Drawing and applying are separate, so that a view of
 an image can be fixed. Images lie in memory as uint8 (N, 32, 32, 3); the network takes float (N, 3, 32, 32) in
-channels-last memory, so that a batch is one gather.
+channels-last memory, so that a batch is a copy of whole images.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def draw(augment: Augment, n: int, generator: Generator, device: torch.device) -
 def sample(images: Tensor, indices: Tensor, augment: Augment | None, generator: Generator | None = None) -> Tensor:
     """The images at `indices` (n,), with new draws where there is an `augment`; shape and type are those of `apply`."""
     if augment is None or augment.changes_nothing:
-        return images[indices].permute(0, 3, 1, 2)
+        return images.index_select(0, indices).permute(0, 3, 1, 2)
     assert generator is not None, "augmentation draws from the run's generator"
     return apply(images, indices, augment, draw(augment, len(indices), generator, images.device))
 
@@ -112,28 +112,36 @@ def apply(images: Tensor, indices: Tensor, augment: Augment, draws: Draws) -> Te
 
     It is uint8 where pixels only moved, unrounded float32 where a colour or a rotation was drawn.
     """
-    batch = _flip_and_crop(images, indices, draws, augment.padding_mode).permute(0, 3, 1, 2)
+    batch = _flip_and_crop(images, indices, augment, draws).permute(0, 3, 1, 2)
     return batch if draws.only_move_pixels else _colour_and_rotate(batch, draws)
 
 
-def _flip_and_crop(images: Tensor, indices: Tensor, draws: Draws, padding_mode: str) -> Tensor:
-    """Flip and crop by one gather of source rows and columns: (n, H, W, 3), because both only move pixels."""
-    if draws.flip is None and draws.shift is None:
-        return images[indices]
+def _flip_and_crop(images: Tensor, indices: Tensor, augment: Augment, draws: Draws) -> Tensor:
+    """Crop out of the padded images, then flip: (n, H, W, 3), by copies of rows, which are faster than of pixels."""
     import torch
 
-    size = images.shape[1]
-    grid = torch.arange(size, device=images.device).expand(len(indices), size)
-    rows, columns = grid, grid
-    if draws.flip is not None:
-        columns = torch.where(draws.flip[:, None], size - 1 - grid, grid)
+    batch = images.index_select(0, indices)
+    numbers = torch.arange(len(indices), device=images.device)
     if draws.shift is not None:
-        rows, columns = rows + draws.shift[:, :1], columns + draws.shift[:, 1:]
-    batch = images[indices[:, None, None], _inside(rows, size)[:, :, None], _inside(columns, size)[:, None, :]]
-    if draws.shift is not None and padding_mode == "zero":
-        padded = _is_outside(rows, size)[:, :, None] | _is_outside(columns, size)[:, None, :]
-        batch = batch.masked_fill(padded[..., None], 0)
+        size = images.shape[1]
+        windows = _pad(batch, augment.crop_padding, augment.padding_mode).unfold(1, size, 1).unfold(2, size, 1)
+        rows, columns = (draws.shift + augment.crop_padding).unbind(1)
+        batch = windows.permute(0, 1, 2, 4, 5, 3)[numbers, rows, columns]
+    if draws.flip is not None:
+        batch = torch.cat([batch, batch.flip(2)]).index_select(0, numbers + len(indices) * draws.flip)
     return batch
+
+
+def _pad(batch: Tensor, padding: int, mode: str) -> Tensor:
+    """Images (n, H, W, 3) with a border that is black or mirrors them; the edge's own pixel is not repeated."""
+    n, height, width, channels = batch.shape
+    padded = batch.new_zeros(n, height + 2 * padding, width + 2 * padding, channels)
+    padded[:, padding:-padding, padding:-padding] = batch
+    if mode == "reflect":
+        for border in (padded, padded.transpose(1, 2)):  # rows, then columns
+            border[:, :padding] = border[:, padding + 1 : 2 * padding + 1].flip(1)
+            border[:, -padding:] = border[:, -2 * padding - 1 : -padding - 1].flip(1)
+    return padded
 
 
 def _colour_and_rotate(batch: Tensor, draws: Draws) -> Tensor:
@@ -165,15 +173,6 @@ def _colour_and_rotate(batch: Tensor, draws: Draws) -> Tensor:
             pixels = step(pixels, drawn)
     # Hue and rotation do not clamp, and interpolation can leave the range by a rounding error.
     return pixels.clamp(0, 1).mul_(255).contiguous(memory_format=torch.channels_last)
-
-
-def _inside(position: Tensor, size: int) -> Tensor:
-    """The positions, mirrored at the edge where they are beyond it; the edge's own pixel is not repeated."""
-    return (size - 1) - ((size - 1) - position.abs()).abs()
-
-
-def _is_outside(position: Tensor, size: int) -> Tensor:
-    return (position < 0) | (position >= size)
 
 
 def mean_and_std(scaling: Scaling, images: Tensor) -> tuple[Sequence[float], Sequence[float]]:

@@ -15,7 +15,7 @@ def conv_block(in_channels: int, out_channels: int, *, stride: int = 1, pool: bo
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     ]
     if pool:
         layers.append(nn.MaxPool2d(2))
@@ -48,7 +48,7 @@ def basic_block(channels: int) -> Residual:
         nn.Conv2d(channels, channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(channels),
     )
-    return Residual(block, nn.ReLU())
+    return Residual(block, nn.ReLU(inplace=True))
 
 
 class Resize(nn.Module):

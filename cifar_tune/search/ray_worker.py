@@ -9,11 +9,14 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypedDict
 
 import torch
@@ -27,7 +30,7 @@ from cifar_tune.training.checkpoint import resume, save_array, save_state, save_
 from cifar_tune.training.features import FeatureCache
 from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import DivergenceError, EpochMetrics, Training
-from cifar_tune.training.memory import is_out_of_memory, others_took_memory, peak_memory
+from cifar_tune.training.memory import is_out_of_memory, keep_freed_memory, others_took_memory, peak_memory
 from cifar_tune.training.network_size import count_macs
 from cifar_tune.training.weights import Weights, open_weights
 from cifar_tune.trials.facts import (
@@ -73,8 +76,13 @@ class Assignment(TypedDict):
 def train_trial(config: Assignment, data: TrainingData, taken_at: float) -> None:
     """Train one trial, from its checkpoint if there is one; report each epoch, and the state if it breaks down.
 
-    `taken_at` is when the worker received the trial, in seconds since 1970.
+    `taken_at` is when the worker received the trial, in seconds since 1970. Ray calls this in a new thread for each
+    trial; all are trained in the same one.
     """
+    run_in_training_thread(lambda: _train(config, data, taken_at))
+
+
+def _train(config: Assignment, data: TrainingData, taken_at: float) -> None:
     torch.set_num_threads(config["num_threads"])
     device = torch.device("cuda" if config["gpus"] else "cpu")
     facts: dict[str, Any] = {
@@ -188,6 +196,40 @@ def prepare(device: torch.device) -> str:
 
 
 # What a worker keeps between trials, most of which share it.
+
+
+def run_in_training_thread(call: Callable[[], None]) -> None:
+    """Run the call in this process's thread for training, and raise here what it raises: SystemExit ends a trial.
+
+    In a new thread for each trial, glibc serves each from another of its heaps, and keeps what all of them have freed:
+    workers grew by the memory of a training again and again.
+    """
+    outcome: Future[None] = Future()
+    _calls().put((call, outcome))
+    try:
+        outcome.result()
+    finally:
+        del outcome  # an error's frames hold the training, and this frame is one of them
+
+
+@cache
+def _calls() -> "SimpleQueue[tuple[Callable[[], None], Future[None]]]":
+    """The queue of the thread for training, which starts with it and lasts as long as the process."""
+    calls: SimpleQueue[tuple[Callable[[], None], Future[None]]] = SimpleQueue()
+
+    def serve() -> None:
+        keep_freed_memory()
+        while True:
+            call, outcome = calls.get()
+            try:
+                call()
+                outcome.set_result(None)
+            except BaseException as error:
+                outcome.set_exception(error)
+            del call, outcome  # before it waits for the next
+
+    Thread(target=serve, name="training", daemon=True).start()
+    return calls
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,7 @@ from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.training.features import FeatureCache
 from cifar_tune.training.inputs import DeviceData, DeviceImages
 from cifar_tune.training.loop import Training
-from cifar_tune.training.memory import measure_activations, peak_memory, reset_peak_memory
+from cifar_tune.training.memory import keep_freed_memory, measure_activations, peak_memory, reset_peak_memory
 from cifar_tune.training.weights import open_weights
 
 NUM_TRIED_STEPS = 2
@@ -85,6 +85,7 @@ class Probe:
         self._device = device
         self._num_threads = num_threads
         self._weights = lru_cache(open_weights)
+        keep_freed_memory()  # as a worker does
 
     def attempt(self, recipe: Recipe) -> Attempt:
         """Build the network, take two steps of every phase, and evaluate; every error is passed on."""
