@@ -1,41 +1,41 @@
-"""A whole search in a few minutes: Mini-ResNet on the built-in data set, with nothing to download.
+"""A whole search in a few minutes: a small ResNet9 on the built-in data set, with nothing to download.
 
-Source: the recipe of mini_resnet.py, shortened to 5 epochs on 2,000 images of the procedural `shapes` data set.
+Source: the network of resnet9.py with an eighth of its channels, without dropout; Adam with its usual learning rate.
 
     cifar-tune run search_spaces/quickstart.py
 
-Cost: about two and a half minutes on two CPU cores, a fifth of it start-up.
-Expected: in so short a run the recipe's values stay near chance (20 to 23 %). The search finds 15 to 35 points more;
-how much depends on which of two simultaneous trials happens to end first.
+Cost: about 20 epochs, each five seconds or more of a CPU core.
+Expected: the baseline reaches 60 to 65 %, and the best trial 80 to 82 % with Muon; four to six of ten are pruned.
 """
 
 from cifar_tune import Recipe, Search, Trial
 
 BASELINE = Recipe(
     dataset="shapes",
-    model={"name": "mini_resnet"},
+    model={"name": "resnet9", "width": 0.125, "dropout": 0.0},
     optimizer={"name": "adam", "lr": 0.001},
-    schedule={"name": "step", "every": 20, "gamma": 0.5},
-    epochs=5,
-    batch_size=100,
-    train_images=2000,
+    schedule={"name": "constant"},
+    epochs=3,
+    batch_size=32,
+    train_images=4500,
 )
 
 
 def space(trial: Trial) -> Recipe:
-    """The choices that matter most in a short run."""
+    """The choices that matter most in a short run; the two optimizers have learning rates of their own."""
+    if trial.suggest_categorical("optimizer/name", ["adam", "muon"]) == "adam":
+        optimizer = {"name": "adam", "lr": trial.suggest_float("optimizer/adam/lr", 5e-4, 4e-3, log=True)}
+    else:
+        optimizer = {"name": "muon", "lr": trial.suggest_float("optimizer/muon/lr", 0.01, 0.06, log=True)}
     return Recipe(
         dataset="shapes",
-        model={"name": "mini_resnet"},
-        optimizer={
-            "name": "adam",
-            "lr": trial.suggest_float("optimizer/lr", 3e-4, 3e-2, log=True),
-        },
-        schedule={"name": trial.suggest_categorical("schedule/name", ["step", "cosine", "one-cycle"])},
-        epochs=5,
-        batch_size=trial.suggest_categorical("batch_size", [25, 50, 100]),
-        train_images=2000,
+        model=BASELINE.model,
+        optimizer=optimizer,
+        schedule={"name": trial.suggest_categorical("schedule/name", ["constant", "cosine"])},
+        epochs=3,
+        batch_size=trial.suggest_categorical("batch_size", [16, 32]),
+        train_images=4500,
     )
 
 
-SEARCH = Search(num_trials=12)
+SEARCH = Search(num_trials=10)

@@ -75,6 +75,7 @@ HEAVY = (
     "recipe/muon.py",
     "search/gaussian_process.py",
     "search/ray_tune.py",
+    "search/ray_warm.py",
     "search/ray_worker.py",
 )
 

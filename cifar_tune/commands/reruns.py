@@ -8,7 +8,7 @@ from functools import partial
 from rich.console import Console
 
 from cifar_tune.commands.publishing import Publisher
-from cifar_tune.commands.session import Ending, TrainingOptions, kept_if_started, open_session
+from cifar_tune.commands.session import Ending, TrainingOptions, kept_if_started, opened_session
 from cifar_tune.commands.trial_files import EveryResult
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.reruns import (
@@ -105,8 +105,8 @@ def train_reruns(
 
     Reruns that follow the validation of the search itself have none of their own: they train on those images too.
     """
-    recipes = list(reruns.design.recipes.values())
-    session = open_session(reruns.record, reruns.store, recipes, options, console, publisher)
-    if reruns.design.watched:
-        session = replace(session, data=session.data.all_for_training())
-    return session.train(reruns.design.num_runs, keeps=keeps, keeper=EveryResult)
+    design, recipes = reruns.design, list(reruns.design.recipes.values())
+    with opened_session(reruns.record, design.num_runs, reruns.store, recipes, options, console, publisher) as session:
+        if design.watched:
+            session = replace(session, data=session.data.all_for_training())
+        return session.train(keeps=keeps, keeper=EveryResult)

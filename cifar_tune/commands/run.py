@@ -19,7 +19,7 @@ from cifar_tune.commands.session import (
     explain_ending,
     interruptible,
     kept_if_started,
-    open_session,
+    opened_session,
 )
 from cifar_tune.commands.trial_files import BestWeights
 from cifar_tune.errors import UserError
@@ -129,11 +129,11 @@ def _train(
     space = record.space
     check_limits(space)
     recipes = [*space.baselines, *space.draw_recipes(NUM_RANGE_DRAWS)]
-    session = open_session(record, store, recipes, options.training, console, publisher)
-    if options.extends:
-        extension = extend(record, store, options.extends)
-        console.print(f"{extension} fit the new space; the search learns from them.", highlight=False)
-    return session.train(num_trials, keeps="weights", keeper=BestWeights)
+    with opened_session(record, num_trials, store, recipes, options.training, console, publisher) as session:
+        if options.extends:
+            extension = extend(record, store, options.extends)
+            console.print(f"{extension} fit the new space; the search learns from them.", highlight=False)
+        return session.train(keeps="weights", keeper=BestWeights)
 
 
 def _why_complete(record: Record) -> str:

@@ -5,12 +5,12 @@ Ray, MLflow and the live display are started around the training. `run`, `confir
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Literal, ParamSpec
+from typing import TYPE_CHECKING, Literal, ParamSpec
 
 from rich.console import Console
 
@@ -25,10 +25,13 @@ from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.driver import Driver, Observer
 from cifar_tune.search.ray_settings import configure_ray
 from cifar_tune.search.record import Record
-from cifar_tune.search.resources import check_gpus_per_trial, plan_resources
+from cifar_tune.search.resources import Resources, check_gpus_per_trial, plan_resources
 from cifar_tune.store import Keepsake, Store
 from cifar_tune.trials.reading import delete_record
-from cifar_tune.trials.trial import State, Trial
+from cifar_tune.trials.trial import Trial
+
+if TYPE_CHECKING:
+    from cifar_tune.search.ray_cluster import Cluster
 
 EXIT_FAILED = 1
 
@@ -55,6 +58,16 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         check_gpus_per_trial(self.gpus_per_trial)
 
+    def plan(self, nodes: Sequence[Mapping[str, float]], num_trials: int) -> Resources:
+        """How trials share the nodes; a UserError where one would need more than a node has."""
+        return plan_resources(
+            nodes,
+            num_trials,
+            cpus_per_trial=self.cpus_per_trial,
+            gpus_per_trial=self.gpus_per_trial,
+            max_concurrent=self.max_concurrent,
+        )
+
     def command(self, *arguments: str) -> str:
         """A cifar-tune command on the same store, as the user would type it."""
         is_default = self.store == Path(DEFAULT_STORE) and not os.environ.get(STORE_VARIABLE)
@@ -63,56 +76,46 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Session:
-    """An open record, the store it is in, the data of its trials, and what to train them with."""
+    """A record that is open until it has `num_trials`, the store it is in, its data, and what to train its trials with.
+
+    Where trials are left, there is a `cluster` to train them on, which may still be starting.
+    """
 
     record: Record
+    num_trials: int
     store: Store
     data: TrainingData
     options: TrainingOptions
     console: Console
     publisher: Publisher
+    cluster: "Cluster | None"
 
-    def train(self, num_trials: int, *, keeps: Keepsake, keeper: FileKeeper) -> Ending:
-        """Train until the record has `num_trials`. What is left after another ending than "complete" can be resumed.
+    def train(self, *, keeps: Keepsake, keeper: FileKeeper) -> Ending:
+        """Train the trials that are left. What is left after another ending than "complete" can be resumed.
 
         A trial that is trained to its end writes what it `keeps`; `keeper` deletes files that are not needed any more.
         """
-        self.console.print(f"Starting the workers of {self.record.name} ...", style="dim")
-        if self.options.address is not None:
-            configure_ray(local=False)
         with held():
             delivery = self.publisher.begin(self.data)
             self.publisher.check()
-            from cifar_tune.search.ray_cluster import ray_cluster
-            from cifar_tune.search.ray_tune import OutOfTime
-
-            self.publisher.check()  # MLflow may have answered while Ray was imported
-            state: State = "interrupted"
+            ending: Ending = "interrupted"
             try:
-                if self.record.num_left(num_trials):
-                    with ray_cluster(self.options.address):
-                        self.publisher.wait_for_answer()
-                        self._run_trials(num_trials, delivery, keeps, keeper)
-                state = "completed"
+                ending = self._run_trials(delivery, keeps, keeper)
             except Interrupted:
-                return "interrupted"
-            except OutOfTime:
-                return "out of time"
+                return ending
             finally:
-                self.publisher.end(state)
-        return "complete"
+                self.publisher.end("completed" if ending == "complete" else "interrupted")
+        return ending
 
-    def _run_trials(self, num_trials: int, delivery: Observer, keeps: Keepsake, keeper: FileKeeper) -> None:
-        from cifar_tune.search.ray_tune import live_nodes, run_trials
+    def _run_trials(self, delivery: Observer, keeps: Keepsake, keeper: FileKeeper) -> Ending:
+        if self.cluster is None:
+            return "complete"
+        self.cluster.wait()  # before the import, because modules of Ray import each other, which two threads must not
+        self.publisher.wait_for_answer()
+        from cifar_tune.search.ray_tune import OutOfTime, live_nodes, run_trials
 
-        record, data, options = self.record, self.data, self.options
-        resources = plan_resources(
-            live_nodes(),
-            record.num_left(num_trials),
-            cpus_per_trial=options.cpus_per_trial,
-            gpus_per_trial=options.gpus_per_trial,
-            max_concurrent=options.max_concurrent,
-        )
+        record, num_trials, data, options = self.record, self.num_trials, self.data, self.options
+        resources = options.plan(live_nodes(), record.num_left(num_trials))
         trials = record.trials()
         title = f"{record.name}: {data.dataset}, {len(data.train):,} training and {len(data.val):,} validation images"
         expected_epochs, drawn = record.space.search.scheduler.expected_epochs, record.space.draw_recipes()
@@ -120,26 +123,48 @@ class Session:
         with Display(title, trials, num_trials, workers, self.console, expected_epochs, drawn) as display:
             driver = Driver(record, num_trials, [delivery, keeper(self.store, trials), display])
             is_shared = options.address is not None
-            run_trials(driver, self.store, data, resources, keeps, options.time_budget, is_shared=is_shared)
+            try:
+                run_trials(driver, self.store, data, resources, keeps, options.time_budget, is_shared=is_shared)
+            except OutOfTime:
+                return "out of time"
+        return "complete"
 
 
-def open_session(
+@contextmanager
+def opened_session(
     record: Record,
+    num_trials: int,
     store: Store,
     recipes: Sequence[Recipe],
     options: TrainingOptions,
     console: Console,
     publisher: Publisher,
-) -> Session:
+) -> Iterator[Session]:
     """Load the data of the recipes, which have it in common, once everything is as the record began with it.
 
-    Raises a UserError for other weights or other data. Other package versions are a warning only.
+    Raises a UserError for other weights or other data. Other package versions are a warning only. Ray starts meanwhile.
     """
-    _warn_of_changed_versions(record, console)
-    record.check_unchanged("weights", digest_weights(recipes, console))
-    data = load_data(recipes[0], store, options)
-    record.check_unchanged("data", data.digest)
-    return Session(record, store, data, options, console, publisher)
+    with _cluster(record.num_left(num_trials), options) as cluster:
+        console.print(f"Starting the workers of {record.name} ...", style="dim")
+        _warn_of_changed_versions(record, console)
+        record.check_unchanged("weights", digest_weights(recipes, console))
+        data = load_data(recipes[0], store, options)
+        record.check_unchanged("data", data.digest)
+        yield Session(record, num_trials, store, data, options, console, publisher, cluster)
+
+
+@contextmanager
+def _cluster(num_left: int, options: TrainingOptions) -> Iterator["Cluster | None"]:
+    """Ray for the trials that are left, if any are."""
+    if not num_left:
+        yield None
+        return
+    if options.address is not None:
+        configure_ray(local=False)
+    with held():
+        from cifar_tune.search.ray_cluster import starting_cluster
+    with starting_cluster(options.address, lambda room: options.plan([room], num_left).max_concurrent) as cluster:
+        yield cluster
 
 
 def load_data(recipe: Recipe, store: Store, options: TrainingOptions) -> TrainingData:

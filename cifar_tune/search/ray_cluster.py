@@ -4,16 +4,19 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
+from typing import Any, Protocol
 
 from cifar_tune import interrupts
 from cifar_tune.errors import FaultError, UserError
 from cifar_tune.machine import physical_memory, usable_cores, usable_memory
 from cifar_tune.search.ray_folder import ray_folder
+from cifar_tune.search.ray_node import Room, small_node, trials_in_any_worker
 
+SECONDS_BETWEEN_LOOKS = 0.05  # whether Ray has started, or a signal asks to end
 SECONDS_TO_ANSWER = 3.0  # of a cluster's port
 HTTP2_SETTINGS = b"\x04"  # the type of the frame
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0\0\0\0\0"
@@ -22,47 +25,125 @@ OBJECT_BYTES = (100 * 2**20, 10**10)  # the least that Ray takes for objects, an
 LINES_OF_A_LOG = 20  # of each of Ray's logs that are kept where it does not start
 
 
+class Cluster(Protocol):
+    """A Ray that starts."""
+
+    def wait(self) -> None:
+        """Wait until it can be used; raises what is in the way, or Interrupted."""
+
+
 @contextmanager
 def ray_cluster(address: str | None) -> Iterator[None]:
     """A Ray cluster for the time of the block: a new one on this machine only, or the one at `address`."""
-    import ray
+    with starting_cluster(address) as cluster:
+        cluster.wait()
+        yield
 
-    with ExitStack() as stack:
+
+@contextmanager
+def starting_cluster(address: str | None, count_workers: Callable[[Room], int] | None = None) -> Iterator[Cluster]:
+    """As `ray_cluster`, but the block begins at once; it waits for the cluster where it needs it.
+
+    A new cluster starts meanwhile, with as many warm workers as `count_workers` says for this machine.
+    """
+    cluster = _OwnCluster(count_workers) if address is None else _OthersCluster(address)
+    try:
+        yield cluster
+    finally:
+        with interrupts.held():
+            cluster.close()
+
+
+class _OwnCluster:
+    """Ray in a thread of its own from its start to its end, because its processes die with the thread that starts them.
+
+    Signals interrupt the main thread only, so none can cut Ray's start or its import in two.
+    """
+
+    def __init__(self, count_workers: Callable[[Room], int] | None) -> None:
+        self._count_workers = count_workers
+        self._has_started, self._is_to_end = Event(), Event()
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._run, name="ray", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until it has started."""
+        while not self._has_started.wait(SECONDS_BETWEEN_LOOKS):
+            interrupts.raise_if_requested()
+        interrupts.raise_if_requested()
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Shut it down."""
+        self._is_to_end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
         try:
-            if address is None:
-                _start(stack.enter_context(ray_folder()))
-            else:
-                _connect(address)
+            import ray
+
+            with ray_folder() as folder:
+                try:
+                    self._start(folder)
+                    with trials_in_any_worker():
+                        self._has_started.set()
+                        self._is_to_end.wait()
+                finally:
+                    ray.shutdown()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._has_started.set()
+
+    def _start(self, folder: Path) -> None:
+        """Start Ray; where it fails, once more and whole: on a busy machine its own limit of 30 s may be too short."""
+        import ray
+
+        ways: list[AbstractContextManager[dict[str, Any]]] = [small_node(self._count_workers), nullcontext({})]
+        for is_last, way in enumerate(ways):
+            try:
+                with way as more:
+                    # Without an address Ray would join any cluster that its temporary folder names.
+                    arguments = {**_options(), **_limits(), **more, "_temp_dir": str(folder)}
+                    ray.init(address="local", include_dashboard=False, **arguments)
+                _keep_off_stdout()
+                return
+            except Exception as error:
+                ray.shutdown()
+                if self._is_to_end.is_set():
+                    return
+                error.add_note(_ends_of_logs(folder))
+                if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno is not None):
+                    raise  # of the disk, which no second try mends
+                if is_last:
+                    raise FaultError(
+                        "Ray did not start; free memory, cores or disk space, then run the same command again."
+                    ) from error
+
+
+class _OthersCluster:
+    """A cluster that runs already, which is joined when it is waited for."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def wait(self) -> None:
+        """Join it."""
+        try:
+            _connect(self._address)
         except SystemExit as error:  # Ray's handler of SIGTERM
             raise interrupts.Interrupted from error
         interrupts.reinstall()  # Ray has its own handler of SIGTERM
         _keep_off_stdout()
-        try:
-            interrupts.raise_if_requested()
-            yield
-        finally:
-            ray.shutdown()
+        interrupts.raise_if_requested()
 
+    def close(self) -> None:
+        """Leave it."""
+        import ray
 
-def _start(folder: Path) -> None:
-    """Start Ray; where it fails, once more: on a busy machine its own limit of 30 s may be too short."""
-    import ray
-
-    for is_last in (False, True):
-        try:
-            # Without an address Ray would join any cluster that its temporary folder names.
-            ray.init(address="local", include_dashboard=False, _temp_dir=str(folder), **_options(), **_limits())
-            return
-        except Exception as error:
-            ray.shutdown()
-            interrupts.raise_if_requested()
-            error.add_note(_ends_of_logs(folder))
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the disk, which no second try mends
-            if is_last:
-                raise FaultError(
-                    "Ray did not start; free memory, cores or disk space, then run the same command again."
-                ) from error
+        ray.shutdown()
 
 
 def _options() -> dict[str, Any]:

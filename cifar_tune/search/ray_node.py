@@ -1,0 +1,104 @@
+"""Ray on this machine with only what a search uses: its scheduler, its store of states, and workers that are warm.
+
+Ray itself also starts five Python programs: for a cluster's autoscaler, a dashboard, logs that nobody is shown, and two
+agents, for which its scheduler waits. Together they take as long as torch's import, and no public option leaves them
+out. What is replaced here may have other names in other versions of Ray, where ray_cluster.py starts all of it.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+STAND_IN = Path(__file__).with_name("ray_stand_in.py")
+WARM = "cifar_tune.search.ray_warm"  # what a worker imports before its first trial
+PORTS = ("METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN", "RUNTIME_ENV_AGENT")  # for which Ray waits
+NO_PORT = -1  # as Ray's agents say that they have none
+
+Room = Mapping[str, float]  # like `{"CPU": 16, "GPU": 1}`
+
+
+@contextmanager
+def small_node(count_workers: Callable[[Room], int] | None) -> Iterator[dict[str, Any]]:
+    """Let `ray.init` start no more than a search uses, with so many warm workers for this room; what to call it with.
+
+    Without a number, workers start when they are needed, and are not warm.
+    """
+    from ray import _raylet
+    from ray._private import node, services
+
+    raylet: Any = _raylet
+    ports = [getattr(raylet, f"{name}_PORT_NAME") for name in PORTS]
+    start_process = services.start_ray_process
+
+    class SmallNode(node.Node):  # type: ignore[misc]
+        """Ray's processes, without those that nobody uses."""
+
+        def start_monitor(self) -> None:
+            """Do nothing: no machine joins or leaves."""
+
+        def start_log_monitor(self) -> None:
+            """Do nothing: the record has the workers' errors."""
+
+        def start_api_server(self, **_: object) -> None:
+            """Start no dashboard."""
+            self._webui_url = ""
+
+        def start_raylet(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
+            """Start the scheduler with stand-ins for its agents, and say for these that they have no ports."""
+            room = self.get_resource_and_label_spec()
+            num_workers = count_workers({"CPU": room.num_cpus, "GPU": room.num_gpus or 0}) if count_workers else 0
+            changes = {
+                "dashboard_agent_command": _stand_in(),
+                "runtime_env_agent_command": _stand_in(),
+                "num_prestart_python_workers": str(num_workers),
+            }
+            for port in ports:
+                raylet.persist_port(self._session_dir, self._node_id, port, NO_PORT)
+
+            def start(command: Sequence[str], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed on
+                return start_process([_changed(word, changes) for word in command], *args, **kwargs)
+
+            with patch.object(services, "start_ray_process", start):
+                super().start_raylet(*args, **kwargs)
+
+    with patch.object(node, "Node", SmallNode):
+        yield {
+            "_system_config": {
+                "enable_worker_prestart": True,  # with the scheduler, and not only once this process has joined
+                "preload_python_modules": [WARM] if count_workers else [],
+                "enable_metrics_collection": False,
+            }
+        }
+
+
+@contextmanager
+def trials_in_any_worker() -> Iterator[None]:
+    """Let Tune run trials in workers that were started before: it would give each an environment, and a new worker.
+
+    The variables of that environment are those of this process, which the workers of its own Ray have anyway.
+    """
+    import ray
+    from ray.tune.execution.class_cache import _ActorClassCache
+
+    def get(self: Any, trainable: type) -> Any:  # noqa: ANN401 - Ray's
+        if trainable not in self._cache:
+            self._cache[trainable] = ray.remote(trainable)
+        return self._cache[trainable]
+
+    with patch.object(_ActorClassCache, "get", get):
+        yield
+
+
+def _stand_in() -> str:
+    return subprocess.list2cmdline([sys.executable, "-I", "-S", str(STAND_IN)])
+
+
+def _changed(word: str, changes: Mapping[str, str]) -> str:
+    """An option `--name=value` with another value, if there is one."""
+    option, _, _ = word.partition("=")
+    value = changes.get(option.removeprefix("--"))
+    return word if value is None else f"{option}={value}"
