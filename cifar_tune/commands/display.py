@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -38,7 +39,17 @@ def progress_console() -> Console:
     which rich takes for a terminal too.
     """
     can_redraw = sys.stderr.isatty() and os.environ.get("TERM") != NOTEBOOK_TERM
-    return Console(stderr=True, force_interactive=None if can_redraw else False)
+    return _Progress(stderr=True, force_interactive=None if can_redraw else False)
+
+
+class _Progress(Console):
+    """A console whose reader may go away, as in `2>&1 | head`: a search goes on without it."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more, where rich would end the process."""
+        self.quiet = True
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stderr.fileno())  # or what is left in its buffer would fail at the end
 
 
 class _Totals:

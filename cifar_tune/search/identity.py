@@ -110,6 +110,6 @@ def _difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if stored["seed"] != now["seed"]:
         return f"--seed {stored['seed']}"
     file, (before, after) = next(iter(_changed_files(stored, now).items()))
-    lines = difflib.unified_diff(after.splitlines(), before.splitlines(), lineterm="", n=0)
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
     changed = [line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
     return f"another {file}, which differs in {len(changed)} lines: " + " | ".join(changed[:6])

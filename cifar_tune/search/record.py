@@ -84,7 +84,14 @@ class Record:
         self.crashes.read(self._trials.values())
         for trial in [*self.prior_trials(), *self._trials.values()]:
             self._note(trial)
+        self._waiting: set[int] = set()  # numbers of trials that are written already, to be started later
         self.save()
+        self._hold_waiting()
+
+    def _hold_waiting(self) -> None:
+        """Write nothing more of the trials whose values wait to be tried, until they are started."""
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        self._waiting |= {trial.number for trial in waiting}
 
     def _close_left_open(self) -> None:
         """Give the trials that a process left open when it died the states that they have in truth."""
@@ -114,7 +121,7 @@ class Record:
         """Write what changed since the last time into the database."""
         storage = self.study._storage
         if isinstance(storage, StudyStorage):
-            storage.save(self._num_written)
+            storage.save(self._num_written, but=self._waiting)
 
     def look(self) -> None:
         """Read the database, which raises an error where it was moved, removed or deleted."""
@@ -215,6 +222,7 @@ class Record:
         trial = replace(prepared.trial, state="running")
         prepared.asked.set_user_attr("state", "running")
         self._num_written = max(self._num_written, number + 1)
+        self._waiting.discard(number)
         self._num_started += prepared.is_new
         self._trials[number], self._asked[number] = trial, prepared.asked
         return trial
@@ -255,7 +263,6 @@ class Record:
             ranges=optuna_trial.distributions,
         )
 
-    @_written
     def retry_failed(self) -> int:
         """Give the next trials the values of those that failed, except baselines; returns their number."""
         retried = list(self.study.user_attrs.get(RETRIED, ()))
@@ -264,7 +271,9 @@ class Record:
             self.study.enqueue_trial(dict(trial.params))
         self._num_started -= len(failed)
         self._num_written = len(self.study.get_trials(deepcopy=False))
-        self.set_attribute(RETRIED, [*retried, *(trial.number for trial in failed)])
+        self.study.set_user_attr(RETRIED, [*retried, *(trial.number for trial in failed)])
+        self.save()
+        self._hold_waiting()
         return len(failed)
 
     def is_baseline(self, number: int) -> bool:

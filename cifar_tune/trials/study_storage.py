@@ -7,7 +7,7 @@ process has written. A search is the only one that writes its study, so it reads
 import copy
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -100,15 +100,16 @@ class StudyStorage(InMemoryStorage):
         with self._database.engine.connect() as connection:
             self._check_study(connection)
 
-    def save(self, below: int) -> None:
+    def save(self, below: int, but: Collection[int] = ()) -> None:
         """Write what changed since the last time in one transaction: the study, and its trials with numbers `below`.
 
-        After an error nothing of it is written, and the next call tries again.
+        Trials `but` these numbers; the database has them already. After an error nothing is written, and the next call
+        tries again.
         """
         with self._lock:
             study = self._studies[0]
             attrs = study.user_attrs, study.system_attrs
-            trials = [study.trials[number] for number in sorted(self._changed) if number < below]
+            trials = [study.trials[number] for number in sorted(self._changed) if number < below and number not in but]
             if trials or attrs != self._saved_attrs:
                 self._row_ids += self._write(trials, [*self._study_rows(attrs)])
                 for trial in trials:

@@ -1,6 +1,8 @@
 """The live display on a terminal and on a pipe, fed with hand-made trials."""
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -219,3 +221,33 @@ def test_a_resumed_search_counts_what_was_done_before() -> None:
 )
 def test_seconds_are_written_as_a_clock(seconds: float, text: str) -> None:
     assert format_clock(seconds) == text
+
+
+def test_a_reader_of_the_lines_may_go_away() -> None:
+    """As in `2>&1 | head`: what is shown to nobody ends no search."""
+    program = """
+import sys, time
+from cifar_tune.commands.display import progress_console
+console = progress_console()
+console.print("first")
+sys.stdin.readline()
+for _ in range(3):
+    console.print("more")
+print("goes on")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.readline() == "first\n"
+        process.stderr.close()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.read() == "goes on\n"
+    assert process.returncode == 0

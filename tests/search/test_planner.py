@@ -8,6 +8,7 @@ import optuna
 import pytest
 from helpers.command_line import PATIENCE
 from helpers.records import driver_of, metrics, written
+from optuna.trial import TrialState
 
 from cifar_tune.errors import UserError
 from cifar_tune.search.driver import Driver
@@ -77,6 +78,17 @@ def test_trials_are_prepared_while_others_train_and_started_in_their_order(store
     assert second is not None
     assert (first.number, second.number) == (0, 1)
     assert [trial.state for trial in read_record(store)["tiny"]] == ["interrupted"] * 2  # no process works on them
+
+
+def test_a_baseline_that_is_prepared_and_not_started_still_waits_in_the_record(store: Store) -> None:
+    record = opened(store)
+    driver_of(record, 3).prepare()
+    record.set_attribute("any", 1)
+    (trial,) = optuna.load_study(study_name="tiny", storage=store.optuna_url).trials
+    assert (trial.state, trial.user_attrs) == (TrialState.WAITING, {})
+    assert record.start_trial().is_baseline
+    (trial,) = optuna.load_study(study_name="tiny", storage=store.optuna_url).trials
+    assert (trial.state, trial.user_attrs["state"]) == (TrialState.RUNNING, "running")
 
 
 def test_a_search_with_a_planner_trains_exactly_its_trials(store: Store) -> None:

@@ -637,7 +637,7 @@ def test_a_changed_helper_is_noticed_as_a_changed_file_is(store: Store, tmp_path
 
     first = opened_with("HIGH = 1.0\n")
     assert opened_with('"""Rates."""\n\nHIGH = 1  # at most\n'.replace("1  #", "1.0  #")).id == first.id
-    with pytest.raises(UserError, match=r"another rates\.py, which differs in 2 lines: -HIGH = 2\.0 \| \+HIGH = 1\.0"):
+    with pytest.raises(UserError, match=r"another rates\.py, which differs in 2 lines: -HIGH = 1\.0 \| \+HIGH = 2\.0"):
         opened_with("HIGH = 2.0\n")
     with pytest.raises(UserError, match=r"another rates\.py"):
         opened_with("LOW = HIGH = 1.0\n")
