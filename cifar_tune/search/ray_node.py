@@ -79,9 +79,12 @@ def small_node(count_workers: Callable[[Room], int] | None) -> Iterator[dict[str
 def trials_in_any_worker() -> Iterator[None]:
     """Let Tune run trials in workers that were started before: it would give each an environment, and a new worker.
 
-    The variables of that environment are those of this process, which the workers of its own Ray have anyway.
+    The variables of that environment are those of this process, which the workers of its own Ray have anyway. Nor are
+    there placement groups, for several machines: each runs a task first, which takes a warm worker from the trials.
     """
     import ray
+    from ray.air.execution import FixedResourceManager
+    from ray.tune.execution import tune_controller
     from ray.tune.execution.class_cache import _ActorClassCache
 
     def get(self: Any, trainable: type) -> Any:  # noqa: ANN401 - Ray's
@@ -89,7 +92,10 @@ def trials_in_any_worker() -> Iterator[None]:
             self._cache[trainable] = ray.remote(trainable)
         return self._cache[trainable]
 
-    with patch.object(_ActorClassCache, "get", get):
+    with (
+        patch.object(_ActorClassCache, "get", get),
+        patch.object(tune_controller, "PlacementGroupResourceManager", FixedResourceManager),
+    ):
         yield
 
 
