@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 STAND_IN = Path(__file__).with_name("ray_stand_in.py")
 WARM = "cifar_tune.search.ray_warm"  # what a worker imports before its first trial
@@ -62,10 +61,10 @@ def small_node(count_workers: Callable[[Room], int] | None) -> Iterator[dict[str
             def start(command: Sequence[str], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed on
                 return start_process([_changed(word, changes) for word in command], *args, **kwargs)
 
-            with patch.object(services, "start_ray_process", start):
+            with _replaced(services, "start_ray_process", start):
                 super().start_raylet(*args, **kwargs)
 
-    with patch.object(node, "Node", SmallNode):
+    with _replaced(node, "Node", SmallNode):
         yield {
             "_system_config": {
                 "enable_worker_prestart": True,  # with the scheduler, and not only once this process has joined
@@ -93,10 +92,21 @@ def trials_in_any_worker() -> Iterator[None]:
         return self._cache[trainable]
 
     with (
-        patch.object(_ActorClassCache, "get", get),
-        patch.object(tune_controller, "PlacementGroupResourceManager", FixedResourceManager),
+        _replaced(_ActorClassCache, "get", get),
+        _replaced(tune_controller, "PlacementGroupResourceManager", FixedResourceManager),
     ):
         yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:  # noqa: ANN401 - a module or a class
+    """Another attribute of a module or a class of Ray's within the block."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def _stand_in() -> str:
