@@ -1,9 +1,12 @@
 """The planner: chooses the values of the next trials in a thread of its own, so that a free worker does not wait.
 
 A trial is prepared as soon as the one before it is started, from all that is known then. Where workers had to wait
-nevertheless, more are prepared ahead, though these are chosen from older knowledge.
+nevertheless, more are prepared ahead. But a choice knows more the later it is made: where it takes next to nothing of a
+worker's time, it is made when a worker asks.
 """
 
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition, Thread
@@ -13,6 +16,8 @@ from cifar_tune.search.driver import Driver
 from cifar_tune.trials.trial import Trial
 
 SECONDS_TO_END = 5.0  # to wait at the end for a choice that is under way
+MOST_WAITING = 0.005  # share of a worker's time that it may wait for a choice that knows all
+NUM_STARTS = 10  # of trials, over which the time between two of them is measured
 
 
 class Planner:
@@ -22,6 +27,9 @@ class Planner:
         self._driver = driver
         self._most_ahead = most_ahead
         self._num_ahead = 1
+        self._is_asked = False  # whether a worker is free
+        self._choosing = 0.0  # seconds of the last choice
+        self._starts: deque[float] = deque(maxlen=NUM_STARTS)
         self._changed = Condition()
         self._error: Exception | None = None
         self._is_closed = False
@@ -45,14 +53,18 @@ class Planner:
         Raises the error in which the choice of values ended.
         """
         with self._changed:
-            self._changed.notify_all()  # a trial may have been put back
+            self._is_asked = True
+            self._changed.notify_all()
             if not self._is_ready:
-                self._num_ahead = min(self._num_ahead + 1, self._most_ahead)
+                if not self._is_quick:
+                    self._num_ahead = min(self._num_ahead + 1, self._most_ahead)
                 self._changed.wait_for(lambda: self._is_ready, patience)
             if self._driver.num_prepared == 0:
                 self._settle()
                 return None
             trial = self._driver.next_trial()
+            self._starts.append(time.monotonic())
+            self._is_asked = False
             self._changed.notify_all()
             return trial
 
@@ -63,7 +75,17 @@ class Planner:
     @property
     def _is_idle(self) -> bool:
         """Whether enough is prepared."""
+        if self._is_quick and not self._is_asked:
+            return True
         return self._driver.num_prepared >= min(self._num_ahead, self._driver.num_left)
+
+    @property
+    def _is_quick(self) -> bool:
+        """Whether a choice takes next to nothing of the time that a worker needs for a trial."""
+        if len(self._starts) < NUM_STARTS:
+            return False
+        seconds = (self._starts[-1] - self._starts[0]) / (NUM_STARTS - 1) * self._most_ahead
+        return self._choosing < MOST_WAITING * seconds
 
     def _settle(self) -> None:
         """Raise the error in which the choice of values ended; where no recipe is left, trials put back go on."""
@@ -80,10 +102,12 @@ class Planner:
                 self._changed.wait_for(lambda: self._is_closed or (self._error is None and not self._is_idle))
                 if self._is_closed:
                     return
+            start, failure = time.monotonic(), None
             try:
                 self._driver.prepare()
             except Exception as error:
-                with self._changed:
-                    self._error = error
+                failure = error
             with self._changed:
+                self._error = failure
+                self._choosing = time.monotonic() - start
                 self._changed.notify_all()

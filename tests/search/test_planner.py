@@ -1,5 +1,6 @@
 """The planner, which prepares trials in a thread of its own."""
 
+import math
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from optuna.trial import TrialState
 from cifar_tune.errors import UserError
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.identity import open_record
-from cifar_tune.search.planner import Planner
+from cifar_tune.search.planner import NUM_STARTS, Planner
 from cifar_tune.search.record import Record
 from cifar_tune.store import Store, open_store
 from cifar_tune.trials.reading import read_record
@@ -171,6 +172,25 @@ def test_a_trial_that_is_put_back_when_no_recipe_is_left_goes_on(store: Store) -
         assert planner.next_trial(0.0) is None
     assert len(started) == 3
     assert driver.num_left == 0
+
+
+def test_where_a_choice_takes_next_to_nothing_it_is_made_when_a_worker_asks(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it knows how the trial before has ended."""
+    monkeypatch.setattr("cifar_tune.search.planner.MOST_WAITING", math.inf)
+    driver = driver_of(opened(store), NUM_STARTS + 3)
+    planner = Planner(driver, most_ahead=1)
+    with planner.planning():
+        for _ in range(NUM_STARTS):
+            trial = planner.next_trial(PATIENCE)
+            assert trial is not None
+        prepared_before = driver.num_prepared  # chosen before it was known how long trials take
+        for _ in range(prepared_before + 1):
+            assert planner.next_trial(PATIENCE) is not None
+        time.sleep(0.2)
+        assert driver.num_prepared == 0
+        assert planner.next_trial(PATIENCE) is not None
 
 
 def test_the_thread_ends_with_the_search(store: Store) -> None:
