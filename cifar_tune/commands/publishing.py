@@ -146,6 +146,8 @@ class Publisher:
 
     def deliver_shortly(self) -> None:
         """Deliver the end of the trials in the few seconds that an interrupted command has."""
+        if self._outbox is None or self._outbox.is_cut_off:
+            return
         if self._delivery is not None and self._is_at_work and self._record.num_started:
             self._explain(self._finish_own(INTERRUPTED_SECONDS), has_results=False)
 

@@ -89,6 +89,11 @@ class Outbox:
         """Whether MLflow did not answer, or not as it should, at the last try."""
         return self._is_away
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the store is not at its path any more, and with it all that says what to deliver."""
+        return self._place.is_left
+
     def has_answered(self, seconds: float) -> bool:
         """Whether, after at most these seconds, it is known how MLflow takes what was handed in."""
         with self.changed:
