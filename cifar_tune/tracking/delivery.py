@@ -61,8 +61,7 @@ class Delivery:
                 self._outbox.changed.notify_all()
 
     def tick(self) -> None:
-        """Let go what running trials did a while ago, and hand over their runs: the record can be written now."""
-        self._let_out(before=time.monotonic() - SECONDS_TO_COLLECT)
+        """Hand over the runs of trials that run, whose record can be written now."""
         with self._outbox.changed:
             numbers = [number for number in self._new_runs if self._newest[number].state == "running"]
             self._new_runs -= set(numbers)
@@ -80,10 +79,8 @@ class Delivery:
     def _let_out(self, before: float) -> None:
         with self._outbox.changed:
             numbers = {number for number, changed_at in self._changed_at.items() if changed_at < before}
-            if numbers:
-                self._due |= numbers
-                self._changed_at = {n: at for n, at in self._changed_at.items() if n not in numbers}
-                self._outbox.changed.notify_all()
+            self._due |= numbers
+            self._changed_at = {n: at for n, at in self._changed_at.items() if n not in numbers}
 
     @property
     def runs(self) -> dict[int, str]:
@@ -104,6 +101,7 @@ class Delivery:
     @property
     def is_due(self) -> bool:
         """Whether there is something to deliver, or to look up first."""
+        self._let_out(before=time.monotonic() - SECONDS_TO_COLLECT)
         return self._tracker is None or bool(self._due) or (self._state is not None and not self._is_finished)
 
     @property

@@ -18,6 +18,7 @@ from cifar_tune.store import Place, Store
 from cifar_tune.tracking.address import PING_SECONDS, Failure, check_form, tracking_url, trouble
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before another try; each pause is twice as long as the one before
+SECONDS_BETWEEN_LOOKS = 1.0  # whether something is due
 LONGEST_PING = 30.0  # seconds for the first answer; each failure doubles them, because a server may be slow
 SOON = 10.0  # seconds after which the user is told that the command waits
 LAST_TRY = 3.0  # seconds for MLflow to come back at the end of a command
@@ -175,7 +176,8 @@ class Outbox:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (self._num_failures - 1)) if self._is_away else 0.0
         with self.changed:
             self.changed.wait_for(lambda: self._is_closed or self._in_a_hurry, pause)
-            self.changed.wait_for(lambda: self._is_closed or self._has_work)
+            while not (self._is_closed or self._has_work):
+                self.changed.wait(SECONDS_BETWEEN_LOOKS)  # a parcel may become due with time
             self._in_a_hurry = False
             self._is_closed = self._is_closed or self._place.is_left  # what the record lacks, MLflow does not get
             return not self._is_closed
