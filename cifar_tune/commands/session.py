@@ -145,11 +145,11 @@ def opened_session(
     Raises a UserError for other weights or other data. Other package versions are a warning only. Ray starts meanwhile.
     """
     with _cluster(record.num_left(num_trials), options) as cluster:
-        console.print(f"Starting the workers of {record.name} ...", style="dim")
         _warn_of_changed_versions(record, console)
         record.check_unchanged("weights", digest_weights(recipes, console))
         data = load_data(recipes[0], store, options)
         record.check_unchanged("data", data.digest)
+        console.print(f"Starting the workers of {record.name} ...", style="dim")
         yield Session(record, num_trials, store, data, options, console, publisher, cluster)
 
 
