@@ -22,7 +22,7 @@ from cifar_tune.report.sentences import format_state
 from cifar_tune.search.cost import Remaining
 from cifar_tune.search.crashes import reason_of
 from cifar_tune.trials.facts import LEFT_OUT, RANDOM_NUMBERS
-from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
+from cifar_tune.trials.ranking import Leaders, gain_in_points
 from cifar_tune.trials.trial import OPTUNA_STATES, Trial
 from cifar_tune.wording import format_clock, format_percent, format_points, format_seconds
 
@@ -61,8 +61,7 @@ class _Totals:
         self._running: dict[int, Trial] = {}
         self._states: Counter[str] = Counter()
         self.num_epochs = 0
-        self.best: Trial | None = None
-        self.baseline: float | None = None
+        self.leaders = Leaders()
         self.has_reruns = False
 
     def note(self, trial: Trial) -> Trial:
@@ -79,10 +78,7 @@ class _Totals:
         self.num_epochs += trial.epochs
         self._remaining.note(trial)
         self.has_reruns = self.has_reruns or trial.is_rerun
-        if trial.counts:
-            self.best = best_trial([trial, *([self.best] if self.best else [])])
-        if trial.is_baseline and trial.is_complete:
-            self.baseline = baseline_accuracy(self._trials.values())
+        self.leaders.note(trial)
         return before or trial
 
     @property
@@ -175,11 +171,10 @@ class Display:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _panel(self) -> Group:
+        bar = ProgressBar(total=max(1, self._num_trials), completed=self._totals.num_over)
         return Group(
             Text(self._title, style="bold"),
-            Padding(
-                ProgressBar(total=max(1, self._num_trials), completed=self._totals.num_over), (0, 20, 0, 0)
-            ),  # ends its line
+            Padding(bar, (0, 20, 0, 0)),  # ends its line
             Text(f"{self._counts()} · {self._totals.num_epochs} epochs done"),
             Text(self._best()),
             Text(f"elapsed {format_clock(time.monotonic() - self._start)} · {self._remaining()}"),
@@ -196,7 +191,7 @@ class Display:
     def _ending(self, trial: Trial) -> str:
         has_score = trial.val_accuracy is not None and trial.has_own_score
         score = f" at {format_percent(trial.val_accuracy or 0)}" if has_score else ""
-        gain = gain_in_points(trial, self._totals.baseline)
+        gain = gain_in_points(trial, self._totals.leaders.baseline)
         points = f" ({format_points(gain)})" if gain is not None and not (trial.is_baseline or trial.is_rerun) else ""
         epochs = f"{trial.epochs} of {trial.recipe.epochs} epochs"
         ending = f"{trial.label} {format_state(trial)}{score}{points} after {epochs}, {format_seconds(trial.seconds)}"
@@ -206,12 +201,12 @@ class Display:
         return f"{self._totals.num_trials} of {self._num_trials} trials: {self._totals.counts or 'starting workers'}"
 
     def _best(self) -> str:
-        best = self._totals.best
+        best = self._totals.leaders.best
         if self._totals.has_reruns:
             return "the results of all seeds are compared at the end"
         if best is None:
             return "best: no trial has completed yet"
-        gain = gain_in_points(best, self._totals.baseline)
+        gain = gain_in_points(best, self._totals.leaders.baseline)
         points = f", {format_points(gain)} points over the baseline" if gain is not None else ""
         return f"best: {format_percent(best.val_accuracy or 0)} (trial {best.number}{points})"
 

@@ -135,20 +135,17 @@ class Remaining:
         self._draws = draws
         self._recipes: dict[int, Recipe] = {}  # by trial
         self._running: dict[int, Trial] = {}
-        self._num_epochs: dict[int, int] = {}  # of each running trial, as far as they are taken in
 
     def note(self, trial: "Trial") -> None:
         """Take in what a trial has trained since the last time, and whether it has ended."""
         self._recipes[trial.number] = trial.recipe
-        past = self._num_epochs.get(trial.number, 0)
+        before = self._running.pop(trial.number, None)
+        past = before.epochs if before else 0
         self._costs.add_epochs(trial.recipe, [epoch["seconds"] for epoch in trial.curve[past:]])
-        if trial.is_over:
-            self._running.pop(trial.number, None)
-            self._num_epochs.pop(trial.number, None)
-            if not trial.is_baseline:
-                self._costs.add_ending(trial.recipe, trial.epochs)
-        else:
-            self._running[trial.number], self._num_epochs[trial.number] = trial, trial.epochs
+        if not trial.is_over:
+            self._running[trial.number] = trial
+        elif not trial.is_baseline:
+            self._costs.add_ending(trial.recipe, trial.epochs)
 
     @property
     def seconds(self) -> float | None:

@@ -18,9 +18,9 @@ from cifar_tune.search.space import TASK_FIELDS
 from cifar_tune.store import Store
 from cifar_tune.trials.reading import PRIOR, Extension, read_record
 from cifar_tune.trials.storage import open_storage
-from cifar_tune.trials.trial import EPOCH, WHOLE_CURVE, Trial, as_trial
+from cifar_tune.trials.trial import Trial, as_trial, is_of_curve
 
-KEPT = ("recipe", "state", "facts", WHOLE_CURVE)  # the user attributes of a result that are copied
+KEPT = ("recipe", "state", "facts")  # the user attributes of a result that are copied
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -88,21 +88,18 @@ def _copy(record: Record, old: str, result: FrozenTrial) -> FrozenTrial | None:
     original = as_trial(old, result, False, record.goal)
     scores = {} if record.space.search.minimize else _scores(original)
     values = record.values(original) if result.state == TrialState.COMPLETE else list(scores.values())[-1:]
+    kept = {name: value for name, value in result.user_attrs.items() if name in KEPT or is_of_curve(name)}
     copy = create_trial(
         state=result.state,
         values=values or None,
         params=trial.params,
         distributions=trial.distributions,
-        user_attrs={PRIOR: origin, **{name: value for name, value in result.user_attrs.items() if _is_kept(name)}},
+        user_attrs={PRIOR: origin, **kept},
         intermediate_values=scores,
         constraints={str(name): share for name, share in record.constraints(original).items()},
     )
     copy.datetime_start, copy.datetime_complete = result.datetime_start, result.datetime_complete
     return copy
-
-
-def _is_kept(name: str) -> bool:
-    return name in KEPT or name.startswith(f"{EPOCH} ")
 
 
 def _scores(trial: Trial) -> dict[int, float]:

@@ -236,7 +236,7 @@ class Forecast:
 
 def _final_score(trial: Trial) -> float:
     """The mean score of the trial's last epochs, which scatters less than that of the last one; NaN before its end."""
-    if trial.state not in OPTUNA_STATES or OPTUNA_STATES[trial.state] != TrialState.COMPLETE:
+    if OPTUNA_STATES.get(trial.state) != TrialState.COMPLETE:
         return math.nan
     if not trial.is_complete:
         assert trial.val_accuracy is not None

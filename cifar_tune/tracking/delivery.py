@@ -53,7 +53,7 @@ class Delivery:
         """Note that the trial has changed."""
         with self._outbox.changed:
             self._newest[trial.number] = trial
-            if trial.state == "running" and trial.number not in self._due:
+            if trial.state == "running":
                 self._changed_at.setdefault(trial.number, time.monotonic())
             else:
                 self._changed_at.pop(trial.number, None)

@@ -31,7 +31,7 @@ from cifar_tune.tracking.runs import (
 )
 from cifar_tune.tracking.subject import Subject
 from cifar_tune.trials.facts import FIRST_EPOCH, PREFIX, RUNGS, TAKEN_AT
-from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
+from cifar_tune.trials.ranking import Leaders, gain_in_points
 from cifar_tune.trials.trial import State, Trial
 from cifar_tune.wording import format_setting
 
@@ -79,8 +79,7 @@ class Tracker:
         self._dataset = DatasetInput(
             DatasetEntity(subject.dataset, subject.digest[:36], "cifar-tune", subject.size or "unknown")
         )
-        self._best: Trial | None = None
-        self._baseline: float | None = None
+        self._leaders = Leaders()
         self._ended: set[int] = set()  # numbers of trials
         runs = without_doubles(self._client, find_runs(self._client, subject.id))
         parent = next(iter(parents_of(runs)), None)
@@ -127,7 +126,7 @@ class Tracker:
             if trial.number in self._shown:
                 self._hand_over(trial, self._shown[trial.number])
         self._ended = {trial.number for trial in trials if trial.is_over}
-        self._best, self._baseline = best_trial(trials), baseline_accuracy(trials)
+        self._leaders = Leaders(trials)
         self._write_best()
         return [trial for trial in trials if self._lacks(trial)]
 
@@ -143,9 +142,7 @@ class Tracker:
         if trial.is_over:
             self._ended.add(trial.number)
         if trial.is_complete:
-            self._best = best_trial([trial, *([self._best] if self._best else [])])
-            if trial.is_baseline:
-                self._baseline = max(trial.val_accuracy or 0.0, self._baseline or 0.0)
+            self._leaders.note(trial)
             self._write_best()
 
     def _hand_over(self, trial: Trial, shown: _Shown) -> None:
@@ -161,10 +158,10 @@ class Tracker:
 
     def _write_best(self) -> None:
         """Write the best score and its gain in points to the parent run, if they changed."""
-        best = self._best
+        best = self._leaders.best
         if self._parent_id is None or best is None or best.is_rerun:
             return
-        gain = gain_in_points(best, self._baseline)
+        gain = gain_in_points(best, self._leaders.baseline)
         metrics = {
             "best_val_accuracy": best.val_accuracy,
             "gain": None if gain is None else round(gain, 6),  # 16.8, and not 16.799999999999997

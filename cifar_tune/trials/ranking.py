@@ -33,6 +33,24 @@ def best_trial(trials: Iterable[Trial]) -> Trial | None:
     return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
 
 
+class Leaders:
+    """The best trial and the best baseline of those noted, which costs the same after many trials."""
+
+    def __init__(self, trials: Iterable[Trial] = ()) -> None:
+        trials = list(trials)
+        self.best, self._baseline = best_trial(trials), best_baseline(trials)
+
+    def note(self, trial: Trial) -> None:
+        """Take in a trial's new state."""
+        self.best = best_trial(filter(None, [self.best, trial]))
+        self._baseline = best_baseline(filter(None, [self._baseline, trial]))
+
+    @property
+    def baseline(self) -> float | None:
+        """The score of the best baseline."""
+        return self._baseline.val_accuracy if self._baseline else None
+
+
 def pareto_front(trials: Iterable[Trial], cost: CostName) -> list[Trial]:
     """The Pareto front of score and cost of the completed trials within their limits, sorted by cost.
 

@@ -161,6 +161,11 @@ def curve_of(attributes: Mapping[str, Any]) -> Sequence[Mapping[str, float]]:
     return curve or ()
 
 
+def is_of_curve(attribute: str) -> bool:
+    """Whether a user attribute of an Optuna trial holds epochs of its learning curve."""
+    return attribute == WHOLE_CURVE or attribute.startswith(f"{EPOCH} ")
+
+
 def changed_epochs(attributes: Mapping[str, Any], epoch: int, metrics: Mapping[str, float]) -> dict[str, Any]:
     """The user attributes to set when a trial has trained an epoch; later epochs, of before an interruption, end."""
     following = f"{EPOCH} {epoch + 1}"
