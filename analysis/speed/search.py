@@ -6,8 +6,8 @@
 Ours runs with everything that a search does. The stock script is what tutorials show: Ray Tune, OptunaSearch, ASHA and
 Ray's MLflow callback, with the same training in its function. Both train every trial to its end, on NUM_WORKERS
 workers of one core, each in a process and a Ray of its own, in turn. Prints seconds: of the search, from the first
-trial's wait to the last one's end; of training, per worker; and the rest. The busy share is that of warm workers, from
-the moment when each has had its first trial.
+trial's wait to the last one's end; of training, per worker; and the rest. The busy share is that of warm workers: of
+the time from the end of a trial to the end of the next one on its worker.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -66,7 +65,7 @@ def ours(folder: Path, num_trials: int, num_images: int) -> tuple[float, Spans, 
     from cifar_tune.tracking.delivery import Delivery
     from cifar_tune.tracking.outbox import Outbox
     from cifar_tune.tracking.subject import Subject
-    from cifar_tune.trials.facts import TAKEN_AT
+    from cifar_tune.trials.facts import DATA, STARTUP, TAKEN_AT
 
     store, data = open_store(folder / "store"), _data(folder, num_images)
     (folder / "space.py").write_text(SPACE, encoding="utf-8")
@@ -82,9 +81,9 @@ def ours(folder: Path, num_trials: int, num_images: int) -> tuple[float, Spans, 
         delivery.finish("completed")
         outbox.wait()
         end = time.time()
-    # The record has the seconds of each epoch and when the worker took the trial; its start-up lies between them.
-    spans = [(trial.facts[TAKEN_AT], trial.seconds) for trial in record.trials()]
-    return begin, [(taken_at, taken_at + seconds) for taken_at, seconds in spans], end
+    # The record has when the worker took the trial, the seconds until its training began, and those of each epoch.
+    spans = [(sum(trial.facts[name] for name in (TAKEN_AT, STARTUP, DATA)), trial.seconds) for trial in record.trials()]
+    return begin, [(first, first + seconds) for first, seconds in spans], end
 
 
 def stock(folder: Path, num_trials: int, num_images: int) -> tuple[float, Spans, float]:
@@ -157,17 +156,21 @@ def _data(folder: Path, num_images: int) -> Any:  # noqa: ANN401 - imported late
 
 
 def figures(begin: float, spans: Spans, end: float) -> dict[str, float]:
-    """What the table shows of one run."""
+    """What the table shows of one run.
+
+    From the moment when every worker has had its first trial, each trial that ends frees the worker of one that begins,
+    until none is left to begin.
+    """
     training = sum(last - first for first, last in spans) / NUM_WORKERS
-    warm = sorted(spans)[NUM_WORKERS - 1 :]
-    since, until = warm[0][0], max(last for _, last in spans)
-    busy = sum(max(0.0, last - max(first, since)) for first, last in spans)
+    begins = sorted(first for first, _ in spans)[NUM_WORKERS:]
+    ends = sorted(last for _, last in spans)[: len(begins)]
+    idle = sum(begins) - sum(ends)
     return {
         "search": end - begin,
         "training": training,
         "rest": end - begin - training,
-        "per_trial": NUM_WORKERS * (until - since) / len(warm) - median(last - first for first, last in warm),
-        "busy": busy / (NUM_WORKERS * (until - since)),
+        "per_trial": idle / len(begins),
+        "busy": 1 - idle / (idle + sum(last - first for first, last in sorted(spans)[NUM_WORKERS:])),
     }
 
 

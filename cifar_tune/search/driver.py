@@ -1,8 +1,10 @@
 """The driver of a search, without Ray: which trial is next, whether one goes on after an epoch, how it ended.
 
-ray_tune.py lets Ray Tune call it. Every change goes to the record first and then to the observers.
+ray_tune.py lets Ray Tune call it. Every change is written to the record before an observer hears of it.
 """
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -16,6 +18,9 @@ from cifar_tune.trials.trial import State, Trial
 
 MAX_ALIKE = 3  # failures of one kind in a row that stop a search: then the cause is not in the recipes
 MAX_FAILURES = 6  # the same, for failures of any kinds
+# Epochs that follow one another faster are written together and told then: a transaction costs as much as all else.
+# A kill loses less by it than by the time since a trial's last checkpoint.
+SECONDS_TOGETHER = 0.25
 
 
 class Observer(Protocol):
@@ -34,6 +39,8 @@ class Driver:
     def __init__(self, record: Record, num_trials: int, observers: Sequence[Observer]) -> None:
         self.record = record
         self.fault: str | None = None  # why the search has to stop: trials fail in a row, or its baseline fails
+        self._untold: dict[int, Trial] = {}  # trials that changed since the observers were told, by number
+        self._told_at = -math.inf  # in seconds
         self._last_failures: list[str] = []  # the kinds of the failures since a trial last ended otherwise
         self.num_left = record.num_left(num_trials)  # trials to start or to resume
         self._observers = observers
@@ -80,7 +87,7 @@ class Driver:
         """Record an epoch, and return whether the trial goes on; one that does not is closed here."""
         if self.record.has_later_epoch(number, metrics):
             return True  # judged when it was recorded
-        with self.record.event():
+        with self.record.unwritten():
             self.record.add_facts(number, facts)
             trial = self.record.add_epoch(number, metrics)
             self._watchdog.note(trial)
@@ -92,7 +99,7 @@ class Driver:
             elif not judgement.goes_on:
                 self.finish(number, "pruned", facts=judgement.facts)
             else:
-                self._notify(self.record.add_facts(number, judgement.facts))
+                self._untold[number] = self.record.add_facts(number, judgement.facts)
                 return True
             return False
 
@@ -141,13 +148,24 @@ class Driver:
             self._notify(trial)
 
     def tick(self) -> None:
-        """Let the observers refresh."""
+        """Write and tell the epochs since the last time, and let the observers refresh."""
+        if self._untold and time.monotonic() > self._told_at + SECONDS_TOGETHER:
+            self.write()
         for observer in self._observers:
             observer.tick()
 
     def _notify(self, trial: Trial) -> Trial:
-        """Tell the observers of a change, once it is written with all that led to it."""
-        self.record.save()
-        for observer in self._observers:
-            observer.update(trial)
+        """Write a change with all that led to it, and tell the observers."""
+        self._untold.pop(trial.number, None)
+        self._untold[trial.number] = trial
+        self.write()
         return trial
+
+    def write(self) -> None:
+        """Write what has changed, and tell the observers of those trials."""
+        self.record.save()
+        trials, self._untold = list(self._untold.values()), {}
+        for trial in trials:
+            for observer in self._observers:
+                observer.update(trial)
+        self._told_at = time.monotonic()

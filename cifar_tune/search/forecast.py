@@ -112,6 +112,10 @@ class Forecast:
 
         return GaussianProcess(self.encoding.num_columns, self._num_levels)
 
+    def warm_up(self) -> None:
+        """Import what the first fit needs, which takes seconds that a worker would wait for."""
+        _ = self._process
+
     @property
     def _num_levels(self) -> int:
         return len(self._fractions) + 1

@@ -29,6 +29,7 @@ class Planner:
         self._num_ahead = 1
         self._is_asked = False  # whether a worker is free
         self._choosing = 0.0  # seconds of the last choice
+        self._num_started = 0
         self._starts: deque[float] = deque(maxlen=NUM_STARTS)
         self._changed = Condition()
         self._error: Exception | None = None
@@ -63,6 +64,7 @@ class Planner:
                 self._settle()
                 return None
             trial = self._driver.next_trial()
+            self._num_started += 1
             self._starts.append(time.monotonic())
             self._is_asked = False
             self._changed.notify_all()
@@ -111,3 +113,5 @@ class Planner:
                 self._error = failure
                 self._choosing = time.monotonic() - start
                 self._changed.notify_all()
+            if self._num_started > self._most_ahead:  # each worker has had a trial, whose start it would slow down
+                self._driver.record.warm_up()

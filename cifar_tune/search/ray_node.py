@@ -80,11 +80,26 @@ def trials_in_any_worker() -> Iterator[None]:
 
     The variables of that environment are those of this process, which the workers of its own Ray have anyway. Nor are
     there placement groups, for several machines: each runs a task first, which takes a warm worker from the trials.
+    Workers that wait for a trial are kept, of which Tune would keep one.
     """
     import ray
     from ray.air.execution import FixedResourceManager
     from ray.tune.execution import tune_controller
     from ray.tune.execution.class_cache import _ActorClassCache
+    from ray.tune.utils.object_cache import _ObjectCache
+
+    class KeepAll(_ObjectCache):  # type: ignore[misc]
+        """Tune's free workers. It keeps as many as there are trials that wait for a worker; here workers wait."""
+
+        def cache_object(self, key: object, worker: object) -> bool:
+            """Keep the worker."""
+            self._cached_objects[key].append(worker)
+            self._num_cached_objects += 1
+            return True
+
+        def flush_cached_objects(self, force_all: bool = False) -> Iterator[object]:  # noqa: FBT - Ray's
+            """Give up all workers or none."""
+            return super().flush_cached_objects(force_all) if force_all else iter(())
 
     def get(self: Any, trainable: type) -> Any:  # noqa: ANN401 - Ray's
         if trainable not in self._cache:
@@ -94,6 +109,7 @@ def trials_in_any_worker() -> Iterator[None]:
     with (
         _replaced(_ActorClassCache, "get", get),
         _replaced(tune_controller, "PlacementGroupResourceManager", FixedResourceManager),
+        _replaced(tune_controller, "_ObjectCache", KeepAll),
     ):
         yield
 

@@ -109,13 +109,19 @@ class Record:
     @contextmanager
     def event(self) -> Iterator[None]:
         """Write all changes within the block in one transaction, at its end; not after an error."""
+        with self.unwritten():
+            yield
+        if self._depth == 0:
+            self.save()
+
+    @contextmanager
+    def unwritten(self) -> Iterator[None]:
+        """Leave the changes within the block to the next event, or to `save`."""
         self._depth += 1
         try:
             yield
         finally:
             self._depth -= 1
-        if self._depth == 0:
-            self.save()
 
     def save(self) -> None:
         """Write what changed since the last time into the database."""
@@ -232,6 +238,11 @@ class Record:
         """The number of trials that `start_trial` starts without choosing values."""
         return len(self._prepared)
 
+    def warm_up(self) -> None:
+        """Import what later choices need, if they need more than the first ones."""
+        if self.forecast is not None:
+            self.forecast.warm_up()
+
     def prepare(self) -> None:
         """Choose the next trial: an interrupted one, or one with the values of the next baseline or of the sampler.
 
@@ -308,9 +319,11 @@ class Record:
         """Write facts about a running trial."""
         return self._change(number, facts=with_facts(self._trials[number].facts, facts))
 
-    @_written
     def set_mlflow_run(self, number: int, run_id: str) -> None:
-        """Remember the MLflow run that shows a running trial; of one that has ended meanwhile it is noted elsewhere."""
+        """Remember the MLflow run that shows a running trial; of one that has ended meanwhile it is noted elsewhere.
+
+        The next event writes it.
+        """
         if self.is_live(number):
             self._change(number, mlflow_run_id=run_id)
 

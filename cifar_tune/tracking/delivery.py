@@ -59,6 +59,8 @@ class Delivery:
                 self._changed_at.pop(trial.number, None)
                 self._due.add(trial.number)
                 self._outbox.changed.notify_all()
+        if trial.epochs or trial.state != "running":
+            self._outbox.wake()
 
     def tick(self) -> None:
         """Hand over the runs of trials that run, whose record can be written now."""

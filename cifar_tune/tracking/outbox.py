@@ -20,6 +20,7 @@ from cifar_tune.tracking.address import PING_SECONDS, Failure, check_form, track
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before another try; each pause is twice as long as the one before
 SECONDS_BETWEEN_LOOKS = 1.0  # whether something is due
 LONGEST_PING = 30.0  # seconds for the first answer; each failure doubles them, because a server may be slow
+LONGEST_REST = 20.0  # seconds before MLflow opens the store's database, while the first workers start and train
 SOON = 10.0  # seconds after which the user is told that the command waits
 LAST_TRY = 3.0  # seconds for MLflow to come back at the end of a command
 FIRST_ANSWER, NO_PROGRESS = 60.0, 15.0  # seconds to wait at the end: until MLflow answers, and then for each trial
@@ -63,9 +64,11 @@ class Outbox:
         self._url = tracking_url(store)
         check_form(self._url)
         self._place = Place(store.root)
+        self._rests_until = time.monotonic() + LONGEST_REST if self._url == store.mlflow_url else 0.0
         self._console = console
         self._parcels: list[Parcel] = []
-        self._is_open = False  # whether there was a first answer
+        self._is_found = False  # whether a server answers, or a database can be read
+        self._is_open = False  # whether there was a first answer of MLflow itself
         self._is_closed = False
         self._may_refuse = True  # until the work of the command begins
         self._refusal: str | None = None
@@ -96,9 +99,11 @@ class Outbox:
         return self._place.is_left
 
     def has_answered(self, seconds: float) -> bool:
-        """Whether, after at most these seconds, it is known how MLflow takes what was handed in."""
+        """Whether, after at most these seconds, it is known how MLflow takes what was handed in, or if it could be."""
         with self.changed:
-            return self.changed.wait_for(lambda: self._is_away or self._is_begun, seconds)
+            return self.changed.wait_for(
+                lambda: self._is_away or self._is_begun or (self._rests and self._is_found), seconds
+            )
 
     def check(self, *, is_last: bool = False) -> None:
         """Raise a UserError if MLflow refuses for good what the command wants of it, as far as that is known by now.
@@ -116,6 +121,7 @@ class Outbox:
         self._is_quiet = is_quiet
         self._tell_refusal()
         with self.changed:
+            self.wake()
             start = self._last_progress = time.monotonic()
             num_tries, is_told = self._num_tries, False
             self._in_a_hurry = True
@@ -152,12 +158,25 @@ class Outbox:
         with self.changed:
             self._last_progress = time.monotonic()
 
+    def wake(self) -> None:
+        """Let MLflow open the store's database, which takes seconds of the processor: it waits for the first epoch."""
+        with self.changed:
+            if self._rests:
+                self._rests_until = 0.0
+                self.changed.notify_all()
+
+    @property
+    def _rests(self) -> bool:
+        return time.monotonic() < self._rests_until
+
     @property
     def _is_begun(self) -> bool:
         return self._is_open and all(parcel.is_begun for parcel in self._parcels)
 
     @property
     def _has_work(self) -> bool:
+        if self._rests:
+            return not self._is_found
         return not self._is_open or any(parcel.is_due for parcel in self._parcels)
 
     def _run(self) -> None:
@@ -187,6 +206,11 @@ class Outbox:
             failure = trouble(self._url, min(LONGEST_PING, PING_SECONDS * 2.0**self._num_failures))
             if failure is not None:
                 raise _TroubleError(failure)
+            with self.changed:
+                self._is_found = True
+                self.changed.notify_all()
+            if self._rests:
+                return
             from cifar_tune.tracking.runs import open_client
 
             open_client(self.store)

@@ -193,6 +193,15 @@ def test_where_a_choice_takes_next_to_nothing_it_is_made_when_a_worker_asks(
         assert planner.next_trial(PATIENCE) is not None
 
 
+def test_what_the_model_imports_is_there_before_its_first_choice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = driver_of(opened(store), 6)
+    warmed: list[int] = []
+    monkeypatch.setattr(driver.record, "warm_up", lambda: warmed.append(driver.record.num_started))
+    planner = Planner(driver, most_ahead=2)
+    train_all(driver, planner)
+    assert min(warmed) == 3  # each worker has had a trial by then, and MIN_TRIALS is later
+
+
 def test_the_thread_ends_with_the_search(store: Store) -> None:
     driver = driver_of(opened(store), 2)
     train_all(driver, Planner(driver, most_ahead=1))

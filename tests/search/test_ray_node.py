@@ -8,7 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers.command_line import GOOD, Start, trials_of, wait_until
+from ray.tune.execution import tune_controller
 
+from cifar_tune.search.ray_node import trials_in_any_worker
 from cifar_tune.store import Store
 
 USED = ("gcs_server", "raylet", "ray_stand_in.py", "ray::", "ray_worker", "default_worker.py", "setup_worker.py")
@@ -27,6 +29,15 @@ def test_a_search_runs_in_the_workers_that_were_warmed_and_starts_nothing_else(t
     others = [line for line in rays if line and not any(name in line for name in USED)]
     assert others == []
     assert sum(line.startswith("ray::") for line in rays) == 1, rays
+
+
+def test_tune_keeps_every_worker_that_waits_for_a_trial() -> None:
+    with trials_in_any_worker():
+        workers = tune_controller._ObjectCache(may_keep_one=True)
+        assert [workers.cache_object("one core", worker) for worker in ("a", "b", "c")] == [True] * 3
+        assert list(workers.flush_cached_objects()) == []
+        assert workers.pop_cached_object("one core") == "a"
+        assert list(workers.flush_cached_objects(force_all=True)) == ["b", "c"]
 
 
 def run(code: str, **variables: str) -> str:

@@ -1,5 +1,6 @@
 """The record of a search: a real Optuna study in SQLite, driven by hand-made epochs instead of Ray."""
 
+import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,7 @@ def test_another_process_reads_the_last_changes_of_an_open_record(store: Store, 
     driver = driver_of(reopen())
     number = driver.next_trial().number
     driver.add_epoch(number, metrics(1, 0.25), {})
+    driver.write()
     (row,) = by_optuna(store, "trials", "--study-name", "tiny")
     assert (row["number"], row["state"], row["user_attrs"]["state"]) == (number, "RUNNING", "running")
     assert [epoch["val_accuracy"] for epoch in curve_of(row["user_attrs"])] == [0.25]
@@ -175,7 +177,9 @@ def test_with_early_stopping_a_rung_judges_the_best_epoch_so_far(store: Store, r
 
 
 def test_rungs_are_rebuilt_from_the_best_epochs_too(store: Store, reopen: Open) -> None:
-    train(driver_of(reopen(PATIENT)), [0.2, 0.3, 0.6, 0.4])
+    driver = driver_of(reopen(PATIENT))
+    train(driver, [0.2, 0.3, 0.6, 0.4])
+    driver.write()
     resumed = driver_of(reopen(PATIENT))
     assert resumed.next_trial().number == 0
     train(resumed, [0.2, 0.3, 0.5, 0.4])
@@ -249,6 +253,7 @@ def test_a_trial_of_a_killed_process_comes_first_too(store: Store, reopen: Open)
     driver = driver_of(reopen())
     baseline = driver.next_trial()
     driver.add_epoch(baseline.number, metrics(1, 0.25), {})
+    driver.write()
 
     resumed = driver_of(reopen())
     assert train(resumed, RISING[1:]) == baseline.number
@@ -263,6 +268,7 @@ def test_a_trial_of_a_killed_process_is_interrupted_as_soon_as_the_search_is_ope
     number = driver.next_trial().number
     driver.add_epoch(number, metrics(1, 0.25), {})
     driver.record._change(number, state=written_before_it_was_killed)
+    driver.write()
     with store.running("tiny"):
         reopen()
         assert [(trial.state, accuracies(trial)) for trial in seen(store)] == [("interrupted", [0.25])]
@@ -292,6 +298,7 @@ def test_a_repeated_epoch_replaces_the_recorded_one(store: Store, reopen: Open) 
     number = driver.next_trial().number
     for epoch, accuracy in enumerate([0.2, 0.3], start=1):
         driver.add_epoch(number, metrics(epoch, accuracy), {})
+    driver.write()
 
     resumed = driver_of(reopen())
     resumed.next_trial()
@@ -439,6 +446,7 @@ def test_a_trial_that_is_let_through_is_trained_on_and_has_its_epoch_as_a_fact(s
     number = driver.next_trial().number
     for epoch in (1, 2, 3):
         assert driver.add_epoch(number, metrics(epoch, 0.1), {})
+    driver.write()
     assert seen(store)[number].facts["let_through_at_epoch"] == 2
 
     resumed = driver_of(reopen(LENIENT))
@@ -496,9 +504,27 @@ def test_every_change_is_recorded_before_observers_are_updated(store: Store, reo
         train(driver, [0.1, 0.1])
         driver.next_trial()
         driver.interrupt()
-    expected = ["running"] * 4 + ["completed"] + ["running"] * 2 + ["pruned", "running", "interrupted"]
+    expected = ["running", "completed", "running", "pruned", "running", "interrupted"]
     assert [trial.state for trial in observer.updates] == expected
     assert observer.updates == observer.written
+
+
+@pytest.mark.parametrize(("together", "told"), [(0.0, [0, 1, 2]), (math.inf, [0])])
+def test_epochs_that_follow_one_another_fast_are_written_and_told_together(
+    store: Store, reopen: Open, monkeypatch: pytest.MonkeyPatch, together: float, told: list[int]
+) -> None:
+    monkeypatch.setattr("cifar_tune.search.driver.SECONDS_TOGETHER", together)
+    observer = RecordReader(store)
+    with store.running("tiny"):
+        driver = Driver(reopen(), 3, [observer])
+        number = driver.next_trial().number
+        for epoch in (1, 2):
+            driver.add_epoch(number, metrics(epoch, 0.5), {})
+            driver.tick()
+        assert [trial.epochs for trial in observer.updates] == told
+        assert seen(store)[number].epochs == told[-1]
+        driver.interrupt()
+        assert observer.updates[-1].epochs == observer.written[-1].epochs == 2
 
 
 # Resuming, exactly
