@@ -14,9 +14,10 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 from tracking_server import Server
 
+from cifar_tune.errors import UserError
 from cifar_tune.store import Store, open_store
 from cifar_tune.tracking.delivery import Delivery, Job
-from cifar_tune.tracking.outbox import Outbox
+from cifar_tune.tracking.outbox import SECONDS_BETWEEN_LOOKS, Outbox
 from cifar_tune.tracking.subject import Subject
 from cifar_tune.trials.facts import TAKEN_AT
 from cifar_tune.trials.trial import State, Trial
@@ -214,3 +215,23 @@ def test_a_result_that_fails_is_published_again_until_it_is_done(room: Room) -> 
     wait_until(lambda: job.is_done)
     assert len(tries) == 3
     wait_until(lambda: delivery.is_delivered)
+
+
+def test_the_stores_own_database_is_opened_once_an_epoch_is_trained(room: Room) -> None:
+    outbox, delivery = room.open()
+    database = room.store.root / "mlflow.db"
+    assert outbox.has_answered(PATIENCE)
+    delivery.update(made(0, 0))
+    time.sleep(2.5 * SECONDS_BETWEEN_LOOKS)
+    assert not database.exists()
+    delivery.update(made(0, 1))
+    wait_until(delivered(delivery))
+    assert_each_trial_once(room.store.mlflow_url, room.subject.search, {0: 1})
+
+
+def test_a_database_of_the_store_that_is_none_is_refused_before_the_work_begins(room: Room) -> None:
+    (room.store.root / "mlflow.db").write_text("no database")
+    outbox, _ = room.open()
+    assert outbox.has_answered(PATIENCE)
+    with pytest.raises(UserError, match="mlflow.db"):
+        outbox.check(is_last=True)
