@@ -25,6 +25,7 @@ import psutil
 from rich.console import Console
 
 ROOT = Path(__file__).parents[2]
+SPACE = ROOT / "search_spaces" / "mini_resnet.py"
 NAME, EPOCHS, NUM_NEW, NUM_WORKERS = "made-up", 8, 40, 2
 PAUSE = 0.1  # seconds of training of an epoch
 SETTINGS = {"epochs": str(EPOCHS)}
@@ -44,6 +45,30 @@ COLUMNS = {  # of the table, in milliseconds where nothing else is said
 }
 
 
+def fill(folder: Path) -> None:
+    """Deliver the trials of the store to its MLflow."""
+    from cifar_tune.search.identity import open_record
+    from cifar_tune.search.space import load_space
+    from cifar_tune.store import open_store
+
+    store = open_store(folder)
+    record = open_record(store, NAME, load_space(SPACE, SETTINGS), seed=0)
+    _delivery(record, store, are_shown=False)
+
+
+def _delivery(record: Any, store: Any, *, are_shown: bool) -> Any:  # noqa: ANN401 - imported late, as everything here
+    """A delivery that has delivered all trials so far, and its outbox."""
+    from cifar_tune.tracking.delivery import Delivery
+    from cifar_tune.tracking.outbox import Outbox
+    from cifar_tune.tracking.subject import Subject
+
+    outbox = Outbox(store, Console(stderr=True, quiet=True))
+    subject = Subject(record.name, record.id, "cifar10", "digest", "", "", {})
+    delivery = Delivery(outbox, subject, record.trials(), are_shown=are_shown)
+    outbox.wait()
+    return delivery, outbox
+
+
 def measure(folder: Path, *, with_mlflow: bool) -> dict[str, float]:
     """Drive NUM_NEW trials on top of those in the store; the columns of the table."""
     from cifar_tune.search.driver import Driver
@@ -51,20 +76,15 @@ def measure(folder: Path, *, with_mlflow: bool) -> dict[str, float]:
     from cifar_tune.search.ray_settings import configure_ray
     from cifar_tune.search.space import load_space
     from cifar_tune.store import open_store
-    from cifar_tune.tracking.delivery import Delivery
-    from cifar_tune.tracking.outbox import Outbox
-    from cifar_tune.tracking.subject import Subject
 
     configure_ray(local=True)
-    store, space = open_store(folder), load_space(ROOT / "search_spaces" / "mini_resnet.py", SETTINGS)
+    store, space = open_store(folder), load_space(SPACE, SETTINGS)
     start = time.perf_counter()
     record = open_record(store, NAME, space, seed=0)
     observers: list[Any] = []
     if with_mlflow:
-        outbox = Outbox(store, Console(stderr=True))
-        subject = Subject(record.name, record.id, "cifar10", "digest", "", "", {})
-        observers.append(Delivery(outbox, subject, record.trials(), are_shown=True))
-        outbox.wait()
+        delivery, outbox = _delivery(record, store, are_shown=True)
+        observers.append(delivery)
     num_trials = record.num_started + NUM_NEW
     driver = Driver(record, num_trials, observers)
     opening = time.perf_counter() - start
@@ -132,13 +152,16 @@ def _measure_in(checkout: Path, store: Path, *, with_mlflow: bool) -> dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "store"
         shutil.copytree(store, copy)
-        path = os.pathsep.join([str(checkout), str(ROOT / "analysis")])
-        command = [sys.executable, __file__, "--measure", str(copy), *(["--mlflow"] if with_mlflow else [])]
-        done = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=True
+        measured: dict[str, float] = json.loads(
+            _in_process(checkout, "--measure", copy, *(["--mlflow"] if with_mlflow else []))
         )
-    measured: dict[str, float] = json.loads(done.stdout)
     return measured
+
+
+def _in_process(checkout: Path, *arguments: object) -> str:
+    command = [sys.executable, __file__, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(checkout), str(ROOT / "analysis")])}
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
@@ -156,8 +179,12 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="another checkout of cifar-tune")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--fill", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--mlflow", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.fill:
+        fill(arguments.fill)
+        os._exit(0)
     if arguments.measure:
         print(json.dumps(measure(arguments.measure, with_mlflow=arguments.mlflow)), flush=True)
         os._exit(0)  # threads of MLflow may still write
@@ -170,6 +197,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             make_store(Path(folder), num_trials, EPOCHS, NAME)
             for with_mlflow in (False, True):
+                if with_mlflow:
+                    _in_process(ROOT, "--fill", folder)
                 measured = {
                     name: _measure_in(checkout, Path(folder), with_mlflow=with_mlflow)
                     for name, checkout in checkouts.items()

@@ -65,9 +65,9 @@ class Delivery:
     def tick(self) -> None:
         """Hand over the runs of trials that run, whose record can be written now."""
         with self._outbox.changed:
-            numbers = [number for number in self._new_runs if self._newest[number].state == "running"]
-            self._new_runs -= set(numbers)
-            runs = {number: self._runs[number] for number in numbers}
+            states = {number: self._newest[number].state for number in self._new_runs}
+            runs = {number: self._runs[number] for number, state in states.items() if state == "running"}
+            self._new_runs = {number for number, state in states.items() if state == "interrupted"}  # it may go on
         for number, run_id in runs.items():
             self._on_run(number, run_id)
 

@@ -235,3 +235,20 @@ def test_a_database_of_the_store_that_is_none_is_refused_before_the_work_begins(
     assert outbox.has_answered(PATIENCE)
     with pytest.raises(UserError, match="mlflow.db"):
         outbox.check(is_last=True)
+
+
+def test_the_runs_of_trials_that_have_ended_are_not_looked_through_at_every_tick(room: Room) -> None:
+    outbox = Outbox(room.store, Console(file=room.printed))
+    handed: list[int] = []
+    trials = [made(0, 1, "completed"), made(1, 1, "interrupted")]
+    delivery = Delivery(
+        outbox, room.subject, trials, are_shown=False, on_run=lambda number, run_id: handed.append(number)
+    )
+    outbox.wait()
+    delivery.tick()
+    assert (handed, delivery._new_runs) == ([], {1})
+    delivery.update(made(1, 1))
+    delivery.tick()
+    delivery.tick()
+    assert (handed, delivery._new_runs) == ([1], set())
+    assert sorted(delivery.runs) == [0, 1]
