@@ -79,7 +79,7 @@ def drive(space: Path, folder: Path, num_trials: int, one_in: int) -> None:
     from cifar_tune.search.ray_settings import configure_ray
 
     configure_ray(local=True)
-    from cifar_tune.search import ray_tune
+    from cifar_tune.search import ray_function, ray_tune
 
     load_data = session.load_data
 
@@ -113,7 +113,7 @@ def drive(space: Path, folder: Path, num_trials: int, one_in: int) -> None:
             (folder / "ray.json").write_text(json.dumps(Counter(trial.status for trial in trials)))
             super().on_step_end(iteration, trials, **info)
 
-    session.load_data, ray_tune._train = load_little, train_with_fault
+    session.load_data, ray_function.train = load_little, train_with_fault
     ray_tune._Pulse = CountingPulse  # type: ignore[misc]
     options = ("--cpus-per-trial", "1", "--max-concurrent", str(WORKERS))
     sys.argv = ["cifar-tune", "run", str(space), "--store", str(folder), *options]

@@ -80,9 +80,11 @@ def trials_in_any_worker() -> Iterator[None]:
 
     The variables of that environment are those of this process, which the workers of its own Ray have anyway. Nor are
     there placement groups, for several machines: each runs a task first, which takes a warm worker from the trials.
-    Workers that wait for a trial are kept, of which Tune would keep one.
+    Workers that wait for a trial are kept, of which Tune would keep one. Nor does Tune import MLflow, as to count
+    the loggers that a search uses it would.
     """
     import ray
+    from ray.air._internal import usage
     from ray.air.execution import FixedResourceManager
     from ray.tune.execution import tune_controller
     from ray.tune.execution.class_cache import _ActorClassCache
@@ -97,7 +99,7 @@ def trials_in_any_worker() -> Iterator[None]:
             self._num_cached_objects += 1
             return True
 
-        def flush_cached_objects(self, force_all: bool = False) -> Iterator[object]:  # noqa: FBT - Ray's
+        def flush_cached_objects(self, force_all: bool = False) -> Iterator[object]:
             """Give up all workers or none."""
             return super().flush_cached_objects(force_all) if force_all else iter(())
 
@@ -110,6 +112,7 @@ def trials_in_any_worker() -> Iterator[None]:
         _replaced(_ActorClassCache, "get", get),
         _replaced(tune_controller, "PlacementGroupResourceManager", FixedResourceManager),
         _replaced(tune_controller, "_ObjectCache", KeepAll),
+        _replaced(usage, "tag_callbacks", lambda callbacks: False),
     ):
         yield
 

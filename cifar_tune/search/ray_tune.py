@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 from cifar_tune import interrupts
 from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import FaultError, UserError
+from cifar_tune.search import ray_function
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.planner import Planner
 from cifar_tune.search.resources import Resources
@@ -97,7 +98,7 @@ def run_trials(
     seconds. A Ray that `is_shared` with other programs may have no room for a worker for hours.
     """
     trainable = tune.with_resources(
-        tune.with_parameters(_train, data=data),
+        tune.with_parameters(ray_function.train, data=data),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
     # With fewer pending trials than workers, Ray would give a trial whose worker is still starting the first free one,
@@ -141,14 +142,6 @@ def run_trials(
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # Ray's own state, which is never read
         driver.interrupt()
-
-
-def _train(config: "Assignment", data: TrainingData) -> None:
-    """Train a trial in a worker. Torch is imported there, because the driver starts seconds sooner without it."""
-    taken_at = time.time()
-    from cifar_tune.search.ray_worker import train_trial
-
-    train_trial(config, data, taken_at)
 
 
 def _name(trial: RayTrial) -> str:

@@ -233,7 +233,7 @@ def test_a_database_of_the_store_that_is_none_is_refused_before_the_work_begins(
     (room.store.root / "mlflow.db").write_text("no database")
     outbox, _ = room.open()
     assert outbox.has_answered(PATIENCE)
-    with pytest.raises(UserError, match="mlflow.db"):
+    with pytest.raises(UserError, match=r"mlflow\.db"):
         outbox.check(is_last=True)
 
 

@@ -65,6 +65,30 @@ def test_a_worker_is_warmed_without_a_gpu() -> None:
     assert run(WARM) == "False"
 
 
+COMPILER = """
+import sys
+import cifar_tune.search.ray_warm
+import torch
+
+network = torch.nn.Linear(2, 1)
+for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Muon):
+    optimizer = kind([network.weight], lr=0.1)
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo.eval_frame" not in sys.modules
+print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
+import torch._dynamo.eval_frame
+optimizer.step()
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_imports_torchs_compiler_only_when_it_is_asked_for() -> None:
+    assert run(COMPILER) == "2.0"
+
+
 FALLBACK = """
 from cifar_tune.search.ray_settings import configure_ray
 

@@ -21,6 +21,8 @@ PROCESSES = {  # by what is in the command line
     "runtime_env/agent/main.py": "environments' agent",
     "monitor.py": "monitor",
 }
+STEP, TRIAL = "optimizer step", "train a trial"
+begun: set[str] = set()  # what was timed in this process
 MODULES = {  # whose import is timed
     "cifar_tune.commands.run": "import the command",
     "ray": "import ray",
@@ -36,11 +38,10 @@ FUNCTIONS = {  # which are timed
     ("cifar_tune.tracking.runs", "open_client"): "open MLflow's database",
     ("cifar_tune.commands.publishing", "Publisher.wait_for_answer"): "wait for MLflow",
     ("ray._private.worker", "init"): "start Ray (ray.init)",
-    ("cifar_tune.search.ray_worker", "train_trial"): "train a trial",
+    ("cifar_tune.search.ray_worker", "train_trial"): TRIAL,
     ("cifar_tune.training.inputs", "DeviceData.place"): "place the data",
     ("cifar_tune.training.loop", "Training.__init__"): "build the training",
 }
-STEP = "optimizer step"
 
 
 def note(name: str, side: str) -> None:
@@ -53,6 +54,7 @@ def timed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever the function takes
         note(name, "begin")
+        begun.add(name)
         try:
             return function(*args, **kwargs)
         finally:
@@ -62,11 +64,12 @@ def timed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 def note_first_step(module: ModuleType) -> None:
-    """Note the end of the first optimizer step of this process."""
+    """Note the end of the first optimizer step of a trial; a worker may take another one to warm up."""
 
     def on_step(*_: object) -> None:
-        handle.remove()
-        note(STEP, "end")
+        if TRIAL in begun:
+            handle.remove()
+            note(STEP, "end")
 
     handle = module.register_optimizer_step_post_hook(on_step)
 
