@@ -15,6 +15,8 @@ from typing import Any
 STAND_IN = Path(__file__).with_name("ray_stand_in.py")
 WARM = "cifar_tune.search.ray_warm"  # what a worker imports before its first trial
 PORTS = ("METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN", "RUNTIME_ENV_AGENT")  # for which Ray waits
+# Ray's scheduler begins to look for its object store before that listens, and would look again after a second.
+CONNECTING = {"raylet_client_connect_timeout_milliseconds": 50, "raylet_client_num_connect_attempts": 200}
 NO_PORT = -1  # as Ray's agents say that they have none
 
 Room = Mapping[str, float]  # like `{"CPU": 16, "GPU": 1}`
@@ -70,6 +72,7 @@ def small_node(count_workers: Callable[[Room], int] | None) -> Iterator[dict[str
                 "enable_worker_prestart": True,  # with the scheduler, and not only once this process has joined
                 "preload_python_modules": [WARM] if count_workers else [],
                 "enable_metrics_collection": False,
+                **CONNECTING,
             }
         }
 
