@@ -1,7 +1,7 @@
 """The function that Ray Tune sends to its workers, in a module that imports next to nothing.
 
-A worker imports the module of a function that it gets, and is not to import what only the driver needs, nor the driver
-torch.
+A worker imports the module of a function that it gets. So this one holds nothing of the driver's, whose imports take a
+second, and imports no torch, which the driver does without.
 """
 
 import time

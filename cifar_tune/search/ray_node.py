@@ -83,8 +83,8 @@ def trials_in_any_worker() -> Iterator[None]:
 
     The variables of that environment are those of this process, which the workers of its own Ray have anyway. Nor are
     there placement groups, for several machines: each runs a task first, which takes a warm worker from the trials.
-    Workers that wait for a trial are kept, of which Tune would keep one. Nor does Tune import MLflow, as to count
-    the loggers that a search uses it would.
+    Workers that wait for a trial are kept, of which Tune would keep one. Tune would also import MLflow, to count which
+    loggers are in use.
     """
     import ray
     from ray.air._internal import usage
