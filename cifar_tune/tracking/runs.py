@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mlflow.entities import LoggedModel, Metric, Run, ViewType
 from mlflow.exceptions import MlflowException
@@ -47,16 +49,21 @@ def open_client(store: Store) -> MlflowClient:
 
 
 def _make_database(store: Store) -> None:
-    """Make the store's database under another name, so that a process that is killed meanwhile leaves no half of it."""
-    path = store.root / "mlflow.db"
+    """Make the store's database elsewhere, so that a process that is killed meanwhile leaves no half of it.
+
+    Where the store was moved away, MLflow would make its folder anew.
+    """
+    path, scratch = store.root / "mlflow.db", store.root / f".mlflow-{os.getpid()}.db"
     if path.exists():
         return
-    scratch = store.root / f".mlflow-{os.getpid()}.db"
-    try:
-        MlflowClient(f"sqlite:///{scratch}")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        MlflowClient(f"sqlite:///{made}")
+        try:
+            shutil.copyfile(made, scratch)
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
 
 
 def check_answers(store: Store) -> None:
