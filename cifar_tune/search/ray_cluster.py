@@ -1,5 +1,6 @@
 """The Ray cluster that a command trains on: one of its own on this machine, or one that runs already."""
 
+import gc
 import os
 import re
 import socket
@@ -82,8 +83,6 @@ class _OwnCluster:
 
     def _run(self) -> None:
         try:
-            import ray
-
             with ray_folder() as folder:
                 try:
                     self._start(folder)
@@ -91,7 +90,7 @@ class _OwnCluster:
                         self._has_started.set()
                         self._is_to_end.wait()
                 finally:
-                    ray.shutdown()
+                    _shut_down()
         except BaseException as error:
             self._error = error
         finally:
@@ -111,7 +110,7 @@ class _OwnCluster:
                 _keep_off_stdout()
                 return
             except Exception as error:
-                ray.shutdown()
+                _shut_down()
                 if self._is_to_end.is_set():
                     return
                 error.add_note(_ends_of_logs(folder))
@@ -141,9 +140,22 @@ class _OthersCluster:
 
     def close(self) -> None:
         """Leave it."""
-        import ray
+        _shut_down()
 
+
+def _shut_down() -> None:
+    """Shut Ray down, once nothing is left that holds what is in it, in rings of objects of Tune's.
+
+    Another thread may collect such a ring at any moment, and while Ray shuts down this ends the process.
+    """
+    import ray
+
+    gc.collect()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def _options() -> dict[str, Any]:

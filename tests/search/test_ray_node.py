@@ -89,6 +89,37 @@ def test_a_worker_imports_torchs_compiler_only_when_it_is_asked_for() -> None:
     assert run(COMPILER) == "2.0"
 
 
+RINGS = """
+from cifar_tune.search.ray_settings import configure_ray
+
+configure_ray(local=True)
+import gc
+from threading import Thread
+
+import ray
+from cifar_tune.search.ray_cluster import ray_cluster
+
+
+class Ring:
+    def __init__(self, held):
+        self.held, self.itself = held, self
+
+
+gc.disable()
+with ray_cluster(None):
+    for number in range(2000):
+        Ring(ray.put(number))
+    gc.enable()
+    Thread(target=lambda: [gc.collect() for _ in range(300)], daemon=True).start()
+print("ended")
+"""
+
+
+@pytest.mark.slow
+def test_what_another_thread_frees_while_ray_shuts_down_does_not_end_the_command() -> None:
+    assert run(RINGS) == "ended"
+
+
 FALLBACK = """
 from cifar_tune.search.ray_settings import configure_ray
 
