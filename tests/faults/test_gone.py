@@ -14,7 +14,7 @@ from cifar_tune.store import Place, Store
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
-EPOCHS = 40
+EPOCHS = 150  # so many that MLflow has opened its database meanwhile
 SLOW = GOOD.replace("epochs=1", f"epochs={EPOCHS}").replace(
     "num_trials=2", 'num_trials=2, scheduler={"name": "none"}, sampler="random"'
 )
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Store:
 def stderr_of_a_search_of_which(start: Start, store: Store, lose: Callable[[], object]) -> str:
     """What a search says that loses something while it trains."""
     search = start("run", store.root.parent / "slow.py", "--store", store.root)
-    wait_until(lambda: search.poll() is not None or any(trial.epochs for trial in trials_of(store, "slow")))
+    wait_until(lambda: search.poll() is not None or any(trial.mlflow_run_id for trial in trials_of(store, "slow")))
     lose()
     stdout, stderr = search.communicate(timeout=PATIENCE)
     assert (search.returncode, stdout) == (2, ""), stderr
