@@ -8,7 +8,7 @@ worker's time, it is made when a worker asks.
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Condition, Thread
 
 from cifar_tune.search.draws import NoTrialLeftError
@@ -114,4 +114,5 @@ class Planner:
                 self._choosing = time.monotonic() - start
                 self._changed.notify_all()
             if self._num_started > self._most_ahead:  # each worker has had a trial, whose start it would slow down
-                self._driver.record.warm_up()
+                with suppress(Exception):  # a choice that needs what cannot be imported tells the search
+                    self._driver.record.warm_up()

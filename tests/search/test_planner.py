@@ -202,6 +202,15 @@ def test_what_the_model_imports_is_there_before_its_first_choice(store: Store, m
     assert min(warmed) == 3  # each worker has had a trial by then, and MIN_TRIALS is later
 
 
+def test_what_cannot_be_imported_ahead_does_not_end_the_planner(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ImportError("libtorch.so is damaged")
+
+    driver = driver_of(opened(store), 6)
+    monkeypatch.setattr(driver.record, "warm_up", fail)
+    assert train_all(driver, Planner(driver, most_ahead=1)) == list(range(6))
+
+
 def test_the_thread_ends_with_the_search(store: Store) -> None:
     driver = driver_of(opened(store), 2)
     train_all(driver, Planner(driver, most_ahead=1))
