@@ -47,13 +47,18 @@ COLUMNS = {  # of the table, in milliseconds where nothing else is said
 
 def fill(folder: Path) -> None:
     """Deliver the trials of the store to its MLflow."""
+    store, record = _opened(folder)
+    _delivery(record, store, are_shown=False)
+
+
+def _opened(folder: Path) -> Any:  # noqa: ANN401 - imported late, as everything here
+    """The store in the folder, and its record."""
     from cifar_tune.search.identity import open_record
     from cifar_tune.search.space import load_space
     from cifar_tune.store import open_store
 
     store = open_store(folder)
-    record = open_record(store, NAME, load_space(SPACE, SETTINGS), seed=0)
-    _delivery(record, store, are_shown=False)
+    return store, open_record(store, NAME, load_space(SPACE, SETTINGS), seed=0)
 
 
 def _delivery(record: Any, store: Any, *, are_shown: bool) -> Any:  # noqa: ANN401 - imported late, as everything here
@@ -72,15 +77,11 @@ def _delivery(record: Any, store: Any, *, are_shown: bool) -> Any:  # noqa: ANN4
 def measure(folder: Path, *, with_mlflow: bool) -> dict[str, float]:
     """Drive NUM_NEW trials on top of those in the store; the columns of the table."""
     from cifar_tune.search.driver import Driver
-    from cifar_tune.search.identity import open_record
     from cifar_tune.search.ray_settings import configure_ray
-    from cifar_tune.search.space import load_space
-    from cifar_tune.store import open_store
 
     configure_ray(local=True)
-    store, space = open_store(folder), load_space(SPACE, SETTINGS)
     start = time.perf_counter()
-    record = open_record(store, NAME, space, seed=0)
+    store, record = _opened(folder)
     observers: list[Any] = []
     if with_mlflow:
         delivery, outbox = _delivery(record, store, are_shown=True)

@@ -162,7 +162,8 @@ def figures(begin: float, spans: Spans, end: float) -> dict[str, float]:
     until none is left to begin.
     """
     training = sum(last - first for first, last in spans) / NUM_WORKERS
-    begins = sorted(first for first, _ in spans)[NUM_WORKERS:]
+    warm = sorted(spans)[NUM_WORKERS:]
+    begins = [first for first, _ in warm]
     ends = sorted(last for _, last in spans)[: len(begins)]
     idle = sum(begins) - sum(ends)
     return {
@@ -170,7 +171,7 @@ def figures(begin: float, spans: Spans, end: float) -> dict[str, float]:
         "training": training,
         "rest": end - begin - training,
         "per_trial": idle / len(begins),
-        "busy": 1 - idle / (idle + sum(last - first for first, last in sorted(spans)[NUM_WORKERS:])),
+        "busy": 1 - idle / (idle + sum(last - first for first, last in warm)),
     }
 
 
