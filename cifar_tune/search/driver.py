@@ -156,7 +156,6 @@ class Driver:
 
     def _notify(self, trial: Trial) -> Trial:
         """Write a change with all that led to it, and tell the observers."""
-        self._untold.pop(trial.number, None)
         self._untold[trial.number] = trial
         self.write()
         return trial

@@ -15,7 +15,7 @@ from cifar_tune import interrupts
 from cifar_tune.errors import FaultError, UserError
 from cifar_tune.machine import physical_memory, usable_cores, usable_memory
 from cifar_tune.search.ray_folder import ray_folder
-from cifar_tune.search.ray_node import Room, small_node, trials_in_any_worker
+from cifar_tune.search.ray_node import Room, small_node, small_tune
 
 SECONDS_BETWEEN_LOOKS = 0.05  # whether Ray has started, or a signal asks to end
 SECONDS_TO_ANSWER = 3.0  # of a cluster's port
@@ -86,7 +86,7 @@ class _OwnCluster:
             with ray_folder() as folder:
                 try:
                     self._start(folder)
-                    with trials_in_any_worker():
+                    with small_tune():
                         self._has_started.set()
                         self._is_to_end.wait()
                 finally:

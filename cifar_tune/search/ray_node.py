@@ -78,8 +78,10 @@ def small_node(count_workers: Callable[[Room], int] | None) -> Iterator[dict[str
 
 
 @contextmanager
-def trials_in_any_worker() -> Iterator[None]:
-    """Let Tune run trials in workers that were started before: it would give each an environment, and a new worker.
+def small_tune() -> Iterator[None]:
+    """Let Tune do no more than a search needs, in workers that were started before.
+
+    Tune would give each trial an environment, and so a new worker.
 
     The variables of that environment are those of this process, which the workers of its own Ray have anyway. Nor are
     there placement groups, for several machines: each runs a task first, which takes a warm worker from the trials.

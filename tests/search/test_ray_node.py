@@ -10,7 +10,7 @@ import pytest
 from helpers.command_line import GOOD, Start, trials_of, wait_until
 from ray.tune.execution import tune_controller
 
-from cifar_tune.search.ray_node import trials_in_any_worker
+from cifar_tune.search.ray_node import small_tune
 from cifar_tune.store import Store
 
 USED = ("gcs_server", "raylet", "ray_stand_in.py", "ray::", "ray_worker", "default_worker.py", "setup_worker.py")
@@ -32,7 +32,7 @@ def test_a_search_runs_in_the_workers_that_were_warmed_and_starts_nothing_else(t
 
 
 def test_tune_keeps_every_worker_that_waits_for_a_trial() -> None:
-    with trials_in_any_worker():
+    with small_tune():
         workers = tune_controller._ObjectCache(may_keep_one=True)
         assert [workers.cache_object("one core", worker) for worker in ("a", "b", "c")] == [True] * 3
         assert list(workers.flush_cached_objects()) == []
@@ -87,37 +87,6 @@ optimizer.step()
 @pytest.mark.slow
 def test_a_worker_imports_torchs_compiler_only_when_it_is_asked_for() -> None:
     assert run(COMPILER) == "2.0"
-
-
-RINGS = """
-from cifar_tune.search.ray_settings import configure_ray
-
-configure_ray(local=True)
-import gc
-from threading import Thread
-
-import ray
-from cifar_tune.search.ray_cluster import ray_cluster
-
-
-class Ring:
-    def __init__(self, held):
-        self.held, self.itself = held, self
-
-
-gc.disable()
-with ray_cluster(None):
-    for number in range(2000):
-        Ring(ray.put(number))
-    gc.enable()
-    Thread(target=lambda: [gc.collect() for _ in range(300)], daemon=True).start()
-print("ended")
-"""
-
-
-@pytest.mark.slow
-def test_what_another_thread_frees_while_ray_shuts_down_does_not_end_the_command() -> None:
-    assert run(RINGS) == "ended"
 
 
 FALLBACK = """
