@@ -1,6 +1,6 @@
 """The optimizers and the kinds of gradient clipping: one class each, with its options.
 
-A new optimizer is a class here and its name in `Optimizer`. All steps are torch's own.
+A new optimizer is a class here and its name in `Optimizer`. All steps are torch's own, but for Muon's (muon.py).
 """
 
 from __future__ import annotations
@@ -110,8 +110,7 @@ class Muon(BaseOptimizer):
 
     Hidden are the weights of convolutions and linear layers, except the network's first and its last. AdamW trains
     everything else, at `adamw_lr` where Muon's learning rate is `lr`: the schedule, the phase and `head_lr_scale`
-    multiply both. `weight_decay` is decoupled and holds for both. The defaults are those of the author's README. A core
-    takes about a second to orthogonalise the weights of one convolution of 512 channels.
+    multiply both. `weight_decay` is decoupled and holds for both. The defaults are those of the author's README.
     """
 
     name: Literal["muon"] = "muon"
