@@ -67,7 +67,7 @@ def time_suggestions(record: Record, space: Space, surrogate: Surrogate, num_sug
     Each trial ends before the next suggestion, so every suggestion has new results to learn from.
     """
     space.check()
-    record.study.sampler = build_sampler(space, record.forecast, record.crashes, seed=0)
+    record.study.sampler = build_sampler(space, record.forecast, record.crashes, seed=0, num_trials=0)
     method, rng = Ours(record, ahead=False), np.random.default_rng(0)
     seconds = []
     for _ in range(1 + num_suggestions):

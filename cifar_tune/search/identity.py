@@ -68,8 +68,8 @@ def open_record_in(storage: InMemoryStorage, name: str, space: Space, seed: int)
     uses_forecast = "forecast" in (space.search.sampler, space.search.scheduler.name)
     forecast = Forecast(space.ranges, space.search.scheduler.levels) if uses_forecast else None
     crashes = Crashes()
-    sampler_seed = (seed + len(study.get_trials(deepcopy=False))) % 2**32  # numpy takes no larger ones
-    study.sampler = build_sampler(space, forecast, crashes, sampler_seed)
+    num_trials = len(study.get_trials(deepcopy=False))
+    study.sampler = build_sampler(space, forecast, crashes, seed=seed, num_trials=num_trials)
     return Record(study, space, forecast, crashes)
 
 

@@ -146,14 +146,22 @@ def expected_improvement(scores: "Normal", best: float) -> Array:
     return np.asarray(scores.sd * (z * norm.cdf(z) + norm.pdf(z)))
 
 
-def build_sampler(space: Space, forecast: Forecast | None, crashes: Crashes, seed: int) -> BaseSampler:
-    """The sampler that the space's SEARCH names; only the forecast's uses the two models of the search."""
+def build_sampler(
+    space: Space, forecast: Forecast | None, crashes: Crashes, *, seed: int, num_trials: int
+) -> BaseSampler:
+    """The sampler that the space's SEARCH names; only the forecast's uses the two models of the search.
+
+    A search that is resumed after `num_trials` goes on with other random numbers. But a QMC sequence stays the same:
+    Optuna keeps in the study how far it got.
+    """
+    sampler_seed = seed if space.search.sampler == "qmc" else seed + num_trials
+    sampler_seed %= 2**32  # numpy takes no larger ones
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if space.search.sampler == "forecast":
             assert forecast is not None
-            return ForecastSampler(space, forecast, crashes, seed)
-        return OPTUNAS[space.search.sampler](seed)
+            return ForecastSampler(space, forecast, crashes, sampler_seed)
+        return OPTUNAS[space.search.sampler](sampler_seed)
 
 
 def _tpe(seed: int) -> BaseSampler:

@@ -1,5 +1,6 @@
 """Stand-ins for the Optuna trial that a space is called with: for its baselines, for random draws, under `--set`."""
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -71,9 +72,15 @@ class RandomTrial(StandIn):
         """A value by a uniform distribution, of the logarithm where the range is logarithmic."""
         if isinstance(distribution, CategoricalDistribution):
             return self._rng.choice(distribution.choices)
-        if isinstance(distribution, IntDistribution) and not distribution.log:
-            return self._rng.randrange(distribution.low, distribution.high + 1, distribution.step)
-        return from_unit(distribution, self._rng.random())
+        assert isinstance(distribution, FloatDistribution | IntDistribution)
+        low, high, step = distribution.low, distribution.high, distribution.step
+        if distribution.log:
+            half = 0.5 if step else 0.0  # an integer stands for all that is rounded to it
+            value = math.exp(self._rng.uniform(math.log(low - half), math.log(high + half)))
+            return min(max(round(value) if step else value, low), high)
+        if step:
+            return low + step * self._rng.randrange(round((high - low) / step) + 1)
+        return self._rng.uniform(low, high)
 
 
 class NeighbourTrial(RandomTrial):

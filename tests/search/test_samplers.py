@@ -1,6 +1,7 @@
 """The values of the next trial, with every sampler."""
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import cast, get_args
 
@@ -8,7 +9,9 @@ import numpy as np
 import optuna
 import pytest
 from helpers.searches import CONDITIONAL, NUMBERS, opened, search, written
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial
+from scipy.stats import chi2_contingency
 
 from cifar_tune.errors import UserError
 from cifar_tune.search.draws import NoTrialLeftError
@@ -115,6 +118,17 @@ def test_a_resumed_trial_keeps_its_values(tmp_path: Path) -> None:
     assert open_record_in(storage, "numbers", space, 0).start_trial().params == trial.params
 
 
+def test_a_resumed_search_goes_on_with_the_same_sequence(tmp_path: Path) -> None:
+    """A low-discrepancy sequence is one only as a whole."""
+    storage, space = optuna.storages.InMemoryStorage(), written(tmp_path, NUMBERS, "qmc")
+    for _ in range(2):
+        resumed = open_record_in(storage, "numbers", space, 0)
+        search(resumed, 5)
+    whole = opened(space)
+    search(whole, 10)
+    assert [trial.params for trial in resumed.trials()] == [trial.params for trial in whole.trials()]
+
+
 def test_a_neighbour_changes_the_given_share_of_values_by_the_given_distance(tmp_path: Path) -> None:
     space = written(tmp_path, NUMBERS, "random")
     rng = random.Random(0)
@@ -147,6 +161,27 @@ def test_random_values_are_uniform_over_their_ranges(tmp_path: Path) -> None:
         space.sample(cast(BaseTrial, trial))
     logs = np.log10([trial.params["optimizer/lr"] for trial in trials])
     assert np.histogram(logs, bins=4, range=(-5, -1))[0] == pytest.approx([500] * 4, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        FloatDistribution(0.0, 0.4, step=0.1),
+        IntDistribution(2, 10, step=2),
+        IntDistribution(1, 8, log=True),
+        CategoricalDistribution([True, False]),
+    ],
+    ids=str,
+)
+def test_random_values_are_as_frequent_as_those_of_optuna(distribution: BaseDistribution) -> None:
+    """At the ends of a range, too, where rounding to the nearest step would give half as many."""
+    ours, theirs = RandomTrial(random.Random(0)), optuna.samplers.RandomSampler(seed=0)
+    study = optuna.create_study()
+    trial = optuna.trial.create_trial(value=0.0)
+    counts = Counter(ours.choose("x", distribution) for _ in range(4000))
+    expected = Counter(theirs.sample_independent(study, trial, "x", distribution) for _ in range(4000))
+    assert counts.keys() == expected.keys()  # to the bit
+    assert chi2_contingency([[counts[value], expected[value]] for value in counts]).pvalue > 0.001
 
 
 def test_the_expected_improvement_grows_with_mean_and_uncertainty() -> None:
