@@ -64,7 +64,7 @@ RECIPES = {  # the published recipes, with a learning rate that is safe from the
         batch_size=128,
     ),
 }
-NUM_STEPS = {"mini_resnet": 20, "resnet9": 3, "resnet50": 2}  # of a measurement on a CPU: a few seconds
+NUM_STEPS = {"mini_resnet": 20, "resnet9": 1, "resnet50": 1}  # of a measurement on a CPU: seconds to half a minute
 NUM_STEPS_ON_A_GPU = 100
 NUM_VAL = 500
 RATIOS = [
@@ -236,7 +236,7 @@ def summarize(rates: Mapping[str, Sequence[float]]) -> Rates:
 
 
 @contextmanager
-def _process(
+def process_of(
     checkout: Path, model: str, arguments: argparse.Namespace, store: Path, *more: str
 ) -> Iterator[Callable[[str], Rates]]:
     """A process with the checkout's package, and what asks it for the rates of one kind."""
@@ -287,7 +287,7 @@ def _measure(model: str, arguments: argparse.Namespace, store: Path) -> Rates:
     with ExitStack() as stack:
 
         def start(checkout: Path, *more: str) -> Callable[[str], Rates]:
-            return stack.enter_context(_process(checkout.absolute(), model, arguments, store, *more))
+            return stack.enter_context(process_of(checkout.absolute(), model, arguments, store, *more))
 
         this = start(ROOT)
         contestants = [("", partial(this, "bare")), ("", partial(this, "fit"))]
