@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal
 
 from filelock import FileLock, Timeout
@@ -238,6 +239,16 @@ def _check_locks(probe: Path) -> None:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finally:
             probe.unlink()
+
+
+def check_can_write(folder: Path) -> None:
+    """Raise a PermissionError where this process cannot write to the folder, or to that in which it is to be made."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        with TemporaryFile(dir=there):
+            return
+    except OSError as error:
+        raise PermissionError(error.errno, error.strerror, str(folder)) from None
 
 
 def set_usual_mode(file: Path) -> None:

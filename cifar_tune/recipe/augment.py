@@ -28,8 +28,8 @@ IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvisio
 class Augment(Options):
     """The augmentation of training images; 0 switches an option off.
 
-    Every image has draws of its own, applied in this order: a horizontal flip of half of the images, a crop out of the
-    padded image, brightness, contrast and saturation times a factor in [1 - x, 1 + x], hue shifted by [-x, x] of the
+    Every image has draws of its own, applied in this order: a crop out of the padded image, a horizontal flip of half
+    of the images, brightness, contrast and saturation times a factor in [1 - x, 1 + x], hue shifted by [-x, x] of the
     colour circle, rotation by [-x, x] degrees with black outside, and grayscale with probability x. The order is
     fixed, where torchvision's ColorJitter shuffles its four.
     """

@@ -78,6 +78,10 @@ class Driver:
         """Choose the values of one more trial, perhaps in another thread; raises what `next_trial` would."""
         self.record.prepare()
 
+    def warm_up(self) -> None:
+        """Import what later choices need, if there will be any that need more than the first ones."""
+        self.record.warm_up(self.num_left)
+
     def leave_rest(self) -> None:
         """Start no more trials, because no recipe is left to try; those that were put back go on."""
         self.num_left = self.record.num_left(0)

@@ -112,9 +112,13 @@ class Forecast:
 
         return GaussianProcess(self.encoding.num_columns, self._num_levels)
 
-    def warm_up(self) -> None:
-        """Import what the first fit needs, which takes seconds that a worker would wait for."""
-        _ = self._process
+    def warm_up(self, num_to_come: int) -> None:
+        """Import what the first fit needs, which takes seconds that a worker would wait for.
+
+        Not where all trials, `num_to_come` of them not noted yet, are too few for a fit before the last one is chosen.
+        """
+        if len(self.numbers) + num_to_come > MIN_TRIALS:
+            _ = self._process
 
     @property
     def _num_levels(self) -> int:

@@ -54,10 +54,11 @@ class Planner:
         Raises the error in which the choice of values ended.
         """
         with self._changed:
-            self._is_asked = True
+            is_first_ask, self._is_asked = not self._is_asked, True  # a worker that waits asks again and again
             self._changed.notify_all()
             if not self._is_ready:
-                if not self._is_quick:
+                # At the start all workers ask at once, whatever is prepared.
+                if is_first_ask and not self._is_quick and self._num_started >= self._most_ahead:
                     self._num_ahead = min(self._num_ahead + 1, self._most_ahead)
                 self._changed.wait_for(lambda: self._is_ready, patience)
             if self._driver.num_prepared == 0:
@@ -115,4 +116,4 @@ class Planner:
                 self._changed.notify_all()
             if self._num_started > self._most_ahead:  # each worker has had a trial, whose start it would slow down
                 with suppress(Exception):  # a choice that needs what cannot be imported tells the search
-                    self._driver.record.warm_up()
+                    self._driver.warm_up()

@@ -5,5 +5,5 @@ import time
 
 if __name__ == "__main__":
     parent = os.getppid()
-    while os.getppid() == parent:
+    while os.getppid() == parent != 1:  # 1 where the scheduler was gone before this line
         time.sleep(1)

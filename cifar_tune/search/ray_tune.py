@@ -178,6 +178,8 @@ class _DriverSearcher(_NotSaved, Searcher):  # type: ignore[misc]
             return None
         trial = self._planner.next_trial(PATIENCE if self._running else PATIENCE_AT_REST)
         if trial is None:
+            if self._driver.is_over:  # no recipe is left: Ray would wait ten minutes for one, as nothing runs
+                raise Complete
             return None
         self._running.add(trial_id)
         return {

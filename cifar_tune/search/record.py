@@ -5,7 +5,8 @@ command show them too. Each change is written before an observer hears of it, an
 transaction. identity.py opens a record.
 
 The values of the next trials may be chosen ahead, in another thread (`prepare`). Nothing of a trial is written before
-it is started, so one that is never started leaves no trace.
+it is started, so one that is never started leaves no trace. Where the space fails at a draw, those before it are
+written with it, and the next command resumes them.
 """
 
 from collections import deque
@@ -238,10 +239,11 @@ class Record:
         """The number of trials that `start_trial` starts without choosing values."""
         return len(self._prepared)
 
-    def warm_up(self) -> None:
-        """Import what later choices need, if they need more than the first ones."""
-        if self.forecast is not None:
-            self.forecast.warm_up()
+    def warm_up(self, num_left: int) -> None:
+        """Import what the choices of the trials that are left need, if they need more than the first ones."""
+        num_to_choose = num_left - self.num_prepared
+        if self.forecast is not None and num_to_choose > 0:
+            self.forecast.warm_up(num_to_choose)
 
     def prepare(self) -> None:
         """Choose the next trial: an interrupted one, or one with the values of the next baseline or of the sampler.
@@ -253,7 +255,10 @@ class Record:
         try:
             draw = self._draws.next()
         except UserError:
-            self._num_written = len(self.study.get_trials(deepcopy=False))  # the draw at which the space failed
+            # The draw at which the space failed is written, and so are the trials that were prepared before it.
+            all_trials = self.study.get_trials(deepcopy=False)
+            self._num_written = len(all_trials)
+            self._waiting -= {trial.number for trial in all_trials if trial.state.is_finished()}
             self.save()
             raise
         trial = self._trials.get(draw.asked.number) or self._describe(draw.asked, draw.recipe)

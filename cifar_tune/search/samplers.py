@@ -152,7 +152,7 @@ def build_sampler(
     """The sampler that the space's SEARCH names; only the forecast's uses the two models of the search.
 
     A search that is resumed after `num_trials` goes on with other random numbers. But a QMC sequence stays the same:
-    Optuna keeps in the study how far it got.
+    Optuna keeps in the study how far it got. A point that was chosen ahead and never trained is skipped.
     """
     sampler_seed = seed if space.search.sampler == "qmc" else seed + num_trials
     sampler_seed %= 2**32  # numpy takes no larger ones

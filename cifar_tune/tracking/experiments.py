@@ -2,7 +2,6 @@
 
 import contextlib
 from pathlib import Path
-from tempfile import TemporaryFile
 from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import LifecycleStage
@@ -11,7 +10,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from cifar_tune.store import Store
+from cifar_tune.store import Store, check_can_write
 from cifar_tune.tracking.runs import KIND, KIND_TAG, NOTE_TAG, search_runs, without_doubles
 
 
@@ -51,12 +50,7 @@ def _check_artifacts(location: str, tracking_uri: str) -> None:
     if location.partition(":")[0] == "mlflow-artifacts":
         return  # the server writes them
     if location.startswith(("/", "file:")):
-        path = Path(unquote(urlsplit(location).path))
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
-        try:
-            with TemporaryFile(dir=there):
-                return
-        except OSError as error:
-            raise PermissionError(error.errno, error.strerror, str(path)) from None
+        check_can_write(Path(unquote(urlsplit(location).path)))
+        return
     with contextlib.suppress(MlflowException):
         get_artifact_repository(location, tracking_uri).list_artifacts("cifar-tune")

@@ -14,7 +14,7 @@ from typing import Protocol
 from rich.console import Console
 
 from cifar_tune.errors import UserError
-from cifar_tune.store import Place, Store
+from cifar_tune.store import Place, Store, check_can_write
 from cifar_tune.tracking.address import PING_SECONDS, Failure, check_form, tracking_url, trouble
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before another try; each pause is twice as long as the one before
@@ -206,6 +206,8 @@ class Outbox:
             failure = trouble(self._url, min(LONGEST_PING, PING_SECONDS * 2.0**self._num_failures))
             if failure is not None:
                 raise _TroubleError(failure)
+            if self._url == self.store.mlflow_url:
+                check_can_write(self.store.artifacts)  # before anything is trained, though MLflow is asked later
             with self.changed:
                 self._is_found = True
                 self.changed.notify_all()

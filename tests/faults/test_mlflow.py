@@ -208,6 +208,14 @@ def test_a_database_of_another_mlflow_is_refused_before_anything_is_trained(
     assert studies(store) == []
 
 
+def test_artifacts_that_cannot_be_written_in_the_store_are_refused_too(store: Store) -> None:
+    """MLflow opens the store's own database later than others."""
+    store.artifacts.parent.mkdir(parents=True, exist_ok=True)
+    store.artifacts.write_text("and no folder", encoding="utf-8")
+    assert_is_refused(process("run", "good.py"), "artifacts", "cannot be written")
+    assert studies(store) == []
+
+
 def test_artifacts_that_this_user_may_not_write_are_refused_before_anything_is_trained(
     folder: Path, store: Store
 ) -> None:

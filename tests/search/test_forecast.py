@@ -10,7 +10,7 @@ from helpers.searches import NUMBERS, opened, score, search, written
 from scipy.stats import spearmanr
 
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.forecast import LEVELS, MAX_TRIALS, Forecast, lowest, thinned
+from cifar_tune.search.forecast import LEVELS, MAX_TRIALS, MIN_TRIALS, Forecast, lowest, thinned
 from cifar_tune.search.gaussian_process import Normal
 from cifar_tune.search.record import Record
 from cifar_tune.search.rungs import epochs_at
@@ -42,6 +42,16 @@ def predicted(record: Record, recipes: Sequence[Mapping[str, Any]]) -> Normal:
 
 def values(record: Record, number: int) -> Mapping[str, Any]:
     return record.trials()[number].params
+
+
+def test_a_search_that_is_too_short_for_a_model_imports_none_for_it(tmp_path: Path) -> None:
+    """The last choice is made with one trial less than there will be."""
+    forecast = opened(written(tmp_path, NUMBERS, "forecast")).forecast
+    assert forecast is not None
+    forecast.warm_up(MIN_TRIALS)
+    assert "_process" not in vars(forecast)
+    forecast.warm_up(MIN_TRIALS + 1)
+    assert "_process" in vars(forecast)
 
 
 def test_a_search_without_scores_has_no_forecast(tmp_path: Path) -> None:

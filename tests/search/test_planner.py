@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 from helpers.command_line import PATIENCE
-from helpers.records import driver_of, metrics, written
+from helpers.records import driver_of, metrics, train, written
 from optuna.trial import TrialState
 
 from cifar_tune.errors import UserError
@@ -33,6 +33,9 @@ def space(trial):
 
 SEARCH = Search(sampler="random", scheduler={"name": "none"})
 """
+
+
+HELD = "import time, pathlib\n    while not pathlib.Path({!r}).exists(): time.sleep(0.01)"  # until the file is there
 
 
 @pytest.fixture
@@ -120,7 +123,7 @@ def test_an_interrupted_trial_that_was_prepared_is_resumed_by_the_next_command(s
 
 def test_a_free_worker_gets_nothing_while_nothing_is_prepared(store: Store) -> None:
     release = store.root.parent / "release"
-    hook = f"import time, pathlib\n    while not pathlib.Path({str(release)!r}).exists(): time.sleep(0.01)"
+    hook = HELD.format(str(release))
     driver = driver_of(opened(store), 3)
     release.touch()
     driver.next_trial()
@@ -196,19 +199,51 @@ def test_where_a_choice_takes_next_to_nothing_it_is_made_when_a_worker_asks(
 def test_what_the_model_imports_is_there_before_its_first_choice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = driver_of(opened(store), 6)
     warmed: list[int] = []
-    monkeypatch.setattr(driver.record, "warm_up", lambda: warmed.append(driver.record.num_started))
+    monkeypatch.setattr(driver.record, "warm_up", lambda num_left: warmed.append(driver.record.num_started))
     planner = Planner(driver, most_ahead=2)
     train_all(driver, planner)
-    assert min(warmed) == 3  # each worker has had a trial by then, and MIN_TRIALS is later
+    assert min(warmed) in (3, 4)  # each worker has had a trial by then, and MIN_TRIALS is later
 
 
 def test_what_cannot_be_imported_ahead_does_not_end_the_planner(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(num_left: int) -> None:
         raise ImportError("libtorch.so is damaged")
 
     driver = driver_of(opened(store), 6)
     monkeypatch.setattr(driver.record, "warm_up", fail)
     assert train_all(driver, Planner(driver, most_ahead=1)) == list(range(6))
+
+
+def test_a_worker_that_asks_again_and_again_has_waited_once(store: Store) -> None:
+    """Otherwise one slow choice would let as many be made ahead as there are workers, and each would know less."""
+    driver = Driver(opened_with(store, HELD.format(str(store.root.parent / "release"))), 20, [])
+    (store.root.parent / "release").unlink()
+    planner = Planner(driver, most_ahead=8)
+    with planner.planning():
+        for _ in range(5):
+            assert planner.next_trial(0.01) is None
+        (store.root.parent / "release").touch()
+        assert planner.next_trial(PATIENCE) is not None
+        wait_for(lambda: driver.num_prepared == 1)
+        time.sleep(0.3)
+        assert driver.num_prepared == 1
+
+
+def test_values_at_which_the_space_fails_are_not_tried_again(store: Store) -> None:
+    bad = store.root.parent / "bad"
+    hook = f"import pathlib\n    assert not pathlib.Path({str(bad)!r}).exists(), 'bad'"
+    driver = driver_of(opened(store, hook), 3)
+    train(driver, [0.1, 0.2, 0.3, 0.4])
+    driver.finish(driver.next_trial().number, "failed", error="ValueError: no")
+    record = opened(store, hook)
+    assert record.retry_failed() == 1
+    bad.touch()
+    with pytest.raises(UserError, match="goes on with another draw"):
+        record.prepare()
+    bad.unlink()
+    record = opened(store, hook)
+    assert record.study.trials[2].state == TrialState.FAIL
+    assert record.start_trial().number == 3
 
 
 def test_the_thread_ends_with_the_search(store: Store) -> None:
