@@ -41,7 +41,7 @@ from cifar_tune.report.projects import PROJECTS
 from cifar_tune.search.space import load_space
 from cifar_tune.store import open_store
 from cifar_tune.training.features import FeatureCache
-from cifar_tune.training.inputs import DeviceData, autocast
+from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import Training
 from cifar_tune.training.weights import open_weights
 
@@ -52,6 +52,7 @@ EPOCH = 45_000  # images
 NUM_SEEDS = 3
 AT_A_TIME = (1, 2, 4, 8)
 NUM_GRAPH_STEPS = 50
+NUM_WARM_UP = 3  # steps before a capture, in which torch chooses its kernels
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,9 @@ class Bench:
 def speed(bench: Bench) -> Iterator[str]:
     """Images per second, and their share of the bare network's."""
     data = bench.data(bench.options.dataset)
-    num_steps = bench.options.steps
     yield "| model | bare | fit | fit/bare |\n|---|---|---|---|"
     for name in bench.options.models:
-        measured = loop.Bench(bench.resized(loop.RECIPES[name]), data, num_steps, bench.device)
+        measured = loop.Bench(bench.resized(loop.RECIPES[name]), data, bench.options.steps, bench.device)
         rates = loop.summarize(
             loop.compare(bench.options.rounds, [("", measured.bare), ("", measured.fit)])  # the first is a warm-up
         )
@@ -103,8 +103,7 @@ def graph(bench: Bench) -> Iterator[str]:
     if bench.device.type != "cuda":
         yield "Not measured: CUDA graphs need a GPU."
         return
-    eager, captured = (_resnet9_step(bench.device) for _ in range(2))
-    replay = _captured(captured)
+    eager, replay = _warm_step(bench), _captured(_warm_step(bench))
     rates, losses = {}, {}
     for name, step in {"eager": eager, "graph": replay}.items():
         torch.cuda.synchronize()
@@ -118,29 +117,15 @@ def graph(bench: Bench) -> Iterator[str]:
     )
 
 
-NUM_WARM_UP = 3  # steps before a capture, in which torch chooses its kernels
+def _warm_step(bench: Bench) -> Callable[[], Tensor]:
+    """A step of ResNet9 on one batch that stays, after the warm-up that a capture needs.
 
-
-def _resnet9_step(device: torch.device) -> Callable[[], Tensor]:
-    """A step of the recipe's network on one batch that stays, after the warm-up that a capture needs."""
-    recipe = loop.RECIPES["resnet9"]
+    Without dropout, whose random numbers would differ between two loops.
+    """
+    recipe = loop.RECIPES["resnet9"].replace({"model/dropout": 0.0})
     torch.manual_seed(0)
-    model = recipe.model.build(10).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = recipe.optimizer.build(model)
-    for group in optimizer.param_groups:
-        group["capturable"] = True
-    images = torch.rand(recipe.batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
-    labels = torch.randint(10, (recipe.batch_size,), device=device)
-
-    def step() -> Tensor:
-        with autocast(recipe, device):
-            logits = model(images)
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.detach()
-
+    measured = loop.Bench(recipe, bench.data(bench.options.dataset), 1, bench.device)
+    step, _ = measured.network(torch.channels_last, capturable=True)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -176,7 +161,10 @@ def sharing(bench: Bench) -> Iterator[str]:
                 process = loop.process_of(ROOT, bench.options.sharing_model, arguments, bench.options.store)
                 asks.append(stack.enter_context(process))
                 asks[-1]("fit")  # a warm-up
-            totals = [sum(rates["fit"] for rates in pool.map(lambda ask: ask("fit"), asks)) for _ in range(3)]
+            totals = [
+                sum(rates["fit"] for rates in pool.map(lambda ask: ask("fit"), asks))
+                for _ in range(bench.options.rounds)
+            ]
             total = statistics.median(totals)
             alone = alone or total
             yield f"| {number} | {total:,.0f} | {total / alone:.2f} |"

@@ -119,15 +119,20 @@ class Bench:
         """The step and the forward pass of the memory format in which a step takes less time."""
         networks = {}
         for memory_format in (torch.contiguous_format, torch.channels_last):
-            step, forward = self._network(memory_format)
+            step, forward = self.network(memory_format)
             step()
             networks[min(self._seconds(step) for _ in range(2))] = step, forward
         return networks[min(networks)]
 
-    def _network(self, memory_format: torch.memory_format) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    def network(
+        self, memory_format: torch.memory_format, *, capturable: bool = False
+    ) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+        """A step and a forward pass of the bare network; a CUDA graph takes a step that is `capturable`."""
         recipe, device = self._recipe, self._device
         model = recipe.model.build(self._data.num_classes).to(device, memory_format=memory_format)  # type: ignore[call-overload]
         optimizer = recipe.optimizer.build(model)
+        for group in optimizer.param_groups if capturable else ():
+            group["capturable"] = True
         images = torch.rand(max(recipe.batch_size, len(self._val)), 3, 32, 32).to(device, memory_format=memory_format)
         labels = torch.zeros(recipe.batch_size, dtype=torch.int64, device=device)
 
