@@ -1,10 +1,11 @@
-"""Records learning curves of random recipes on CIFAR-10: the tables on which search methods are compared.
+"""Records learning curves of random recipes on CIFAR: the tables on which search methods are compared.
 
     uv run python analysis/benchmark/record_curves.py --data-dir DIR
 
 For each space in spaces/ it trains configurations 0, 1, 2, ... to their last epoch, without pruning, and appends them
 to curves/SPACE/part-NN.parquet. Run it again to continue after an interruption. Configuration 0 is the baseline, and
-each other one is determined by its number; every fifth is trained with a second seed.
+each other one is determined by its number; every fifth is trained with a second seed. Some spaces fine-tune a
+network that is trained on CIFAR-100 first.
 
 A row is one training: `config`, `seed`, a column for each sampled value (null where the recipe has none), and two lists
 over the epochs: `val_accuracy` (a share of 2,000 images; shorter where the training diverged), and `seconds` of
@@ -31,14 +32,36 @@ from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import Images
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.space import Space, load_space
-from cifar_tune.store import open_store
+from cifar_tune.store import WEIGHTS, open_store
+from cifar_tune.training.checkpoint import save_weights
+from cifar_tune.training.features import FeatureCache
 from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import DivergenceError, Training
+from cifar_tune.training.weights import open_weights
 
 HERE = Path(__file__).parent
 CURVES = HERE / "curves"
-NUM_TRAIN = {"resnet9": 4_000, "mini_resnet": 3_000}
+# Training images of each space, the cheapest first.
+NUM_TRAIN = {
+    "linear_head": 5_000,
+    "plateau": 2_500,
+    "two_phase": 2_000,
+    "architectures": 4_000,
+    "resnet9": 4_000,
+    "mini_resnet": 3_000,
+}
 NUM_VAL = 2_000
+PRETRAINED = HERE / "pretrained"  # holds the weights that the spaces name
+PRETRAINING = Recipe(
+    dataset="cifar100",
+    model={"name": "mini_resnet", "width": 0.5},
+    optimizer={"name": "adam", "lr": 0.01},
+    schedule={"name": "one-cycle"},
+    augment={"flip": True, "crop_padding": 2},
+    epochs=15,
+    batch_size=100,
+)
+NUM_PRETRAINING = 15_000  # images
 PART = 20  # configurations in a file
 SECOND_SEED_EVERY = 5
 
@@ -67,13 +90,25 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--store", type=Path, default=Path("cifar_tune_store"), help="store with cached images")
     parser.add_argument("--num-configs", type=int, default=240, help="configurations of each space")
+    parser.add_argument("--spaces", nargs="+", choices=NUM_TRAIN, default=list(NUM_TRAIN))
     parser.add_argument("--num-workers", type=int, default=2)
     options = parser.parse_args()
-    parts = [Part(space, number) for number in range(-(-options.num_configs // PART)) for space in NUM_TRAIN]
+    pretrain(options.data_dir, options.store)
+    parts = [Part(space, number) for number in range(-(-options.num_configs // PART)) for space in options.spaces]
     record = partial(record_part, data_dir=options.data_dir, store=options.store)
     with ProcessPoolExecutor(options.num_workers, get_context("spawn")) as pool:
         for part, num_runs in zip(parts, pool.map(record, parts), strict=True):
             print(f"{part.path}: {num_runs} trainings", flush=True)
+
+
+def pretrain(data_dir: Path | None, store: Path) -> None:
+    """Train the network that the spaces fine-tune, unless it is there."""
+    if not (PRETRAINED / WEIGHTS).exists():
+        torch.set_num_threads(1)
+        training = Training(PRETRAINING, small_data("cifar100", NUM_PRETRAINING, data_dir, store))
+        for metrics in training.fit():
+            print(f"pretraining, epoch {metrics.epoch}: {metrics.val_accuracy:.3f}", flush=True)
+        save_weights(PRETRAINED, training.model, {"recipe": PRETRAINING.model_dump(mode="json")})
 
 
 def record_part(part: Part, data_dir: Path | None, store: Path) -> int:
@@ -92,7 +127,12 @@ def record_part(part: Part, data_dir: Path | None, store: Path) -> int:
 def train(name: str, config: int, seed: int, data_dir: Path | None, store: Path) -> dict[str, Any]:
     """Train a configuration of the space `name`; its row of the table."""
     params, recipe = draw(open_space(name), config)
-    training = Training(recipe.model_copy(update={"seed": seed}), small_data(NUM_TRAIN[name], data_dir, store))
+    training = Training(
+        recipe.model_copy(update={"seed": seed}),
+        small_data(recipe.dataset, NUM_TRAIN[name], data_dir, store),
+        open_weights(recipe.model.weights),
+        FeatureCache(open_store(store).features),
+    )
     accuracies, seconds = [], []
     start = time.process_time()
     try:
@@ -121,9 +161,9 @@ def open_space(name: str) -> Space:
 
 
 @cache
-def small_data(num_train: int, data_dir: Path | None, store: Path) -> DeviceData:
+def small_data(dataset: str, num_train: int, data_dir: Path | None, store: Path) -> DeviceData:
     """The first images of the stratified training and validation parts, at half their size."""
-    data = load_training_data("cifar10", train_images=None, data_dir=data_dir, store=open_store(store).root)
+    data = load_training_data(dataset, train_images=None, data_dir=data_dir, store=open_store(store).root)
     train, val = first(data.train, num_train), first(data.val, NUM_VAL)
     return DeviceData.place(replace(data, train=train, val=val), torch.device("cpu"))
 
