@@ -44,9 +44,9 @@ CURVES = HERE / "curves"
 # Training images of each space, the cheapest first.
 NUM_TRAIN = {
     "linear_head": 5_000,
-    "plateau": 2_500,
-    "two_phase": 2_000,
-    "architectures": 4_000,
+    "plateau": 1_500,
+    "two_phase": 1_500,
+    "architectures": 2_000,
     "resnet9": 4_000,
     "mini_resnet": 3_000,
 }

@@ -1,4 +1,4 @@
-"""Two architectures at widths of their own, on CIFAR-100: the model decides which other values there are.
+"""Two architectures at many widths: the model decides which other values there are.
 
 An epoch of one configuration costs up to ten times as much as one of another.
 """
@@ -6,7 +6,7 @@ An epoch of one configuration costs up to ten times as much as one of another.
 from cifar_tune import Recipe, Search, Trial
 
 BASELINE = Recipe(
-    dataset="cifar100",
+    dataset="cifar10",
     model={"name": "mini_resnet", "width": 0.5},
     optimizer={"name": "adamw", "lr": 0.001, "weight_decay": 0.01},
     schedule={"name": "cosine"},
@@ -21,7 +21,7 @@ def space(trial: Trial) -> Recipe:
     name = trial.suggest_categorical("model/name", ["mini_resnet", "resnet9"])
     schedule = trial.suggest_categorical("schedule/name", ["cosine", "one-cycle"])
     return Recipe(
-        dataset="cifar100",
+        dataset="cifar10",
         model=_model(trial, name),
         optimizer={
             "name": "adamw",

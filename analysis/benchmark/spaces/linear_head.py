@@ -15,6 +15,7 @@ BASELINE = Recipe(
     finetune={"name": "frozen"},
     optimizer={"name": "adam", "lr": 0.001, "weight_decay": 1e-4},
     schedule={"name": "constant"},
+    augment={"flip": False, "crop_padding": 0},
     epochs=25,
     batch_size=100,
 )
@@ -34,9 +35,10 @@ def space(trial: Trial) -> Recipe:
             "weight_decay": trial.suggest_float("optimizer/weight_decay", 1e-6, 1e-1, log=True),
         },
         schedule={"name": trial.suggest_categorical("schedule/name", ["constant", "cosine"])},
+        augment={"flip": False, "crop_padding": 0},
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.5),
         epochs=25,
-        batch_size=trial.suggest_int("batch_size", 10, 1000, log=True),
+        batch_size=trial.suggest_int("batch_size", 20, 1000, log=True),
     )
 
 

@@ -12,10 +12,11 @@ PRETRAINED = str(Path(__file__).parent.parent / "pretrained" / "weights.safetens
 BASELINE = Recipe(
     dataset="cifar10",
     model={"name": "mini_resnet", "width": 0.5, "weights": PRETRAINED},
-    finetune={"name": "two-phase", "head_epochs": 8, "lr": 1e-5},
+    finetune={"name": "two-phase", "head_epochs": 7, "lr": 1e-5},
     optimizer={"name": "adam", "lr": 0.001, "weight_decay": 1e-4},
     schedule={"name": "constant"},
-    epochs=16,
+    augment={"flip": True, "crop_padding": 2},
+    epochs=14,
     batch_size=50,
 )
 
@@ -27,7 +28,7 @@ def space(trial: Trial) -> Recipe:
         model={"name": "mini_resnet", "width": 0.5, "weights": PRETRAINED},
         finetune={
             "name": "two-phase",
-            "head_epochs": trial.suggest_int("finetune/head_epochs", 1, 10),
+            "head_epochs": trial.suggest_int("finetune/head_epochs", 1, 9),
             "lr": trial.suggest_float("finetune/lr", 1e-6, 3e-2, log=True),
             "batch_norm": trial.suggest_categorical("finetune/batch_norm", ["eval", "train"]),
         },
@@ -38,9 +39,9 @@ def space(trial: Trial) -> Recipe:
             "beta1": trial.suggest_float("optimizer/beta1", 0.5, 0.98),
         },
         schedule={"name": trial.suggest_categorical("schedule/name", ["constant", "cosine", "one-cycle"])},
-        augment={"flip": trial.suggest_categorical("augment/flip", [True, False])},
+        augment={"flip": trial.suggest_categorical("augment/flip", [True, False]), "crop_padding": 2},
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.4),
-        epochs=16,
+        epochs=14,
         batch_size=trial.suggest_categorical("batch_size", [25, 50, 100, 200]),
     )
 
