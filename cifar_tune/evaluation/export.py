@@ -1,6 +1,7 @@
 """The export of a search's winner: a search space with it as the baseline, its weights, and a torch.export program."""
 
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def export_winner(folder: Path, weights: Path, space: str) -> None:
     shutil.copyfile(weights, folder / WEIGHTS)
     (folder / SPACE).write_text(space, encoding="utf-8")
     classifier, _ = load_classifier(weights)
-    torch.export.save(as_program(classifier), folder / PROGRAM)
+    with warnings.catch_warnings():  # torch warns of how it writes a tensor, and the program is whole all the same
+        warnings.filterwarnings("ignore", "No complete tensor found", UserWarning)
+        torch.export.save(as_program(classifier), folder / PROGRAM)
 
 
 def with_baseline(space: str, settings: Mapping[str, str], baseline: Recipe, comment: str) -> str:

@@ -111,6 +111,7 @@ def render_page(findings: Findings, columns: Sequence[TrialColumn] = LEADERBOARD
     searches = findings.searches
     frame = leaderboard(searches, findings.confirmations, columns)
     names = list(searches)
+    projects = compare_projects(findings)
     template = Environment(autoescape=True, trim_blocks=True).from_string(html)
     return template.render(
         title=names[0] if len(names) == 1 else f"{len(names)} searches",
@@ -127,7 +128,7 @@ def render_page(findings: Findings, columns: Sequence[TrialColumn] = LEADERBOARD
             _search_section(index, DrawnSearch(name, trials), describe_outcome(findings, name))
             for index, (name, trials) in enumerate(searches.items())
         ],
-        projects=_comparison_table(compare_projects(findings)),
+        projects=_comparison_table(projects) if projects["search"].notna().any() else None,
         notes=[_with_code(note) for note in footnotes(frame)],
     )
 

@@ -66,11 +66,8 @@ class Draws:
         self._crashes = crashes
         self._seed = seed
         self._recipes = set(recipes)
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether no recipe of the space is left to try, as far as random draws can tell."""
-        return bool(self._study.user_attrs.get(EXHAUSTED, False))
+        # Whether no recipe of the space is left to try, as far as random draws can tell; the record writes it.
+        self.is_exhausted = bool(study.user_attrs.get(EXHAUSTED, False))
 
     def next(self) -> Draw:
         """An interrupted trial, or one with the values of the next baseline or of the sampler.
@@ -106,7 +103,7 @@ class Draws:
         trial = draw_where(self._space, rng, lambda trial, recipe: not self._refusal(trial.params, recipe))
         if trial is None:
             check_limits(self._space)  # a UserError where the limits leave nothing
-            self._study.set_user_attr(EXHAUSTED, True)
+            self.is_exhausted = True
             raise NoTrialLeftError
         self._study.enqueue_trial(trial.params)
 

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.crashes import Crashes
-from cifar_tune.search.draws import REFUSED, Draws
+from cifar_tune.search.draws import EXHAUSTED, REFUSED, Draws, NoTrialLeftError
 from cifar_tune.search.forecast import Forecast
 from cifar_tune.search.space import Space
 from cifar_tune.trials.facts import LEFT_OUT, with_facts
@@ -232,6 +232,7 @@ class Record:
         self._waiting.discard(number)
         self._num_started += prepared.is_new
         self._trials[number], self._asked[number] = trial, prepared.asked
+        self._keep_exhausted()
         return trial
 
     @property
@@ -254,6 +255,9 @@ class Record:
             self.forecast.fit()
         try:
             draw = self._draws.next()
+        except NoTrialLeftError:
+            self._keep_exhausted()
+            raise
         except UserError:
             # The draw at which the space failed is written, and so are the trials that were prepared before it.
             all_trials = self.study.get_trials(deepcopy=False)
@@ -264,6 +268,11 @@ class Record:
         trial = self._trials.get(draw.asked.number) or self._describe(draw.asked, draw.recipe)
         self._note(trial)
         self._prepared.append(_Prepared(draw.asked, trial, draw.is_new))
+
+    def _keep_exhausted(self) -> None:
+        """Write that no recipe is left, once those that were prepared are started: an interruption loses them."""
+        if self._draws.is_exhausted and not self._prepared:
+            self.set_attribute(EXHAUSTED, True)
 
     def _describe(self, optuna_trial: optuna.Trial, recipe: Recipe) -> Trial:
         """The trial of a recipe that was drawn."""
@@ -288,6 +297,9 @@ class Record:
         self._num_started -= len(failed)
         self._num_written = len(self.study.get_trials(deepcopy=False))
         self.study.set_user_attr(RETRIED, [*retried, *(trial.number for trial in failed)])
+        if failed:  # and whatever is like them
+            self._draws.is_exhausted = False
+            self.study.set_user_attr(EXHAUSTED, False)
         self.save()
         self._hold_waiting()
         return len(failed)

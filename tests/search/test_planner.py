@@ -12,6 +12,7 @@ from helpers.records import driver_of, metrics, train, written
 from optuna.trial import TrialState
 
 from cifar_tune.errors import UserError
+from cifar_tune.search.draws import NoTrialLeftError
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.identity import open_record
 from cifar_tune.search.planner import NUM_STARTS, Planner
@@ -35,6 +36,7 @@ SEARCH = Search(sampler="random", scheduler={"name": "none"})
 """
 
 
+FEW = SPACE.replace("1e-4, 1e-1, log=True", "[0.001, 0.01, 0.1]").replace("suggest_float", "suggest_categorical")
 HELD = "import time, pathlib\n    while not pathlib.Path({!r}).exists(): time.sleep(0.01)"  # until the file is there
 
 
@@ -150,18 +152,47 @@ def test_an_error_of_the_space_in_the_planners_thread_reaches_the_search(store: 
 
 
 def test_a_search_whose_space_is_exhausted_ends(store: Store) -> None:
-    text = SPACE.replace('trial.suggest_float("optimizer/lr", 1e-4, 1e-1, log=True)', "LR").replace(
-        "LR", 'trial.suggest_categorical("optimizer/lr", [0.001, 0.01, 0.1])'
-    )
-    driver = driver_of(opened(store, text=text), 12)
+    driver = driver_of(opened(store, text=FEW), 12)
     assert len(train_all(driver, Planner(driver, most_ahead=2))) == 3
     assert driver.num_left == 0
-    assert opened(store, text=text).is_exhausted
+    assert opened(store, text=FEW).is_exhausted
+
+
+def test_recipes_chosen_ahead_when_no_other_is_left_are_tried_after_an_interruption(store: Store) -> None:
+    driver = driver_of(opened(store, text=FEW), 12)
+    first = driver.next_trial()
+    driver.prepare()
+    driver.prepare()
+    with pytest.raises(NoTrialLeftError):
+        driver.prepare()
+    for epoch in range(1, 5):  # the last one writes all that is known
+        driver.add_epoch(first.number, metrics(epoch, 0.5), {})
+    assert driver.record.is_exhausted
+    record = opened(store, text=FEW)  # as after a kill
+    assert not record.is_exhausted
+    again = driver_of(record, 12)
+    assert len(train_all(again, Planner(again, most_ahead=2))) == 2
+
+
+def test_failed_trials_are_tried_again_where_no_other_recipe_is_left(store: Store) -> None:
+    driver = driver_of(opened(store, text=FEW), 12)
+    for _ in range(2):
+        train(driver, [0.1, 0.2, 0.3, 0.4])
+    driver.finish(driver.next_trial().number, "failed", error="ValueError: no")
+    with pytest.raises(NoTrialLeftError):
+        driver.next_trial()
+    record = opened(store, text=FEW)
+    assert record.num_left(12) == 0
+    assert record.retry_failed() == 1
+    driver = driver_of(opened(store, text=FEW), 12)
+    train(driver, [0.1, 0.2, 0.3, 0.4])
+    with pytest.raises(NoTrialLeftError):
+        driver.next_trial()
+    assert [trial.state for trial in driver.record.trials()] == ["completed", "completed", "failed", "completed"]
 
 
 def test_a_trial_that_is_put_back_when_no_recipe_is_left_goes_on(store: Store) -> None:
-    text = SPACE.replace("1e-4, 1e-1, log=True", "[0.001, 0.01, 0.1]").replace("suggest_float", "suggest_categorical")
-    driver = driver_of(opened(store, text=text), 12)
+    driver = driver_of(opened(store, text=FEW), 12)
     planner = Planner(driver, most_ahead=3)
     with planner.planning():
         started = [trial.number for trial in [planner.next_trial(PATIENCE) for _ in range(3)] if trial is not None]
