@@ -1,11 +1,14 @@
 """The driver of a search, without Ray: which trial is next, whether one goes on after an epoch, how it ended.
 
+The next trial is an interrupted one, or the paused one that the scheduler chooses, or a new one. The search is over
+when nothing runs, none is left to begin, and the scheduler takes up none of the paused ones; these are pruned then.
+
 ray_tune.py lets Ray Tune call it. Every change is written to the record before an observer hears of it.
 """
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,6 +17,7 @@ from cifar_tune.search.draws import NoTrialLeftError
 from cifar_tune.search.judge import Judge
 from cifar_tune.search.record import Record
 from cifar_tune.search.watchdog import Watchdog
+from cifar_tune.trials.facts import STATE_BYTES
 from cifar_tune.trials.trial import State, Trial
 
 MAX_ALIKE = 3  # failures of one kind in a row that stop a search: then the cause is not in the recipes
@@ -21,6 +25,7 @@ MAX_FAILURES = 6  # the same, for failures of any kinds
 # Epochs that follow one another faster are written together and told then: a transaction costs as much as all else.
 # A kill loses less by it than by the time since a trial's last checkpoint.
 SECONDS_TOGETHER = 0.25
+MAX_PAUSED, MAX_PAUSED_BYTES = 100, 10 * 2**30  # trials that wait with their checkpoints, and what these may take
 
 
 class Observer(Protocol):
@@ -42,7 +47,9 @@ class Driver:
         self._untold: dict[int, Trial] = {}  # trials that changed since the observers were told, by number
         self._told_at = -math.inf  # in seconds
         self._last_failures: list[str] = []  # the kinds of the failures since a trial last ended otherwise
-        self.num_left = record.num_left(num_trials)  # trials to start or to resume
+        self.num_left = record.num_to_start(num_trials)  # trials to start or to resume, without paused ones
+        self._num_changes = 0  # of anything by which the scheduler chooses among paused trials
+        self._refused_at = -1  # the number of changes at which it took up none of them, when no other trial was left
         self._observers = observers
         self._watchdog = Watchdog(record.space.search.minutes_per_trial)
         self._judge = Judge(record.space.search.scheduler, record.seed, record.forecast)
@@ -53,42 +60,92 @@ class Driver:
     @property
     def is_over(self) -> bool:
         """Whether no trial is left and none runs."""
-        return self.num_left == 0 and self.record.num_live == 0
+        if self.num_left or self.record.num_live:
+            return False
+        return self.record.num_paused == 0 or (self._is_refused and self.num_prepared == 0)
 
     def next_trial(self) -> Trial:
-        """Start the next trial, or resume an interrupted one.
+        """Start the next trial, resume an interrupted one, or take up a paused one.
 
-        Raises a NoTrialLeftError if no recipe of the space is left to try; then `num_left` is 0.
+        Raises a NoTrialLeftError if there is none: no recipe of the space is left to try, and then `num_left` is 0, or
+        the scheduler takes up none of the paused trials.
         """
-        try:
+        if self.num_prepared == 0:
+            self._prepare_now()
+        with self.record.unwritten():
+            was_paused = self.record.is_next_paused
             trial = self.record.start_trial()
-        except NoTrialLeftError:
-            self.leave_rest()
-            raise
-        self.num_left -= 1
+            if was_paused:
+                trial = self.record.add_facts(trial.number, self._judge.thawing(trial))
+        self.num_left -= not was_paused
         self._watchdog.note(trial)
         return self._notify(trial)
+
+    def _prepare_now(self) -> None:
+        try:
+            self.prepare()
+        except NoTrialLeftError:
+            self.leave_rest()
+            self.prepare()
+        if self.num_prepared == 0:
+            raise NoTrialLeftError
 
     @property
     def num_prepared(self) -> int:
         """The number of trials that `next_trial` starts at once."""
         return self.record.num_prepared
 
+    @property
+    def can_prepare(self) -> bool:
+        """Whether `prepare` may give another trial: one is left to begin, or a paused one may be taken up."""
+        return self._num_unprepared > 0 or (self.record.has_paused and not self._is_refused)
+
+    @property
+    def can_start(self) -> bool:
+        """Whether `next_trial` may have a trial."""
+        return self.num_prepared > 0 or self.can_prepare
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether the scheduler takes up none of the paused trials, as things are now, though no other is left."""
+        return self._refused_at == self._num_changes
+
+    @property
+    def _num_unprepared(self) -> int:
+        """The number of trials to start or to resume that are not prepared."""
+        return self.num_left - (self.num_prepared - self.record.num_prepared_paused)
+
     def prepare(self) -> None:
-        """Choose the values of one more trial, perhaps in another thread; raises what `next_trial` would."""
-        self.record.prepare()
+        """Choose one more trial, perhaps in another thread; raises what `next_trial` would.
+
+        None is chosen where the scheduler takes up no paused trial, and no other is left.
+        """
+        num_changes, can_begin = self._num_changes, self._num_unprepared > 0
+        number = None
+        if not self.record.has_interrupted:
+            number = self._judge.thaws(self.record.paused_trials(), can_begin=can_begin)
+        if number is not None:
+            self.record.prepare_paused(number)
+        elif can_begin:
+            self.record.prepare()
+        else:
+            self._refused_at = num_changes
+
+    def pauses(self, trial: Trial) -> Collection[int]:
+        """The epochs after which the trial may be paused, with a checkpoint of that epoch."""
+        return self._judge.pauses(trial)
 
     def warm_up(self) -> None:
         """Import what later choices need, if there will be any that need more than the first ones."""
         self.record.warm_up(self.num_left)
 
     def leave_rest(self) -> None:
-        """Start no more trials, because no recipe is left to try; those that were put back go on."""
-        self.num_left = self.record.num_left(0)
+        """Start no more trials, because no recipe is left to try; those that were put back or paused may go on."""
+        self.num_left = self.record.num_to_start(0)
         self.record.save()
 
     def add_epoch(self, number: int, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> bool:
-        """Record an epoch, and return whether the trial goes on; one that does not is closed here."""
+        """Record an epoch, and return whether the trial goes on; one that does not is closed or paused here."""
         if self.record.has_later_epoch(number, metrics):
             return True  # judged when it was recorded
         with self.record.unwritten():
@@ -100,12 +157,38 @@ class Driver:
                 self.finish(number, "completed")
             elif trial.recipe.stops(trial.accuracies):
                 self.finish(number, "stopped early")
-            elif not judgement.goes_on:
+            elif judgement.verdict == "stop":
                 self.finish(number, "pruned", facts=judgement.facts)
+            elif judgement.verdict == "pause":
+                self._pause(number)
             else:
+                self._num_changes += bool(judgement.facts)
                 self._untold[number] = self.record.add_facts(number, judgement.facts)
                 return True
             return False
+
+    def _pause(self, number: int) -> None:
+        """Leave a trial to be taken up again, and prune the least promising ones where too many wait."""
+        with self.record.event():
+            self._notify(self.record.pause_trial(number))
+            while self._too_many_wait() and (paused := self.record.paused_trials()):
+                self._prune_paused(self._judge.least_promising(paused))
+        self._count_failure(None)
+
+    def _too_many_wait(self) -> bool:
+        """Whether more trials are paused than may be, or their checkpoints take more room."""
+        size = sum(trial.facts.get(STATE_BYTES, 0) for trial in self.record.paused_trials())
+        return self.record.num_paused > MAX_PAUSED or size > MAX_PAUSED_BYTES
+
+    def _prune_paused(self, trial: Trial) -> None:
+        pruned = self.record.prune_paused(trial.number, self._judge.pruning(trial))
+        if pruned is not None:
+            self._notify(pruned)
+
+    def end_search(self) -> None:
+        """Prune the trials that are still paused, because the search is over."""
+        for trial in self.record.paused_trials():
+            self._prune_paused(trial)
 
     def finish(
         self, number: int, state: State, *, facts: Mapping[str, Any] | None = None, error: str | None = None
@@ -160,6 +243,7 @@ class Driver:
 
     def _notify(self, trial: Trial) -> Trial:
         """Write a change with all that led to it, and tell the observers."""
+        self._num_changes += 1
         self._untold[trial.number] = trial
         self.write()
         return trial

@@ -142,7 +142,8 @@ class Forecast:
         """Learn what is known of a trial now; one that failed has no scores, and is not predicted."""
         known = self._known.get(trial.number)
         is_running = trial.state in ("running", "interrupted")
-        if known and is_running and trial.epochs not in known.epochs:
+        was_running = known is not None and self._table[known.row, self._num_levels] == 1
+        if known and was_running and is_running and trial.epochs not in known.epochs:
             return
         point = self.encoding.encode([trial.params])[0]
         with self._lock:

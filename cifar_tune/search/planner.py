@@ -49,7 +49,7 @@ class Planner:
             self._thread.join(SECONDS_TO_END)
 
     def next_trial(self, patience: float) -> Trial | None:
-        """Start the next trial; None if none is prepared after `patience` seconds, or if there is none left.
+        """Start the next trial; None if none is prepared after `patience` seconds, or if there is none now.
 
         Raises the error in which the choice of values ended.
         """
@@ -80,7 +80,7 @@ class Planner:
         """Whether enough is prepared."""
         if self._is_quick and not self._is_asked:
             return True
-        return self._driver.num_prepared >= min(self._num_ahead, self._driver.num_left)
+        return self._driver.num_prepared >= self._num_ahead or not self._driver.can_prepare
 
     @property
     def _is_quick(self) -> bool:

@@ -93,7 +93,7 @@ def run_trials(
     """Run the trials that are left of the search; raises OutOfTime or interrupts.Interrupted where that ends it first.
 
     Raises a UserError where trials fail for a reason that is not in their recipes. Running trials are then marked as
-    interrupted in the record. A trial that is trained to its end leaves a file in its
+    interrupted in the record, and paused ones stay paused. A trial that is trained to its end leaves a file in its
     folder: its weights, or which validation images it classified correctly, as `keeps` says. `time_budget` is in
     seconds. A Ray that `is_shared` with other programs may have no room for a worker for hours.
     """
@@ -133,6 +133,7 @@ def run_trials(
         ):  # between two events, and not in the middle of a write
             tuner.fit()
             raise RuntimeError("Ray ended the search before its trials were over; run the same command to continue.")
+        driver.end_search()
     except Faulted:
         raise UserError(
             f"{driver.fault} Mend the cause and run the same command again; trials that were not finished go on."
@@ -174,11 +175,11 @@ class _DriverSearcher(_NotSaved, Searcher):  # type: ignore[misc]
         self._running: set[str] = set()
 
     def suggest(self, trial_id: str) -> "Assignment | None":
-        if self._driver.num_left == 0 or len(self._running) >= self._resources.max_concurrent:
-            return None
-        trial = self._planner.next_trial(PATIENCE if self._running else PATIENCE_AT_REST)
+        trial = None
+        if self._driver.can_start and len(self._running) < self._resources.max_concurrent:
+            trial = self._planner.next_trial(PATIENCE if self._running else PATIENCE_AT_REST)
         if trial is None:
-            if self._driver.is_over:  # no recipe is left: Ray would wait ten minutes for one, as nothing runs
+            if self._driver.is_over:  # Ray would wait ten minutes for a trial, as nothing runs
                 raise Complete
             return None
         self._running.add(trial_id)
@@ -194,6 +195,7 @@ class _DriverSearcher(_NotSaved, Searcher):  # type: ignore[misc]
             "gpus": self._resources.gpus_per_trial,
             "keeps": self._keeps,
             "watched": self._driver.record.space.watched(trial.params),
+            "pauses": sorted(self._driver.pauses(trial)),
             "handed_at": time.time(),
         }
 

@@ -47,6 +47,7 @@ from cifar_tune.trials.facts import (
     QUEUED,
     REPLAYS,
     STARTUP,
+    STATE_BYTES,
     TAKEN_AT,
     WORKER,
     timed,
@@ -69,6 +70,7 @@ class Assignment(TypedDict):
     num_threads: int
     gpus: float  # of one GPU, or whole ones; 0 trains on the CPU
     keeps: Keepsake
+    pauses: Sequence[int]  # epochs after which the trial may be paused, with a checkpoint of that epoch
     watched: Sequence[tuple[float, float]] | None  # (loss, accuracy) by epoch of the run to replay; None to validate
     handed_at: float  # when the driver handed the trial out, in seconds since 1970
 
@@ -157,9 +159,9 @@ def _epochs(training: Training, config: Assignment, facts: dict[str, Any]) -> It
         if training.is_over:
             with _file_access(facts):
                 _write_result(training, folder, config["keeps"])
-        elif time.monotonic() - last_save > SECONDS_BETWEEN_STATES:
+        elif training.epoch in config["pauses"] or time.monotonic() - last_save > SECONDS_BETWEEN_STATES:
             with _file_access(facts):
-                save_state(folder, training.state_dict())
+                facts[STATE_BYTES] = save_state(folder, training.state_dict())
             last_save = time.monotonic()
         yield metrics
 

@@ -7,6 +7,9 @@ transaction. identity.py opens a record.
 The values of the next trials may be chosen ahead, in another thread (`prepare`). Nothing of a trial is written before
 it is started, so one that is never started leaves no trace. Where the space fails at a draw, those before it are
 written with it, and the next command resumes them.
+
+A paused trial is one that left its worker with a checkpoint and waits to be taken up again. As long as that may happen
+Optuna has it as RUNNING. It stays paused when it is prepared, until it is started.
 """
 
 from collections import deque
@@ -14,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import wraps
+from threading import Lock
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import optuna
@@ -44,7 +48,7 @@ class _Prepared:
 
     asked: optuna.Trial
     trial: Trial
-    is_new: bool  # and not interrupted before
+    origin: Literal["new", "interrupted", "paused"]
 
 
 def _written(change: Callable[Concatenate["Record", P], T]) -> Callable[Concatenate["Record", P], T]:
@@ -71,17 +75,21 @@ class Record:
         self.id = str(study.user_attrs["id"])
         self.seed = int(study.user_attrs["identity"]["seed"])
         self._asked: dict[int, optuna.Trial] = {}  # the live trials as Optuna gave them
+        self._paused: dict[int, optuna.Trial] = {}  # those that wait, but not those that are prepared
+        self._moving = Lock()  # held while one of them becomes a prepared one
         self._prepared: deque[_Prepared] = deque()
         self._depth = 0  # of events within events
         self._close_left_open()
         all_trials = study.get_trials(deepcopy=False)
         self._num_written = len(all_trials)  # trials from this number on are not started yet
-        interrupted = [trial.number for trial in all_trials if trial.state == TrialState.RUNNING]
+        left_open = [trial for trial in all_trials if trial.state == TrialState.RUNNING]
+        interrupted = [trial.number for trial in left_open if trial.user_attrs.get("state") != "paused"]
         self._num_started = sum(t.state != TrialState.WAITING and not _is_no_trial(t) for t in all_trials)
         self._num_started -= len(study.user_attrs.get(RETRIED, ()))
         self._trials = {trial.number: trial for trial in as_trials(study, all_trials)}
         recipes = [trial.recipe for trial in self._trials.values()]
         self._draws = Draws(study, space, crashes, self.seed, recipes, interrupted)
+        self._paused |= {t.number: optuna.Trial(study, t._trial_id) for t in left_open if t.number not in interrupted}
         self.crashes.read(self._trials.values())
         for trial in [*self.prior_trials(), *self._trials.values()]:
             self._note(trial)
@@ -97,9 +105,11 @@ class Record:
     def _close_left_open(self) -> None:
         """Give the trials that a process left open when it died the states that they have in truth."""
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state == TrialState.RUNNING and REFUSED in trial.user_attrs:
+            if trial.state != TrialState.RUNNING:
+                continue
+            if REFUSED in trial.user_attrs:
                 self.study.tell(trial.number, state=TrialState.PRUNED)
-            elif trial.state == TrialState.RUNNING and trial.user_attrs.get("state", "interrupted") != "interrupted":
+            elif trial.user_attrs.get("state", "interrupted") not in ("interrupted", "paused"):
                 self.study._storage.set_trial_user_attr(trial._trial_id, "state", "interrupted")
 
     @property
@@ -149,10 +159,39 @@ class Record:
         """The trials that run now, as they are known."""
         return [self._trials[number] for number in self._asked]
 
-    def num_left(self, num_trials: int) -> int:
+    def num_to_start(self, num_trials: int) -> int:
         """The number of trials to resume or to start until there are `num_trials`, or no recipe is left to try."""
         new = 0 if self.is_exhausted else max(0, num_trials - self.num_started)
         return len(self._draws.interrupted) + new
+
+    def num_left(self, num_trials: int) -> int:
+        """The same with the paused trials, of which only the scheduler knows whether they go on."""
+        return self.num_to_start(num_trials) + self.num_paused
+
+    @property
+    def has_interrupted(self) -> bool:
+        """Whether there is a trial to resume."""
+        return bool(self._draws.interrupted)
+
+    @property
+    def has_paused(self) -> bool:
+        """Whether a trial waits to be taken up again and is not prepared."""
+        return bool(self._paused)
+
+    @property
+    def num_paused(self) -> int:
+        """The number of trials that wait to be taken up again, prepared ones included."""
+        with self._moving:
+            return len(self._paused) + self.num_prepared_paused
+
+    @property
+    def num_prepared_paused(self) -> int:
+        """The number of paused trials among those that are prepared."""
+        return sum(each.origin == "paused" for each in list(self._prepared))
+
+    def paused_trials(self) -> list[Trial]:
+        """The trials that wait to be taken up again, by number, without those that are prepared."""
+        return [self._trials[number] for number in sorted(self._paused)]
 
     @property
     def is_exhausted(self) -> bool:
@@ -230,9 +269,10 @@ class Record:
         prepared.asked.set_user_attr("state", "running")
         self._num_written = max(self._num_written, number + 1)
         self._waiting.discard(number)
-        self._num_started += prepared.is_new
+        self._num_started += prepared.origin == "new"
         self._trials[number], self._asked[number] = trial, prepared.asked
         self._keep_exhausted()
+        self._note(trial)
         return trial
 
     @property
@@ -245,6 +285,18 @@ class Record:
         num_to_choose = num_left - self.num_prepared
         if self.forecast is not None and num_to_choose > 0:
             self.forecast.warm_up(num_to_choose)
+
+    @property
+    def is_next_paused(self) -> bool:
+        """Whether `start_trial` takes up a paused trial, which is prepared."""
+        return bool(self._prepared) and self._prepared[0].origin == "paused"
+
+    def prepare_paused(self, number: int) -> None:
+        """Make a paused trial the next one, unless it was given up meanwhile."""
+        with self._moving:
+            asked = self._paused.pop(number, None)
+            if asked is not None:
+                self._prepared.append(_Prepared(asked, self._trials[number], "paused"))
 
     def prepare(self) -> None:
         """Choose the next trial: an interrupted one, or one with the values of the next baseline or of the sampler.
@@ -267,7 +319,7 @@ class Record:
             raise
         trial = self._trials.get(draw.asked.number) or self._describe(draw.asked, draw.recipe)
         self._note(trial)
-        self._prepared.append(_Prepared(draw.asked, trial, draw.is_new))
+        self._prepared.append(_Prepared(draw.asked, trial, "new" if draw.is_new else "interrupted"))
 
     def _keep_exhausted(self) -> None:
         """Write that no recipe is left, once those that were prepared are started: an interruption loses them."""
@@ -368,6 +420,23 @@ class Record:
         self._draws.interrupted.append(number)
         return trial
 
+    @_written
+    def pause_trial(self, number: int) -> Trial:
+        """Leave a running trial to be taken up again, or to be pruned."""
+        trial = self._change(number, state="paused", error=None)
+        self._paused[number] = self._asked.pop(number)
+        return trial
+
+    @_written
+    def prune_paused(self, number: int, facts: Mapping[str, Any]) -> Trial | None:
+        """Close a paused trial as pruned, with the last epoch's score in Optuna; None if it is prepared meanwhile."""
+        asked = self._paused.pop(number, None)
+        if asked is None:
+            return None
+        self._asked[number] = asked
+        self.add_facts(number, facts)
+        return self.finish_trial(number, "pruned")
+
     def values(self, trial: Trial) -> list[float]:
         """Optuna's values of a trial that is over: its score, and its cost where the search minimizes one."""
         assert trial.val_accuracy is not None
@@ -391,10 +460,14 @@ class Record:
 
     @_written
     def interrupt_all(self) -> list[Trial]:
-        """Mark running trials as interrupted: Optuna keeps them as RUNNING, and a resumed search continues them."""
+        """Mark running trials as interrupted: Optuna keeps them as RUNNING, and a resumed search continues them.
+
+        Paused ones stay paused.
+        """
         interrupted = [self._change(number, state="interrupted") for number in self._asked]
         self._asked.clear()
-        self._draws.interrupted[:0] = [each.trial.number for each in self._prepared if not each.is_new]
+        self._draws.interrupted[:0] = [each.trial.number for each in self._prepared if each.origin == "interrupted"]
+        self._paused |= {each.trial.number: each.asked for each in self._prepared if each.origin == "paused"}
         self._prepared.clear()
         return interrupted
 

@@ -1,10 +1,11 @@
 """Rungs: the points of a learning-rate schedule at which trials are compared, and which trials are compared there."""
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.trials.trial import Trial
 
 
 class Group(NamedTuple):
@@ -51,9 +52,37 @@ class Standings:
         """The number of trials with a higher score."""
         return len(self._scores) - bisect_right(self._scores, score)
 
+    def num_ahead(self, number: int) -> int:
+        """The number of trials ahead of one: with a higher score, or with the same and an earlier number."""
+        score = self.by_number[number]
+        above, not_below = self.num_above(score), len(self) - bisect_left(self._scores, score)
+        if not_below == above + 1:  # no other has the same
+            return above
+        return above + sum(each == score and other < number for other, each in self.by_number.items())
+
     def latest(self) -> Iterator[int]:
         """The numbers of the trials, the latest first."""
         return reversed(self._numbers)
+
+    def copy(self) -> "Standings":
+        """The scores as they are now, which another thread can read."""
+        copied = Standings()
+        copied.by_number, copied._scores = dict(self.by_number), list(self._scores)
+        copied._numbers = list(self._numbers)
+        return copied
+
+
+class Waiting(NamedTuple):
+    """A paused trial, the rung at which it waits, and the scores to compare with there, its own among them."""
+
+    trial: Trial
+    rung: Rung
+    rivals: Standings
+
+    @property
+    def share_ahead(self) -> float:
+        """The share of the trials at the rung that are ahead of it."""
+        return self.rivals.num_ahead(self.trial.number) / len(self.rivals)
 
 
 def group_of(recipe: Recipe) -> Group:

@@ -1,12 +1,14 @@
 """Schedulers: the rules by which trials are stopped early. A new pruning rule is a class here, with its own options.
 
 A trial is judged at its rungs, which lie at fractions of its learning-rate schedule (rungs.py). A rule compares its
-score with those of the trials that reached the same rung; judge.py keeps these scores. Baselines are never stopped.
+score with those of the trials that reached the same rung; judge.py keeps these scores. A rule may also pause a trial,
+which then leaves its worker with a checkpoint, and choose among the paused ones whenever a worker is free. Baselines
+are never stopped nor paused.
 """
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate, islice
 from statistics import mean, median
 from typing import Annotated, Literal
@@ -16,17 +18,21 @@ from pydantic import Field
 from cifar_tune.recipe.options import Count, Options, Share, part_of
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.forecast import LEVELS, Forecast
-from cifar_tune.search.rungs import ALL_TRIALS, Group, Rung, Standings, group_of, rung_epochs
+from cifar_tune.search.rungs import ALL_TRIALS, Group, Rung, Standings, Waiting, group_of, rung_epochs
 from cifar_tune.trials.trial import Trial
 
 NUM_MEDIAN_TRIALS = 3  # a median of fewer says little; Ray's rule waits for as many
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 Keep = Annotated[float, Field(gt=0, le=1)]
+Verdict = Literal["continue", "pause", "stop"]
 
 
 class BaseScheduler(Options):
-    """What a search asks of every scheduler: where a trial is judged, by which score, and whether it passes."""
+    """What a search asks of every scheduler: where a trial is judged, by which score, and whether it passes.
+
+    One that pauses trials also says where it may do so, and which paused trial goes on.
+    """
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -45,9 +51,31 @@ class BaseScheduler(Options):
         """The score with which other trials are compared."""
         raise NotImplementedError
 
+    def verdict(self, trial: Trial, rivals: Standings, forecast: Forecast | None) -> Verdict:
+        """What becomes of a trial at a rung; `rivals` has the scores there, its own among them."""
+        return "continue" if self.passes(trial, rivals, forecast) else "stop"
+
     def passes(self, trial: Trial, rivals: Standings, forecast: Forecast | None) -> bool:
-        """Whether a trial goes on; `rivals` has the scores at its rung, its own among them."""
+        """Whether a trial goes on; `rivals` as above."""
         raise NotImplementedError
+
+    def pauses(self, recipe: Recipe) -> Collection[int]:
+        """The epochs after which a trial of the recipe may be paused; its worker saves a checkpoint there."""
+        return ()
+
+    def thaws(self, paused: Sequence[Waiting], forecast: Forecast | None, *, can_begin: bool) -> int | None:
+        """The number of the paused trial that goes on; None for a new trial, or for none where no more `can_begin`.
+
+        When nothing runs and no more can begin, None ends the search. The planner may ask from its own thread.
+        """
+        return None
+
+    def promises(self, paused: Sequence[Waiting], forecast: Forecast | None) -> Sequence[float]:
+        """How promising each paused trial is; where too many are paused, the least promising ones are given up.
+
+        By default the share of the trials at its rung that are not ahead of it.
+        """
+        return [1 - waiting.share_ahead for waiting in paused]
 
     def is_let_through(self, number: int, seed: int) -> bool:
         """Whether a trial that does not pass is trained on nevertheless; the same for a number and a seed each time."""
@@ -60,31 +88,14 @@ class NoStopping(BaseScheduler):
     name: Literal["none"] = "none"
 
 
-class _Stopping(BaseScheduler):
-    """Stops trials at `rungs`, or at the rungs of each trial's own schedule where none are given.
-
-    A share `let_through` of the trials that would be stopped is trained to the end all the same: how these end shows
-    what stopping the others may have lost.
-    """
+class _AtRungs(BaseScheduler):
+    """Judges trials at `rungs`, or at the rungs of each trial's own schedule where none are given."""
 
     rungs: tuple[Share, ...] | None = None
-    let_through: Share = 0.05
-
-    @property
-    def pass_rate(self) -> float:
-        """The share of the trials at a rung that passes it, in the long run."""
-        raise NotImplementedError
 
     def brackets(self, fractions: Sequence[float]) -> list[tuple[float, Sequence[float]]]:
         """The share of the trials in each bracket, and the bracket's rungs; one bracket with all rungs by default."""
         return [(1.0, fractions)]
-
-    def expected_epochs(self, recipe: Recipe) -> float:
-        """The mean over brackets, which counts the trials that are let through."""
-        return sum(
-            share * _mean_length(list(rung_epochs(recipe, rungs)), recipe.epochs, self.pass_rate, self.let_through)
-            for share, rungs in self.brackets(self._fractions(recipe))
-        )
 
     def rung(self, trial: Trial) -> Rung | None:
         """The rung by the trial's recipe and by its number, which decides its bracket."""
@@ -104,12 +115,34 @@ class _Stopping(BaseScheduler):
         assert trial.val_accuracy is not None
         return trial.val_accuracy
 
+    def _fractions(self, recipe: Recipe) -> tuple[float, ...]:
+        return tuple(sorted(recipe.schedule.rungs if self.rungs is None else self.rungs))
+
+
+class _Stopping(_AtRungs):
+    """Stops trials at rungs.
+
+    A share `let_through` of the trials that would be stopped is trained to the end all the same: how these end shows
+    what stopping the others may have lost.
+    """
+
+    let_through: Share = 0.05
+
+    @property
+    def pass_rate(self) -> float:
+        """The share of the trials at a rung that passes it, in the long run."""
+        raise NotImplementedError
+
+    def expected_epochs(self, recipe: Recipe) -> float:
+        """The mean over brackets, which counts the trials that are let through."""
+        return sum(
+            share * _mean_length(list(rung_epochs(recipe, rungs)), recipe.epochs, self.pass_rate, self.let_through)
+            for share, rungs in self.brackets(self._fractions(recipe))
+        )
+
     def is_let_through(self, number: int, seed: int) -> bool:
         """A random share, whatever the scores are, so that it is a fair sample of the trials that do not pass."""
         return random.Random(f"{seed} {number}").random() < self.let_through
-
-    def _fractions(self, recipe: Recipe) -> tuple[float, ...]:
-        return tuple(sorted(recipe.schedule.rungs if self.rungs is None else self.rungs))
 
 
 class _Halving(_Stopping):
@@ -151,6 +184,43 @@ class Hyperband(_Halving):
         brackets = [fractions[first:] for first in range(len(fractions) + 1)]
         weights = [1 / _mean_length(rungs, 1.0, self.keep, self.let_through) for rungs in brackets]
         return [(weight / sum(weights), rungs) for weight, rungs in zip(weights, brackets, strict=True)]
+
+
+class Promotion(_AtRungs):
+    """Successive halving that stops no trial: each is paused at every rung, and the best ones are promoted from there.
+
+    This is ASHA as it was published (Li et al., arXiv:1810.05934); `Asha` is its stopping form. A worker that is free
+    takes up the best paused trial among the best share `keep` of all trials at its rung, from the highest rung that
+    has one; otherwise a new trial begins. So a trial that a rung's first few scores would have let pass waits for
+    better ones, and one that they would have stopped may still go on. What is paused at the end is pruned.
+    """
+
+    name: Literal["asha-promotion"] = "asha-promotion"
+    keep: Keep = 0.5
+
+    def expected_epochs(self, recipe: Recipe) -> float:
+        """The mean where the share `keep` of the trials at each rung is promoted, as happens in the long run."""
+        return _mean_length(sorted(self.pauses(recipe)), recipe.epochs, self.keep, 0.0)
+
+    def verdict(self, trial: Trial, rivals: Standings, forecast: Forecast | None) -> Verdict:
+        """A pause, whatever the scores are."""
+        return "pause"
+
+    def pauses(self, recipe: Recipe) -> Collection[int]:
+        """The epochs of the rungs."""
+        return rung_epochs(recipe, self._fractions(recipe)).keys()
+
+    def thaws(self, paused: Sequence[Waiting], forecast: Forecast | None, *, can_begin: bool) -> int | None:
+        """The best one that its rung promotes, the highest rung first; of equals, the earlier one."""
+        promoted = [waiting for waiting in paused if self._is_promoted(waiting)]
+        if not promoted:
+            return None
+        return min(promoted, key=lambda each: (-each.rung.fraction, each.share_ahead, each.trial.number)).trial.number
+
+    def _is_promoted(self, waiting: Waiting) -> bool:
+        """Whether it is among the best share `keep`, rounded down: a rung with few trials promotes none."""
+        num_best = math.floor(self.keep * len(waiting.rivals) + 1e-9)  # 0.29 of 100 is 29, and its float is below
+        return waiting.rivals.num_ahead(waiting.trial.number) < num_best
 
 
 class Median(_Stopping):
@@ -220,7 +290,7 @@ class ByForecast(_Halving):
         return super().passes(trial, Standings({number: expected[number] for number in compared}), forecast)
 
 
-Scheduler = Annotated[Asha | NoStopping | Hyperband | Median | ByForecast, Field(discriminator="name")]
+Scheduler = Annotated[Asha | Promotion | NoStopping | Hyperband | Median | ByForecast, Field(discriminator="name")]
 
 
 def _mean_length(stops: Sequence[float], end: float, keep: float, let_through: float) -> float:

@@ -24,9 +24,10 @@ PARTS = {"recipe", "history", "model", "best", "optimizer", "generator", "cpu_rn
 MAX_WORDS = 12  # of torch's reasons, some of which are a page long
 
 
-def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Replace the folder's state with this one."""
+def save_state(folder: Path, state: Mapping[str, Any]) -> int:
+    """Replace the folder's state with this one, and return its size in bytes."""
     _write(folder / STATE, lambda path: torch.save(dict(state), path))
+    return (folder / STATE).stat().st_size
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ NUM_PARAMETERS = "num_parameters"
 NUM_MACS = "num_macs"  # multiply-adds of one image
 DIVERGED_AT = "diverged_at_step"
 PEAK_MEMORY = "peak_memory_bytes"
+STATE_BYTES = "checkpoint_bytes"  # of the last one
 RANDOM_NUMBERS = "random_numbers"  # in words, for a run that went on on another kind of device
 REPLAYS = "replays"  # in words, for a run that replays the validation scores of another one because it has no own
 

@@ -16,7 +16,9 @@ from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.trials.facts import REPLAYS
 from cifar_tune.trials.goal import ACCURACY_ALONE, CostName, Goal
 
-State = Literal["running", "completed", "stopped early", "pruned", "diverged", "out of memory", "failed", "interrupted"]
+State = Literal[
+    "running", "paused", "completed", "stopped early", "pruned", "diverged", "out of memory", "failed", "interrupted"
+]
 
 RERUN_OF, SEED = "trial", "seed"  # the values that a rerun samples: the trial whose recipe it repeats, and a seed
 

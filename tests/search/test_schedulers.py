@@ -12,17 +12,20 @@ from pydantic import TypeAdapter
 
 from cifar_tune.recipe.recipe import Recipe, Value
 from cifar_tune.recipe.schedules import BaseSchedule, Schedule
-from cifar_tune.search.judge import Judge
+from cifar_tune.search.judge import Judge, Judgement
 from cifar_tune.search.rungs import group_of, rung_epochs
-from cifar_tune.search.schedulers import Asha, Hyperband, Median, NoStopping, Scheduler
+from cifar_tune.search.schedulers import Asha, Hyperband, Median, NoStopping, Promotion, Scheduler, Verdict
 from cifar_tune.trials.facts import LET_THROUGH, RUNGS, STOPPED_AT
-from cifar_tune.trials.trial import Trial
+from cifar_tune.trials.goal import Goal
+from cifar_tune.trials.trial import State, Trial
 
 SCHEDULERS: list[Scheduler] = [member() for member in get_args(get_args(Scheduler)[0])]
 every_scheduler = pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda scheduler: scheduler.name)
 by_scores = pytest.mark.parametrize(
     "scheduler", [s for s in SCHEDULERS if s.name != "forecast"], ids=lambda scheduler: scheduler.name
 )
+
+STATES: dict[Verdict, State] = {"pause": "paused", "stop": "pruned"}
 
 
 def recipe(epochs: int = 8, **settings: Value) -> Recipe:
@@ -56,7 +59,7 @@ def trial(
 
 def goes_on(judge: Judge, number: int, accuracy: float, epoch: int = 2, planned: Recipe | None = None) -> bool:
     """Whether a trial goes on after so many epochs, all with the same accuracy."""
-    return judge.judge(trial(number, [accuracy] * epoch, planned)).goes_on
+    return judge.judge(trial(number, [accuracy] * epoch, planned)).verdict == "continue"
 
 
 def judged(judge: Judge, accuracies: Sequence[float], epoch: int = 2) -> list[bool]:
@@ -75,8 +78,8 @@ def run(judge: Judge, whole: Trial) -> Trial:
         if num_epochs:
             judgement = judge.judge(so_far)
             whole = replace(whole, facts={**whole.facts, **judgement.facts})
-            if not judgement.goes_on:
-                return replace(so_far, state="pruned", facts=whole.facts)
+            if judgement.verdict != "continue":
+                return replace(so_far, state=STATES[judgement.verdict], facts=whole.facts)
     return replace(whole, state="completed")
 
 
@@ -270,9 +273,9 @@ def test_a_repeated_trial_replaces_its_earlier_score() -> None:
 
 def test_a_baseline_is_compared_with_others_and_never_stopped() -> None:
     judge = asha()
-    assert judge.judge(trial(0, [0.9, 0.9], is_baseline=True)).goes_on
+    assert judge.judge(trial(0, [0.9, 0.9], is_baseline=True)).verdict == "continue"
     assert not goes_on(judge, 2, 0.5)
-    assert judge.judge(trial(1, [0.1, 0.1], is_baseline=True)).goes_on
+    assert judge.judge(trial(1, [0.1, 0.1], is_baseline=True)).verdict == "continue"
 
 
 # Other rules
@@ -322,7 +325,7 @@ def test_trials_of_one_bracket_are_compared() -> None:
 def median_of(curves: Sequence[Sequence[float]], grace: float = 0.25) -> list[bool]:
     """Whether each trial goes on after its last epoch."""
     judge = Judge(Median(rungs=(0.25, 0.5), grace=grace, let_through=0), 0)
-    return [judge.judge(trial(number, curve)).goes_on for number, curve in enumerate(curves)]
+    return [judge.judge(trial(number, curve)).verdict == "continue" for number, curve in enumerate(curves)]
 
 
 @pytest.mark.parametrize(
@@ -410,6 +413,137 @@ def test_the_rungs_that_a_trial_passed_and_its_last_one_are_facts() -> None:
     assert run(judge, trial(1, [0.6, 0.6, 0.4, 0.4, 0.4])).facts == {RUNGS: {"2": 0.25}, STOPPED_AT: 0.5}
 
 
+# Pausing
+
+
+def promotion(rungs: tuple[float, ...] = (0.25, 0.5), keep: float = 0.5) -> Judge:
+    return Judge(Promotion(rungs=rungs, keep=keep), 0)
+
+
+def paused(judge: Judge, scores: Mapping[int, float], epoch: int = 2, planned: Recipe | None = None) -> list[Trial]:
+    """Trials that were paused with these scores after so many epochs."""
+    trials = [trial(number, [score] * epoch, planned) for number, score in scores.items()]
+    assert {judge.judge(each).verdict for each in trials} == {"pause"}
+    return [replace(each, state="paused") for each in trials]
+
+
+def test_every_trial_but_a_baseline_is_paused_at_a_rung_without_a_fact() -> None:
+    judge = promotion()
+    assert judge.judge(trial(0, [0.9, 0.9])) == Judgement("pause")
+    assert judge.judge(trial(1, [0.1, 0.1])) == Judgement("pause")
+    assert judge.judge(trial(2, [0.1], is_baseline=True)) == Judgement("continue")
+    assert judge.judge(trial(2, [0.1, 0.1], is_baseline=True)) == Judgement("continue", {RUNGS: {"2": 0.25}})
+    assert judge.judge(trial(0, [0.9] * 3)) == Judgement("continue")
+
+
+def test_trials_are_paused_at_the_rungs_of_their_own_schedules() -> None:
+    judge = Judge(Promotion(), 0)
+    assert set(judge.pauses(trial(1, []))) == {2, 4}
+    assert set(judge.pauses(trial(1, [], recipe(20, schedule="cosine")))) == {8, 14}
+    assert set(judge.pauses(trial(0, [], is_baseline=True))) == set()
+    assert set(Judge(Asha(), 0).pauses(trial(1, []))) == set()
+
+
+@pytest.mark.parametrize(
+    ("scores", "keep", "expected"),
+    [
+        ({1: 0.5}, 0.5, None),
+        ({1: 0.5, 2: 0.6}, 0.5, 2),
+        ({1: 0.5, 2: 0.6, 3: 0.7}, 0.5, 3),
+        ({1: 0.5, 2: 0.5}, 0.5, 1),
+        (dict.fromkeys(range(1, 4), 0.5), 0.3, None),
+        (dict.fromkeys(range(1, 5), 0.5), 0.3, 1),
+        ({1: 0.5}, 1.0, 1),
+    ],
+)
+def test_the_best_trial_goes_on_once_its_rung_has_enough_trials(
+    scores: Mapping[int, float], keep: float, expected: int | None
+) -> None:
+    judge = promotion(keep=keep)
+    assert judge.thaws(paused(judge, scores), can_begin=True) == expected
+
+
+def test_trials_that_were_promoted_keep_their_places_at_their_rung() -> None:
+    judge = promotion()
+    waiting = paused(judge, {n: n / 10 for n in range(1, 5)})
+    order = []
+    while (number := judge.thaws(waiting, can_begin=True)) is not None:
+        order.append(number)
+        waiting = [each for each in waiting if each.number != number]
+    assert order == [4, 3]
+    waiting += paused(judge, {5: 0.25, 6: 0.15})
+    assert judge.thaws(waiting, can_begin=True) == 5
+
+
+def test_of_equals_only_as_many_go_on_as_the_rung_promotes() -> None:
+    judge = promotion()
+    waiting = paused(judge, dict.fromkeys(range(1, 7), 0.1))
+    assert judge.thaws(waiting[2:], can_begin=True) == 3
+    assert judge.thaws(waiting[3:], can_begin=True) is None
+
+
+def test_the_highest_rung_comes_first() -> None:
+    judge = promotion()
+    low = paused(judge, {1: 0.8, 2: 0.7})
+    high = paused(judge, {3: 0.3, 4: 0.2}, epoch=4)
+    assert judge.thaws([*low, *high], can_begin=True) == 3
+    assert judge.thaws([*low, high[1]], can_begin=True) == 1
+    assert judge.thaws([low[1], high[1]], can_begin=True) is None
+
+
+def test_a_baseline_takes_a_place_at_its_rungs() -> None:
+    judge = promotion()
+    judge.judge(trial(0, [0.9, 0.9], is_baseline=True))
+    assert judge.thaws(paused(judge, {1: 0.5}), can_begin=True) is None
+    assert judge.thaws(paused(judge, {2: 0.95}), can_begin=True) == 2
+
+
+def test_trials_of_other_schedules_are_promoted_by_their_own_rungs() -> None:
+    judge = promotion()
+    cosine = recipe(schedule="cosine")
+    waiting = [*paused(judge, {1: 0.1, 2: 0.2}), *paused(judge, {3: 0.9}, planned=cosine)]
+    assert judge.thaws(waiting, can_begin=True) == 2
+
+
+def test_a_trial_that_goes_on_has_passed_its_rung_and_one_that_is_given_up_was_stopped_there() -> None:
+    judge = promotion()
+    first, second = paused(judge, {1: 0.8, 2: 0.7})
+    assert judge.thawing(first) == {RUNGS: {"2": 0.25}}
+    assert judge.pruning(second) == {STOPPED_AT: 0.25}
+    again = trial(1, [0.8] * 4, facts=judge.thawing(first))
+    assert judge.judge(again).verdict == "pause"
+    assert judge.thawing(again) == {RUNGS: {"2": 0.25, "4": 0.5}}
+
+
+def test_a_promoted_trial_whose_last_epoch_is_reported_again_goes_on() -> None:
+    judge = promotion()
+    first, _ = paused(judge, {1: 0.8, 2: 0.7})
+    assert judge.judge(replace(first, state="running", facts=judge.thawing(first))) == Judgement()
+
+
+def test_the_least_promising_is_the_one_with_the_largest_share_ahead_of_it() -> None:
+    judge = promotion()
+    low = paused(judge, {1: 0.8, 2: 0.7, 3: 0.6, 4: 0.5})
+    high = paused(judge, {5: 0.3, 6: 0.2}, epoch=4)
+    assert judge.least_promising([*low, *high]).number == 4
+    assert judge.least_promising([*low[:3], *high]).number == 6, "half of its rung is ahead, as of trial 3"
+    assert judge.least_promising([low[0], high[0]]).number == 5
+
+
+def test_among_trials_that_minimize_a_cost_those_are_rivals_that_cost_no_more() -> None:
+    judge = promotion()
+    costs = {1: 5, 2: 9, 3: 9}
+    trials = [
+        replace(
+            trial(number, [score] * 2, facts={"num_parameters": costs[number]}), goal=Goal(minimize="num_parameters")
+        )
+        for number, score in ((1, 0.3), (2, 0.6), (3, 0.5))
+    ]
+    assert {judge.judge(each).verdict for each in trials} == {"pause"}
+    assert judge.thaws(trials, can_begin=True) == 2, "the best of three; trial 1 is the only one of its cost"
+    assert judge.thaws([trials[0], trials[2]], can_begin=True) is None
+
+
 # After an interruption
 
 
@@ -427,7 +561,8 @@ def test_a_judge_that_is_rebuilt_decides_as_one_that_never_stopped(scheduler: Sc
         trials.append(run(whole, fresh))
         assert trials[-1] == again
     states = {each.state for each in trials}
-    assert states == ({"completed"} if scheduler.name == "none" else {"completed", "pruned"})
+    ends = {"none": {"completed"}, "asha-promotion": {"completed", "paused"}}
+    assert states == ends.get(scheduler.name, {"completed", "pruned"})
 
 
 @by_scores
@@ -446,8 +581,8 @@ def test_a_rung_that_was_passed_stays_passed_when_others_are_better() -> None:
     early = trial(1, [0.5, 0.5])
     facts = judge.judge(early).facts
     assert judged(judge, [0.9] * 9)
-    assert not judge.judge(early).goes_on
-    assert judge.judge(replace(early, facts=facts)).goes_on
+    assert judge.judge(early).verdict == "stop"
+    assert judge.judge(replace(early, facts=facts)).verdict == "continue"
 
 
 def test_since_when_a_trial_was_let_through_does_not_change() -> None:
@@ -473,6 +608,8 @@ def test_since_when_a_trial_was_let_through_does_not_change() -> None:
         (Asha(rungs=(0.5,), keep=0.25, let_through=0), 0.75 * 4 + 0.25 * 8),
         (Asha(rungs=(0.5,), keep=0.25, let_through=0.2), 0.75 * (0.8 * 4 + 0.2 * 8) + 0.25 * 8),
         (Asha(keep=1), 8),
+        (Promotion(rungs=(0.25, 0.5)), 0.5 * 2 + 0.25 * 4 + 0.25 * 8),
+        (Promotion(rungs=()), 8),
         (Median(let_through=0), 0.5 * 2 + 0.25 * 4 + 0.25 * 8),
         (Median(grace=0.9), 8),
         (BRACKETS, 6 / 13 * 4 + 4 / 13 * 6 + 3 / 13 * 8),
