@@ -86,8 +86,9 @@ class _Totals:
         return len(self._trials)
 
     @property
-    def num_over(self) -> int:
-        return sum(self._states[state] for state in OPTUNA_STATES)
+    def num_done(self) -> int:
+        """The number of trials that are over, or that wait and are mostly not taken up again."""
+        return sum(self._states[state] for state in (*OPTUNA_STATES, "paused"))
 
     @property
     def running(self) -> list[Trial]:
@@ -141,12 +142,14 @@ class Display:
             self._live.stop()
 
     def update(self, trial: Trial) -> None:
-        """Remember the trial's new state; print a line if it has ended, or if its random numbers are others."""
+        """Remember the trial's new state; print a line if it left its worker, or if its random numbers are others."""
         before = self._totals.note(trial)
         if before.facts.get(RANDOM_NUMBERS) != trial.facts.get(RANDOM_NUMBERS):
             note = f"{trial.label}: its random numbers {trial.facts[RANDOM_NUMBERS]}."
             self._console.print(note, highlight=False, markup=False, soft_wrap=True)
-        if trial.is_over:
+        if before.state == "paused" and trial.state == "pruned":
+            return  # its pause was told
+        if trial.is_over or trial.state == "paused":
             self._last = time.monotonic()
             self._print(f"{self._ending(trial)}  [{self._counts()}; {self._remaining()}]")
             if LEFT_OUT in trial.facts:
@@ -171,7 +174,7 @@ class Display:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _panel(self) -> Group:
-        bar = ProgressBar(total=max(1, self._num_trials), completed=self._totals.num_over)
+        bar = ProgressBar(total=max(1, self._num_trials), completed=self._totals.num_done)
         return Group(
             Text(self._title, style="bold"),
             Padding(bar, (0, 20, 0, 0)),  # ends its line

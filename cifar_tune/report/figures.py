@@ -124,7 +124,7 @@ def learning_curves(search: DrawnSearch) -> Figure:
     best = best_trial(search.trials)
     kinds: list[tuple[str, Callable[[Trial], bool], str, float, str]] = [
         ("pruned", lambda t: t.state == "pruned", GREY, 1.0, "solid"),
-        ("running or broken off", lambda t: t.state != "pruned" and not t.is_complete, ORANGE, 1.0, "dot"),
+        ("running, paused or broken off", lambda t: t.state != "pruned" and not t.is_complete, ORANGE, 1.0, "dot"),
         ("completed", lambda t: t.is_complete and LET_THROUGH not in t.facts, SKY, 1.2, "solid"),
         ("let through a rung", lambda t: t.is_complete and LET_THROUGH in t.facts, PURPLE, 1.2, "dash"),
     ]

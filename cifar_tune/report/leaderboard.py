@@ -1,8 +1,9 @@
 """The leaderboard: the trials of searches as a pandas frame, ranked. What its columns hold is in columns.py.
 
 Ranks and gains are taken within one task (data set and number of training images), since scores on different ones do
-not compare. Trials that were trained to their end come first, by score; then pruned ones by how far they got, then
-those that broke down. Trials that were trained to their end above a limit of their search come between the first two.
+not compare. Trials that were trained to their end come first, by score; then paused and pruned ones by how far they
+got, then those that broke down. Trials that were trained to their end above a limit of their search come between the
+first two.
 """
 
 from collections import Counter, defaultdict
@@ -19,6 +20,7 @@ from cifar_tune.trials.trial import COMPLETE_STATES, State, Trial
 ORDER: tuple[State, ...] = (
     "completed",
     "stopped early",
+    "paused",
     "pruned",
     "diverged",
     "out of memory",

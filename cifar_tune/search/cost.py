@@ -103,10 +103,13 @@ class Costs:
         return recipe.epochs * self.seconds_per_epoch(recipe)
 
     def seconds_left(self, trial: "Trial") -> float:
-        """The seconds left of a running trial; baselines, and trials past their expected end, run to the last epoch."""
+        """The seconds left of a trial; baselines, and running ones past their expected end, run to the last epoch.
+
+        A paused one is expected to go on like others of its recipe, but not past the expected end.
+        """
         expected = trial.recipe.epochs if trial.is_baseline else self.epochs(trial.recipe)
         if trial.epochs >= expected:
-            expected = trial.recipe.epochs
+            expected = trial.epochs if trial.state == "paused" else trial.recipe.epochs
         return (expected - trial.epochs) * self.seconds_per_epoch(trial.recipe)
 
 
@@ -134,7 +137,7 @@ class Remaining:
         self._costs = Costs(expected_epochs)
         self._draws = draws
         self._recipes: dict[int, Recipe] = {}  # by trial
-        self._running: dict[int, Trial] = {}
+        self._running: dict[int, Trial] = {}  # and paused ones
 
     def note(self, trial: "Trial") -> None:
         """Take in what a trial has trained since the last time, and whether it has ended."""

@@ -67,7 +67,7 @@ class Delivery:
         with self._outbox.changed:
             states = {number: self._newest[number].state for number in self._new_runs}
             runs = {number: self._runs[number] for number, state in states.items() if state == "running"}
-            self._new_runs = {number for number, state in states.items() if state == "interrupted"}  # it may go on
+            self._new_runs = {n for n, state in states.items() if state in ("interrupted", "paused")}  # it may go on
         for number, run_id in runs.items():
             self._on_run(number, run_id)
 

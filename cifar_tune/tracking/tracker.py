@@ -40,8 +40,10 @@ MAX_NAME = 60  # characters of the sampled values in a run's name
 MAX_PER_BATCH = 1000  # MLflow's limit of metrics, parameters and tags together
 NOT_TAGS = (PREFIX, RUNGS)  # prefixes of the facts that are not written, because only their sums are of interest
 
+OPEN = ("RUNNING", "SCHEDULED")  # statuses of runs that have not ended
 STATUSES: dict[State, str] = {
     "running": "RUNNING",
+    "paused": "SCHEDULED",
     "completed": "FINISHED",
     "stopped early": "FINISHED",
     "pruned": "FINISHED",
@@ -132,7 +134,9 @@ class Tracker:
 
     def _lacks(self, trial: Trial) -> bool:
         shown = self._shown.get(trial.number)
-        return shown is None or trial.state == "running" or shown.status != STATUSES[trial.state]
+        if shown is None or trial.state == "running" or shown.status != STATUSES[trial.state]:
+            return True
+        return trial.state == "paused" and shown.scores != trial.accuracies  # it may have been taken up meanwhile
 
     def update(self, trial: Trial) -> None:
         """Write a trial's present state; a running trial is written no more often than every few seconds."""
@@ -207,7 +211,7 @@ class Tracker:
         shown.scores = scores + shown.scores[len(scores) :]
         shown.written_at = time.monotonic()
         status = STATUSES[trial.state]
-        if status == "RUNNING" != shown.status:
+        if status != shown.status and status in OPEN:
             self._client.update_run(shown.run_id, status=status)
         elif status != shown.status:
             self._client.set_terminated(shown.run_id, status)
