@@ -101,7 +101,10 @@ class Space:
         if search.sampler in ONE_OBJECTIVE:
             raise UserError(f"{self.path}: the sampler {search.sampler} {conflict}; choose tpe, random, gp or qmc.")
         if search.scheduler.name == "forecast":
-            raise UserError(f"{self.path}: the scheduler forecast {conflict}; choose asha, hyperband, median or none.")
+            raise UserError(
+                f"{self.path}: the scheduler forecast {conflict}; "
+                f"choose asha, asha-promotion, hyperband, median or none."
+            )
 
     def baseline_trial(self, baseline: Recipe) -> BaselineTrial:
         """The trial whose values give the baseline; a UserError where a value is out of range or comes out changed."""

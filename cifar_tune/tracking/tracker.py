@@ -141,7 +141,8 @@ class Tracker:
     def update(self, trial: Trial) -> None:
         """Write a trial's present state; a running trial is written no more often than every few seconds."""
         shown = self._shown.get(trial.number) or self._start_run(trial)
-        if trial.state != "running" or time.monotonic() - shown.written_at > SECONDS_BETWEEN_WRITES:
+        is_new = shown.status != STATUSES[trial.state]
+        if is_new or trial.state != "running" or time.monotonic() - shown.written_at > SECONDS_BETWEEN_WRITES:
             self._write(trial, shown)
         if trial.is_over:
             self._ended.add(trial.number)

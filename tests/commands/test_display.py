@@ -87,6 +87,15 @@ def test_a_pipe_gets_one_plain_line_for_every_trial_that_ends() -> None:
     assert not re.search(r"[\x00-\x1f]", "".join(printed_lines))
 
 
+def test_a_paused_trial_gets_a_line_and_none_when_it_is_pruned_at_the_end() -> None:
+    paused = trial(1, "paused", (0.1, 0.2))
+    printed_lines = lines(trial(0), paused, replace(paused, state="pruned"), trial(2))
+    assert printed_lines[1].startswith("trial 1 paused at 20.00 % after 2 of 4 epochs, 20.0 s")
+    assert "2 of 4 trials: 1 completed, 1 paused;" in printed_lines[1]
+    assert len(printed_lines) == 3
+    assert "2 completed, 1 pruned;" in printed_lines[2]
+
+
 def test_a_line_counts_the_states_of_all_trials() -> None:
     ended: list[State] = ["completed", "completed", "pruned", "diverged", "out of memory", "failed"]
     trials = [trial(number, state) for number, state in enumerate(ended)]
@@ -204,7 +213,7 @@ def test_a_search_without_trials_is_displayed(console: Console, num_trials: int)
 @pytest.mark.parametrize("accuracies", [(), (0.5,)], ids=["no epochs", "one epoch"])
 def test_every_state_is_displayed(accuracies: Sequence[float]) -> None:
     trials = [trial(number, state, accuracies) for number, state in enumerate(ORDER)]
-    assert ", ".join(f"1 {state}" for state in ORDER) in panel(*trials, num_trials=9, width=120)
+    assert ", ".join(f"1 {state}" for state in ORDER) in panel(*trials, num_trials=9, width=160)
     assert len(lines(*trials)) == len(ORDER) - 2, "a trial that runs or was interrupted has not ended"
 
 

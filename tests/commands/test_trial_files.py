@@ -48,6 +48,14 @@ def test_a_trial_that_still_runs_keeps_its_state(store: Store) -> None:
     assert f"00000/{STATE}" in files(store)
 
 
+def test_a_paused_trial_keeps_its_state_until_it_is_pruned(store: Store) -> None:
+    paused = trained(store, 1, 0.5, "paused")
+    keeper = BestWeights(store, [paused])
+    assert f"00001/{STATE}" in files(store)
+    keeper.update(replace(paused, state="pruned"))
+    assert files(store) == []
+
+
 def test_what_a_killed_process_left_behind_is_cleared(store: Store) -> None:
     trials = [trained(store, 0, 0.5), trained(store, 1, 0.7), trained(store, 2, 0.1, "pruned")]
     BestWeights(store, trials)

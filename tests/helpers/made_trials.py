@@ -118,6 +118,7 @@ SEARCHES: dict[str, list[Trial]] = {
     "one that runs": [trial(0, None, "running")],
     "all completed": [trial(0, 0.5), trial(1, 0.6)],
     "all pruned": [trial(n, 0.2 + n / 100, "pruned", num_epochs=1) for n in range(3)],
+    "all paused": [trial(n, 0.2 + n / 100, "paused", num_epochs=1) for n in range(3)],
     "all stopped early": [trial(n, 0.2 + n / 100, "stopped early", num_epochs=2) for n in range(3)],
     "all diverged": [trial(n, None, "diverged") for n in range(3)],
     "all failed": [trial(n, None, "failed", error="Traceback\nKeyError: 'x'") for n in range(3)],

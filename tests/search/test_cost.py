@@ -200,6 +200,12 @@ def test_a_running_baseline_goes_to_its_end_and_so_does_a_trial_past_its_expecte
     assert seconds_remaining([trial(1, "running", 6)], 1, 1, half) == 4 * 3.0
 
 
+def test_a_paused_trial_is_expected_to_go_on_like_others_but_not_past_its_expected_end() -> None:
+    assert seconds_remaining([trial(1, "paused", 2)], 1, 1, half) == 3 * 3.0
+    assert seconds_remaining([trial(1, "paused", 6)], 1, 1, half) == 0.0
+    assert seconds_remaining([trial(1, "paused", 6), trial(1, "running", 6)], 1, 1, half) == 4 * 3.0
+
+
 def test_future_trials_are_like_the_drawn_recipes() -> None:
     costly = trial(1, recipe=RESNET9, seconds=30.0)
     seen_so_far = [trial(0), costly]

@@ -32,6 +32,7 @@ RECIPE = Recipe(
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds", "images_per_second")
 STATES_IN_MLFLOW: dict[State, str] = {  # each state of a trial and its status
     "running": "RUNNING",
+    "paused": "SCHEDULED",
     "completed": "FINISHED",
     "stopped early": "FINISHED",
     "pruned": "FINISHED",
@@ -326,6 +327,27 @@ def test_a_resumed_process_continues_the_same_runs(room: Room) -> None:
     assert before <= {run.info.run_id for run in room.runs()}
     assert len(room.runs()) == 4
     assert room.parent().info.status == "FINISHED"
+
+
+def test_a_trial_that_is_paused_and_taken_up_again_has_one_run(room: Room) -> None:
+    whole = trial(accuracies=(0.1, 0.2, 0.3, 0.4))
+    tracker = room.tracker()
+    states: list[State] = ["running", "paused", "running", "paused", "running", "completed"]
+    for num_epochs, state in zip((1, 2, 2, 3, 3, 4), states, strict=True):
+        so_far = replace(whole, state=state, curve=whole.curve[:num_epochs])
+        room.update(tracker, so_far)
+        assert room.children()[0].info.status == STATES_IN_MLFLOW[so_far.state]
+        if state != "running":
+            room.assert_shows(so_far)
+
+
+def test_what_a_killed_process_did_not_write_of_a_trial_that_was_paused_twice_is_completed(room: Room) -> None:
+    whole = trial(accuracies=(0.1, 0.2, 0.3, 0.4))
+    room.update(room.tracker(), replace(whole, state="paused", curve=whole.curve[:1]))
+    again = replace(whole, state="paused", curve=whole.curve[:3])
+    room.catch_up(room.tracker(), [again])
+    room.assert_shows(again)
+    assert room.tracker().adopt([again]) == []
 
 
 def test_the_runs_that_a_killed_process_left_are_completed(room: Room) -> None:
