@@ -7,6 +7,7 @@ called in the order in which Ray Tune's controller calls them.
 import heapq
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -17,8 +18,9 @@ import optuna
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.utils.util import flatten_dict
-from surrogates import Surrogate
+from surrogates import Curve, Surrogate
 
+from cifar_tune.search.draws import NoTrialLeftError
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.identity import open_record_in
 from cifar_tune.search.record import Record
@@ -35,10 +37,10 @@ class Method(Protocol):
     """A sampler with its scheduler."""
 
     def start(self) -> tuple[int, Mapping[str, Any]] | None:
-        """The number and the sampled values of the next trial; None if there are no more."""
+        """The number and the sampled values of the next trial, or of one that goes on; None if there are no more."""
 
     def report(self, number: int, epoch: int, accuracy: float, seconds: float) -> bool:
-        """Whether the trial goes on after this epoch; never after its last one."""
+        """Whether the trial goes on after this epoch; never after its last one. A paused one may be started again."""
 
 
 class Ours:
@@ -53,10 +55,13 @@ class Ours:
         self._ahead = ahead
 
     def start(self) -> tuple[int, Mapping[str, Any]] | None:
-        if self._driver.num_left == 0:
+        if not self._driver.can_start:
             return None
-        trial = self._driver.next_trial()
-        if self._ahead and self._driver.num_left:
+        try:
+            trial = self._driver.next_trial()
+        except NoTrialLeftError:
+            return None
+        if self._ahead and self._driver.can_prepare:
             self._driver.prepare()
         return trial.number, trial.params
 
@@ -139,22 +144,24 @@ def simulate(
     rng = np.random.default_rng(seed)
     order = itertools.count()
     events: list[tuple[float, int, int, int]] = []  # time, tie-break, trial, epoch
-    curves = {}
+    curves, done = dict[int, Curve](), Counter[int]()  # the epochs of each trial
 
     def start(now: float) -> None:
         trial = method.start()
         if trial is None:
             return
         number, params = trial
-        curves[number] = surrogate.train(params, rng)
-        heapq.heappush(events, (now + SECONDS_BETWEEN_TRIALS + curves[number].seconds, next(order), number, 1))
+        if number not in curves:
+            curves[number] = surrogate.train(params, rng)
+        end = now + SECONDS_BETWEEN_TRIALS + curves[number].seconds
+        heapq.heappush(events, (end, next(order), number, done[number] + 1))
 
     for _ in range(num_workers):
         start(0.0)
     best_score, bests = -np.inf, list[Best]()
     for spent in itertools.takewhile(lambda _: events, range(1, num_epochs + 1)):
         now, _, number, epoch = heapq.heappop(events)
-        curve = curves[number]
+        curve, done[number] = curves[number], epoch
         accuracy = float(curve.accuracies[epoch - 1])
         if method.report(number, epoch, accuracy, curve.seconds):
             heapq.heappush(events, (now + curve.seconds, next(order), number, epoch + 1))
@@ -164,7 +171,6 @@ def simulate(
             bests.append(Best(spent, now, curve.value))
         if bests and bests[-1].value >= until and spent >= at_least:
             break
-        del curves[number]
         start(now)
     return bests
 

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 from compare import epochs_until, interquartile_mean, interval
 from record_curves import draw
-from simulation import MethodName, make_method, simulate, with_baseline
+from simulation import MethodName, Ours, make_method, simulate, with_baseline
 from surrogates import CHANCE, SPACES, Surrogate, open_space, random_params, read_table
 
+from cifar_tune.search.identity import open_record_in
 from cifar_tune.search.search import Search
 
 every_space = pytest.mark.parametrize("name", SPACES)
@@ -99,12 +101,32 @@ def test_every_method_begins_with_the_baseline_and_spends_the_epochs_it_is_given
         assert len(started) > 10 + num_workers, "trials were stopped early"
 
 
-@pytest.mark.parametrize("sampler", ["forecast", "tpe"])
-def test_the_same_seed_gives_the_same_search(surrogate: Surrogate, sampler: str) -> None:
-    search = Search.model_validate({"sampler": sampler, "scheduler": {"name": "forecast"}})
+@pytest.mark.parametrize(
+    ("sampler", "scheduler"), [("forecast", "forecast"), ("tpe", "forecast"), ("random", "asha-promotion")]
+)
+def test_the_same_seed_gives_the_same_search(surrogate: Surrogate, sampler: str, scheduler: str) -> None:
+    search = Search.model_validate({"sampler": sampler, "scheduler": {"name": scheduler}})
     space = with_baseline(open_space("resnet9"), surrogate.table.params[0], search)
     first, again = (simulate(make_method("ours", space, 3), surrogate, 4, 160, seed=3) for _ in range(2))
     assert first == again
+
+
+def test_a_paused_trial_goes_on_where_it_was_paused_in_a_simulation(surrogate: Surrogate) -> None:
+    search = Search.model_validate({"sampler": "random", "scheduler": {"name": "asha-promotion"}})
+    record = open_record_in(
+        optuna.storages.InMemoryStorage(),
+        "simulation",
+        with_baseline(open_space("resnet9"), surrogate.table.params[0], search),
+        0,
+    )
+    simulate(Ours(record, 12), surrogate, 2, 1000, seed=0)
+    trials = record.trials()
+    assert len(trials) == 12
+    assert [[epoch["epoch"] for epoch in trial.curve] for trial in trials] == [
+        list(range(1, trial.epochs + 1)) for trial in trials
+    ]
+    assert sum(trial.state == "completed" for trial in trials) in (2, 3, 4)
+    assert {trial.state for trial in trials} == {"completed", "paused"}
 
 
 def test_epochs_are_counted_until_the_best_is_good_enough() -> None:
