@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from helpers.records import driver_of, metrics, written
+from helpers.records import driver_of, metrics, train, written
 
 from cifar_tune.search.identity import open_record
 from cifar_tune.search.planner import Planner
@@ -40,3 +40,32 @@ def test_a_search_without_a_recipe_left_ends_when_nothing_runs(tmp_path: Path) -
             searcher.on_trial_complete(str(number))
         with pytest.raises(Complete):
             searcher.suggest("another")
+
+
+def test_a_search_of_which_only_paused_trials_are_left_ends_where_none_goes_on(tmp_path: Path) -> None:
+    """It was killed after its last trial was paused, and before the paused ones were pruned."""
+    store = open_store(tmp_path / "store")
+    text = SPACE.replace('{"name": "none"}', '{"name": "asha-promotion"}').replace("epochs=1", "epochs=4")
+    driver = driver_of(open_record(store, "tiny", written(tmp_path, text), 0), 2)
+    train(driver, [0.9, 0.9, 0.9, 0.9])
+    train(driver, [0.5])
+    record = open_record(store, "tiny", written(tmp_path, text), 0)
+    assert record.num_left(2) == 1
+    driver = driver_of(record, 2)
+    planner = Planner(driver, most_ahead=2)
+    searcher = _DriverSearcher(driver, planner, store, Resources(1, 0.0, 2), "weights")
+    with planner.planning(), pytest.raises(Complete):
+        searcher.suggest("one")
+    driver.end_search()
+    assert [trial.state for trial in record.trials()] == ["completed", "pruned"]
+
+
+def test_a_worker_is_told_after_which_epochs_its_trial_may_be_paused(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    text = SPACE.replace('{"name": "none"}', '{"name": "asha-promotion"}').replace("epochs=1", "epochs=8")
+    driver = driver_of(open_record(store, "tiny", written(tmp_path, text), 0), 2)
+    planner = Planner(driver, most_ahead=2)
+    searcher = _DriverSearcher(driver, planner, store, Resources(1, 0.0, 2), "weights")
+    with planner.planning():
+        assignments = [searcher.suggest(name) for name in ("one", "two")]
+    assert [assignment and assignment["pauses"] for assignment in assignments] == [[], [2, 4]]
