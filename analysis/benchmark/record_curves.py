@@ -29,7 +29,7 @@ import pandas as pd
 import torch
 
 from cifar_tune.data.datasets import load_training_data
-from cifar_tune.data.images import Images
+from cifar_tune.data.images import DatasetName, Images
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.space import Space, load_space
 from cifar_tune.store import WEIGHTS, open_store
@@ -161,7 +161,7 @@ def open_space(name: str) -> Space:
 
 
 @cache
-def small_data(dataset: str, num_train: int, data_dir: Path | None, store: Path) -> DeviceData:
+def small_data(dataset: DatasetName, num_train: int, data_dir: Path | None, store: Path) -> DeviceData:
     """The first images of the stratified training and validation parts, at half their size."""
     data = load_training_data(dataset, train_images=None, data_dir=data_dir, store=open_store(store).root)
     train, val = first(data.train, num_train), first(data.val, NUM_VAL)
