@@ -9,7 +9,7 @@ while another fits the process to all that is noted and chooses recipes by it.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -21,12 +21,15 @@ import numpy.typing as npt
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
+from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.search.acquisition import Costs
 from cifar_tune.search.encoding import Array, Encoding
 from cifar_tune.search.rungs import epochs_at
 from cifar_tune.trials.trial import OPTUNA_STATES, Trial
 
 if TYPE_CHECKING:
-    from cifar_tune.search.gaussian_process import GaussianProcess, Normal, Posterior
+    from cifar_tune.search.gaussian_process import Foresight, GaussianProcess, Normal, Posterior
+    from cifar_tune.search.priorities import Priorities
 
 Indices = npt.NDArray[np.intp]
 
@@ -41,11 +44,12 @@ RESERVED = 64  # rows of the table of trials at first
 
 @dataclass(frozen=True)
 class _Known:
-    """The fixed parts of a trial: its row, its sampled values, and the epoch of each level but the last."""
+    """The fixed parts of a trial: its row, its sampled values, the epoch of each level but the last, and of its end."""
 
     row: int
     params: Mapping[str, Any]
     epochs: Sequence[int]
+    end: int
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,12 @@ class Model:
     believing: "Posterior"
     floors: Array
     num_noted: int
+
+    @property
+    def incumbent(self) -> float | None:
+        """The highest expected final score of a trial that has ended; None before one has."""
+        complete = self.ends[self.are_complete]
+        return float(complete.max()) if len(complete) else None
 
     def predict(self, points: Array) -> "Normal":
         """The final scores of recipes, by their encoded values (n, columns)."""
@@ -100,6 +110,7 @@ class Forecast:
         self._point_bytes: set[bytes] = set()  # the points of all trials
         self._num_optimized = 0  # the number of observations when the hyperparameters were last optimized
         self._model: Model | None = None
+        self.priorities: Priorities | None = None  # of a search that freezes and thaws its trials
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -155,7 +166,8 @@ class Forecast:
             self._noted += [(known.row, int(level)) for level in np.flatnonzero(~np.isnan(now) & (now != before))]
 
     def _add(self, trial: Trial, point: Array) -> _Known:
-        known = _Known(len(self.numbers), trial.params, epochs_at(trial.recipe, self._fractions))
+        epochs = epochs_at(trial.recipe, self._fractions)
+        known = _Known(len(self.numbers), trial.params, epochs, trial.recipe.epochs)
         if known.row == len(self._table):
             table = np.full((max(RESERVED, 2 * known.row), self._num_levels + 1 + len(point)), math.nan)
             if known.row:
@@ -225,14 +237,63 @@ class Forecast:
         model = self._model
         if model is None:
             return {}
-        posterior, new = model.posterior, self._noted[model.num_noted :]
-        if new:
-            rows, levels = np.array(new, dtype=np.intp).T
-            scores = np.maximum(self.scores[rows, levels], model.floors[levels])
-            is_left = ~np.isnan(scores)  # a trial may have failed after its score was noted
-            posterior = posterior.given(self._points[rows[is_left]], levels[is_left], scores[is_left])
-        asked = [self._known[number].row for number in numbers]
-        return dict(zip(numbers, posterior.predict(self._points[asked]).mean.tolist(), strict=True))
+        means = self._updated(model).predict(self._points[self._rows(numbers)]).mean
+        return dict(zip(numbers, means.tolist(), strict=True))
+
+    def _updated(self, model: Model) -> "Posterior":
+        """The model's process with the scores that were noted since."""
+        new = self._noted[model.num_noted :]
+        if not new:
+            return model.posterior
+        rows, levels = np.array(new, dtype=np.intp).T
+        scores = np.maximum(self.scores[rows, levels], model.floors[levels])
+        is_left = ~np.isnan(scores)  # a trial may have failed after its score was noted
+        return model.posterior.given(self._points[rows[is_left]], levels[is_left], scores[is_left])
+
+    def _rows(self, numbers: Sequence[int]) -> list[int]:
+        return [self._known[number].row for number in numbers]
+
+    @property
+    def model(self) -> Model | None:
+        """The last fit; None before the first."""
+        return self._model
+
+    def foresee(self, numbers: Sequence[int], *, believing: bool = False) -> "Foresight":
+        """What is known of the final scores of trials that have not ended, and what their next scores would add.
+
+        From the last fit, and from the scores that were noted since; or `believing` what it predicts of running trials.
+        """
+        assert self._model is not None
+        rows = self._rows(numbers)
+        posterior = self._model.believing if believing else self._updated(self._model)
+        return posterior.foresee(self._points[rows], self._num_reached(rows))
+
+    def waiting(self) -> list[int]:
+        """The numbers of the trials that have a score, do not run and have not ended: paused ones, and pruned ones."""
+        scores = self.scores
+        is_waiting = ~np.isnan(scores).all(axis=1) & np.isnan(scores[:, -1]) & ~self._is_running
+        return [self.numbers[row] for row in np.flatnonzero(is_waiting)]
+
+    def costs(self, numbers: Sequence[int]) -> Costs:
+        """The epochs that trials still have to train."""
+        rows = self._rows(numbers)
+        stops = np.array([[0, *self._known[number].epochs, self._known[number].end] for number in numbers], dtype=float)
+        each, reached = np.arange(len(rows)), self._num_reached(rows)
+        return Costs(stops[each, reached + 1] - stops[each, reached], stops[each, -1] - stops[each, reached + 1])
+
+    def costs_of_new(self, recipes: Sequence[Recipe]) -> Costs:
+        """The epochs of new trials."""
+        first = np.array([epochs_at(recipe, self._fractions)[0] for recipe in recipes], dtype=float)
+        return Costs(first, np.array([recipe.epochs for recipe in recipes]) - first)
+
+    def _num_reached(self, rows: Sequence[int]) -> Indices:
+        """The number of levels at which each trial has a score; the next one is the level of that number."""
+        reached: Indices = (~np.isnan(self.scores[rows])).sum(axis=1)
+        return np.minimum(reached, self._num_levels - 1)
+
+    def are_running(self, numbers: Iterable[int]) -> bool:
+        """Whether one of the trials runs or is to be resumed."""
+        return any(self._is_running[self._known[number].row] for number in numbers if number in self._known)
 
     def has_score(self, number: int) -> bool:
         """Whether a trial has a score at any level; one that failed has none."""

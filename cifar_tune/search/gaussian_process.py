@@ -52,6 +52,27 @@ class Normal:
 
 
 @dataclass(frozen=True)
+class Foresight:
+    """What is known of the last level at points, and what a score at the level after theirs would add: each (n,).
+
+    `mean` and `sd` are of the last level's function. `resolved` is the standard deviation of the mean after that score,
+    as it is seen now: the part of `sd` that the score resolves.
+    """
+
+    mean: Array
+    sd: Array
+    resolved: Array
+
+    def __getitem__(self, rows: Indices) -> "Foresight":
+        return Foresight(self.mean[rows], self.sd[rows], self.resolved[rows])
+
+    def joined(self, other: "Foresight") -> "Foresight":
+        """These and others after them."""
+        pairs = [(self.mean, other.mean), (self.sd, other.sd), (self.resolved, other.resolved)]
+        return Foresight(*map(np.concatenate, pairs))
+
+
+@dataclass(frozen=True)
 class Observations:
     """Points (n, columns), their levels (n,), and the scaled scores observed there (n,)."""
 
@@ -115,6 +136,27 @@ class Posterior:
         prior = parameters.covariance[-1, -1] + parameters.offset[-1, -1]
         mean = self.scale.mean + self.scale.sd * (cross @ self._weights)
         return Normal(mean.numpy(), self.scale.sd**2 * (prior - explained).clamp(min=JITTER).numpy())
+
+    def foresee(self, points: Array, levels: Indices) -> Foresight:
+        """The last level at points (m, columns), and what a score at `levels` (m,) would tell of it."""
+        past, parameters, asked = self.observations, self.parameters, torch.from_numpy(levels)
+        near = _matern(torch.from_numpy(points) / parameters.lengths, past.points / parameters.lengths)
+
+        def cross(levels: Tensor) -> Tensor:
+            pairs = levels[:, None], past.levels
+            return parameters.covariance[pairs] * near + parameters.offset[pairs]
+
+        ends = cross(self._last_level(len(points)))
+        end, next_one = (
+            torch.linalg.solve_triangular(self.factor, each.T, upper=False) for each in (ends, cross(asked))
+        )
+        prior = parameters.covariance + parameters.offset
+        variance = (prior[-1, -1] - end.square().sum(0)).clamp(min=JITTER)
+        shared = prior[asked, -1] - (end * next_one).sum(0)
+        observed = (prior[asked, asked] - next_one.square().sum(0)).clamp(min=JITTER) + parameters.noise[asked]
+        resolved = torch.minimum(shared.square() / observed, variance)
+        mean = self.scale.mean + self.scale.sd * (ends @ self._weights)
+        return Foresight(mean.numpy(), self.scale.sd * variance.sqrt().numpy(), self.scale.sd * resolved.sqrt().numpy())
 
     def given(self, points: Array, levels: Indices, scores: Array) -> "Posterior":
         """The process after more observations: points (m, columns), their levels (m,) and scores (m,).

@@ -18,25 +18,28 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import BaseTrial, FrozenTrial
-from scipy.stats import norm
 
 from cifar_tune.errors import InvalidRecipeError
+from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.search.acquisition import Costs, expected_improvement
 from cifar_tune.search.crashes import Crashes
 from cifar_tune.search.encoding import Array
 from cifar_tune.search.forecast import MIN_TRIALS, Forecast, Model
 from cifar_tune.search.limits import draw_within, is_within
+from cifar_tune.search.priorities import Priorities
 from cifar_tune.search.search import SamplerName
 from cifar_tune.search.space import Space
 from cifar_tune.search.stand_ins import NeighbourTrial, RandomTrial, StandIn
 
 if TYPE_CHECKING:
-    from cifar_tune.search.gaussian_process import Normal
+    from cifar_tune.search.gaussian_process import Foresight
 
 POOL = 400  # candidates that are compared: those that were drawn last
 NUM_RANDOM, NUM_NEW = 200, 30  # random recipes drawn for the first suggestion, and for each one after it
 NUM_NEAR = 40  # neighbours drawn of the best trials, and of the best candidates in each of NUM_ROUNDS
 NUM_ROUNDS = 2
 NUM_BEST = 6  # trials or candidates whose neighbours are drawn
+NUM_VALUED = 40  # candidates of which reservation values are computed: those with the highest hopes
 RANDOM_SHARE = 0.25  # of the suggestions, so that a misleading forecast cannot direct the whole search
 SHARES, DISTANCES = (0.2, 0.5, 1.0), (0.1, 0.2, 0.4)  # of NeighbourTrial
 SPACING = 0.1  # to keep from every trial: a fraction of each range (root mean square) while there are MIN_TRIALS
@@ -44,17 +47,19 @@ SPACING = 0.1  # to keep from every trial: a fraction of each range (root mean s
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A recipe that may be the next trial's: the stand-in that samples its values, and its encoded point (columns,)."""
+    """A recipe that may be the next trial's, the stand-in that samples its values, and its encoded point (columns,)."""
 
     trial: StandIn
+    recipe: Recipe
     point: Array
 
 
 class ForecastSampler(BaseSampler):
     """Suggests the recipe with the largest expected improvement, among random recipes and neighbours of good ones.
 
-    One suggestion in four is random; in BOHB (Falkner et al., ICML 2018) one in three is. Recipes are drawn by calling
-    the space, so conditional spaces need no special treatment.
+    Where the scheduler freezes and thaws trials, it is the one with the largest reservation value (priorities.py). One
+    suggestion in four is random; in BOHB (Falkner et al., ICML 2018) one in three is. Recipes are drawn by calling the
+    space, so conditional spaces need no special treatment.
     """
 
     def __init__(self, space: Space, forecast: Forecast, crashes: Crashes, seed: int) -> None:
@@ -64,6 +69,16 @@ class ForecastSampler(BaseSampler):
         self._rng = random.Random(seed)
         self._independent = RandomSampler(seed)
         self._pool: deque[Candidate] = deque(maxlen=POOL)
+        self._is_fresh = False  # whether candidates were drawn since the last suggestion
+        if space.search.scheduler.name == "freeze-thaw":
+            forecast.priorities = Priorities(forecast, self.best_new)
+
+    def best_new(self) -> "tuple[Foresight, Costs] | None":
+        """What is known of the most promising candidate; None where there is none. The forecast has been fitted."""
+        model = self._forecast.model
+        assert model is not None
+        best = self._most_promising(model)[:1]
+        return self._foresee(model, best) if best else None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The distributions of the suggested recipe; none for a trial that has its values already."""
@@ -87,9 +102,7 @@ class ForecastSampler(BaseSampler):
         model = self._forecast.fit()
         if model is None:
             return draw_within(self._space, self._rng)
-        new = self._candidates(RandomTrial(self._rng) for _ in range(NUM_NEW if self._pool else NUM_RANDOM))
-        self._pool.extend(new)
-        if new and self._rng.random() < RANDOM_SHARE:
+        if self._rng.random() < RANDOM_SHARE and (new := self._candidates([RandomTrial(self._rng)])):
             candidate = new[0]
         elif promising := self._most_promising(model):
             candidate = promising[0]
@@ -97,31 +110,56 @@ class ForecastSampler(BaseSampler):
             return draw_within(self._space, self._rng)
         others = [other for other in self._pool if not np.array_equal(other.point, candidate.point)]
         self._pool = deque(others, POOL)
+        self._is_fresh = False
         return candidate.trial
 
     def _most_promising(self, model: Model) -> list[Candidate]:
-        """Add neighbours of the best trials and of the best candidates to the pool; its best candidates then."""
-        complete = model.ends[model.are_complete]
-        incumbent = float(complete.max() if len(complete) else model.ends.max())
+        """The best candidates of the pool, to which new ones are added once for each suggestion."""
+        if not self._is_fresh:
+            self._draw(model)
+            self._is_fresh = True
+        return self._ranked_pool(model)[:NUM_BEST]
+
+    def _draw(self, model: Model) -> None:
+        """Add random recipes, and neighbours of the best trials and of the best candidates, to the pool."""
+        num_random = NUM_NEW if self._pool else NUM_RANDOM
+        self._pool.extend(self._candidates(RandomTrial(self._rng) for _ in range(num_random)))
         best = [model.params[i] for i in np.argsort(-model.ends, kind="stable")[:NUM_BEST]]
         self._pool.extend(self._candidates(self._neighbours(best)))
         for _ in range(NUM_ROUNDS):
-            promising = [candidate.trial.params for candidate in self._ranked_pool(model, incumbent)[:NUM_BEST]]
+            promising = [candidate.trial.params for candidate in self._ranked_pool(model)[:NUM_BEST]]
             self._pool.extend(self._candidates(self._neighbours(promising)))
-        return self._ranked_pool(model, incumbent)[:NUM_BEST]
 
-    def _ranked_pool(self, model: Model, incumbent: float) -> list[Candidate]:
-        """The candidates by their expected improvement on the final score `incumbent`, the largest first.
+    def _ranked_pool(self, model: Model) -> list[Candidate]:
+        """The candidates by what they promise, the most promising first.
 
         Candidates near a trial come last, because they would show little more than a second seed of that trial. The
         spacing shrinks as trials fill the space.
         """
         num_trials, num_columns = model.points.shape
         points = np.array([candidate.point for candidate in self._pool]).reshape(len(self._pool), num_columns)
-        improvements = expected_improvement(model.predict(points), incumbent)
         spacing = SPACING * np.sqrt(num_columns) * (MIN_TRIALS / num_trials) ** (1 / max(1, num_columns))
         is_near = model.distances(points) < spacing
-        return [self._pool[i] for i in np.lexsort((-improvements, is_near))]
+        return [self._pool[i] for i in np.lexsort((-self._promises(model, points), is_near))]
+
+    def _promises(self, model: Model, points: Array) -> Array:
+        """The expected improvement of each of the pool's (n, columns) points on the best, or its reservation value."""
+        priorities = self._forecast.priorities
+        if priorities is None:
+            best = float(model.ends.max()) if model.incumbent is None else model.incumbent
+            return expected_improvement(model.predict(points), best)
+        scores = model.predict(points)
+        hopeful = np.argsort(-(scores.mean + scores.sd), kind="stable")[:NUM_VALUED]
+        worths = np.full(len(points), -np.inf)
+        if len(hopeful):
+            worths[hopeful] = priorities.worths(*self._foresee(model, [self._pool[i] for i in hopeful]))
+        return worths
+
+    def _foresee(self, model: Model, candidates: Sequence[Candidate]) -> "tuple[Foresight, Costs]":
+        """What is known of the candidates' final scores, and their epochs."""
+        points = np.array([candidate.point for candidate in candidates])
+        foresight = model.believing.foresee(points, np.zeros(len(points), dtype=np.intp))
+        return foresight, self._forecast.costs_of_new([candidate.recipe for candidate in candidates])
 
     def _neighbours(self, params_of_each: Sequence[Mapping[str, Any]]) -> Iterator[StandIn]:
         for params in islice(cycle(params_of_each), NUM_NEAR):
@@ -135,15 +173,9 @@ class ForecastSampler(BaseSampler):
                 recipe = self._space.sample(cast(BaseTrial, trial))
                 (point,) = self._forecast.encoding.encode([trial.params])
                 if not self._forecast.has_trial_at(point) and is_within(recipe, self._space.search.limits):
-                    candidates.append(Candidate(trial, point))
+                    candidates.append(Candidate(trial, recipe, point))
         are_left_out = self._crashes.are_left_out([candidate.trial.params for candidate in candidates])
         return [each for each, is_left_out in zip(candidates, are_left_out, strict=True) if not is_left_out]
-
-
-def expected_improvement(scores: "Normal", best: float) -> Array:
-    """The expectation of max(score - best, 0) for each of the normal distributions: (n,)."""
-    z = (scores.mean - best) / scores.sd
-    return np.asarray(scores.sd * (z * norm.cdf(z) + norm.pdf(z)))
 
 
 def build_sampler(

@@ -11,7 +11,7 @@ import random
 from collections.abc import Collection, Sequence
 from itertools import accumulate, islice
 from statistics import mean, median
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -21,8 +21,13 @@ from cifar_tune.search.forecast import LEVELS, Forecast
 from cifar_tune.search.rungs import ALL_TRIALS, Group, Rung, Standings, Waiting, group_of, rung_epochs
 from cifar_tune.trials.trial import Trial
 
+if TYPE_CHECKING:
+    from cifar_tune.search.priorities import Priorities
+
 NUM_MEDIAN_TRIALS = 3  # a median of fewer says little; Ray's rule waits for as many
 GOLDEN = (math.sqrt(5) - 1) / 2
+DOUBLING = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+SHARE_TRAINED = 0.27  # of a trial's epochs, on average, where trials are frozen and thawed
 
 Keep = Annotated[float, Field(gt=0, le=1)]
 Verdict = Literal["continue", "pause", "stop"]
@@ -34,9 +39,8 @@ class BaseScheduler(Options):
     One that pauses trials also says where it may do so, and which paused trial goes on.
     """
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """The fractions of a schedule whose scores the forecast learns from."""
+    def levels(self, recipe: Recipe) -> tuple[float, ...]:
+        """The fractions of a schedule whose scores the forecast learns from, in a search with this baseline."""
         return LEVELS
 
     def expected_epochs(self, recipe: Recipe) -> float:
@@ -223,6 +227,64 @@ class Promotion(_AtRungs):
         return waiting.rivals.num_ahead(waiting.trial.number) < num_best
 
 
+class FreezeThaw(_AtRungs):
+    """Pauses trials from their first epochs on, and gives the next epochs to whoever promises most, new or paused.
+
+    Freeze-thaw Bayesian optimisation (Swersky et al., arXiv:1406.3896): one forecast of final scores (forecast.py)
+    decides between all paused trials and the best new recipe (priorities.py). It needs the sampler `forecast`. A search
+    too short for a forecast promotes the better half of its trials.
+    """
+
+    name: Literal["freeze-thaw"] = "freeze-thaw"
+    rungs: tuple[Share, ...] = DOUBLING
+
+    def levels(self, recipe: Recipe) -> tuple[float, ...]:
+        """The rungs that lie at different epochs of the recipe."""
+        return tuple(sorted(rung_epochs(recipe, self.rungs).values()))
+
+    def expected_epochs(self, recipe: Recipe) -> float:
+        """A share of the epochs that was seen in simulated searches; no rule decides it."""
+        return max(1.0, SHARE_TRAINED * recipe.epochs)
+
+    def group(self, recipe: Recipe) -> Group:
+        """All trials: final scores can be compared whatever the schedule is."""
+        return ALL_TRIALS
+
+    def verdict(self, trial: Trial, rivals: Standings, forecast: Forecast | None) -> Verdict:
+        """It goes on if it promises more than what would be taken up in its place."""
+        priorities = _priorities(forecast)
+        return "continue" if priorities is not None and priorities.goes_on(trial.number) else "pause"
+
+    def pauses(self, recipe: Recipe) -> Collection[int]:
+        """The epochs of the rungs."""
+        return rung_epochs(recipe, self.rungs).keys()
+
+    def thaws(self, paused: Sequence[Waiting], forecast: Forecast | None, *, can_begin: bool) -> int | None:
+        """The most promising one, if no new recipe promises more; where no more can begin, only if it may be the best.
+
+        Without a forecast, and where no more can begin, the best of the better half at the highest rung.
+        """
+        assert forecast is not None
+        forecast.fit()
+        if (priorities := _priorities(forecast)) is not None:
+            return priorities.choose([waiting.trial.number for waiting in paused], can_begin=can_begin)
+        better = [waiting for waiting in paused if waiting.share_ahead < 1 / 2]
+        if can_begin or not better:
+            return None
+        return min(better, key=lambda each: (-each.rung.fraction, each.share_ahead, each.trial.number)).trial.number
+
+    def promises(self, paused: Sequence[Waiting], forecast: Forecast | None) -> Sequence[float]:
+        """The expected final scores."""
+        expected = forecast.expect([waiting.trial.number for waiting in paused]) if forecast else {}
+        return list(expected.values()) or super().promises(paused, forecast)
+
+
+def _priorities(forecast: Forecast | None) -> "Priorities | None":
+    """Who goes first by the forecast; None before the first fit."""
+    assert forecast is not None
+    return forecast.priorities if forecast.model is not None else None
+
+
 class Median(_Stopping):
     """A trial passes if its best score so far is no lower than the median of the other trials' mean scores so far.
 
@@ -267,8 +329,7 @@ class ByForecast(_Halving):
     window: Count = 12
     let_through: Share = 0.02  # five trials in six do not pass, and each that is let through costs most of a training
 
-    @property
-    def levels(self) -> tuple[float, ...]:
+    def levels(self, recipe: Recipe) -> tuple[float, ...]:
         """The rungs."""
         return tuple(sorted(self.rungs))
 
@@ -290,7 +351,9 @@ class ByForecast(_Halving):
         return super().passes(trial, Standings({number: expected[number] for number in compared}), forecast)
 
 
-Scheduler = Annotated[Asha | Promotion | NoStopping | Hyperband | Median | ByForecast, Field(discriminator="name")]
+Scheduler = Annotated[
+    Asha | Promotion | NoStopping | Hyperband | Median | ByForecast | FreezeThaw, Field(discriminator="name")
+]
 
 
 def _mean_length(stops: Sequence[float], end: float, keep: float, let_through: float) -> float:

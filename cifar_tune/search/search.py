@@ -1,7 +1,7 @@
 """SEARCH in a space file: the number of trials, the sampler, the scheduler, and a cost to minimize or to limit."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,12 @@ class Search(Goal):
     def _set_defaults(cls, options: dict[str, Any]) -> dict[str, Any]:
         """Where a cost is minimized other defaults apply, because the forecast predicts accuracy only."""
         return {**TWO_OBJECTIVES, **options} if options.get("minimize") else options
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.scheduler.name == "freeze-thaw" and self.sampler != "forecast":
+            raise ValueError("the scheduler freeze-thaw compares paused trials with those of the sampler forecast only")
+        return self
 
     @property
     def goal(self) -> Goal:

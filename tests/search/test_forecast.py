@@ -130,7 +130,7 @@ def test_a_failed_trial_is_ignored(tmp_path: Path) -> None:
 def test_a_resumed_search_has_the_same_forecast(tmp_path: Path) -> None:
     record = opened(written(tmp_path, NUMBERS, "random"))
     search(record, 10)
-    other = Forecast(record.space.ranges, record.space.search.scheduler.levels)
+    other = Forecast(record.space.ranges, record.space.search.scheduler.levels(record.space.baselines[0]))
     for trial in record.trials():
         other.note(trial)
     other.fit()
@@ -251,7 +251,7 @@ def test_rungs_may_be_listed_in_any_order(tmp_path: Path) -> None:
     record = opened(
         written(tmp_path, STOPPING.replace('"let_through"', '"rungs": (0.5, 0.25), "let_through"'), "random")
     )
-    assert record.space.search.scheduler.levels == (0.25, 0.5)
+    assert record.space.search.scheduler.levels(record.space.baselines[0]) == (0.25, 0.5)
     assert all(drive(Driver(record, 20, [])).is_over for _ in range(20))
 
 

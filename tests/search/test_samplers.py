@@ -14,10 +14,10 @@ from optuna.trial import BaseTrial
 from scipy.stats import chi2_contingency
 
 from cifar_tune.errors import UserError
+from cifar_tune.search.acquisition import expected_improvement
 from cifar_tune.search.draws import NoTrialLeftError
 from cifar_tune.search.gaussian_process import Normal
 from cifar_tune.search.identity import open_record_in
-from cifar_tune.search.samplers import expected_improvement
 from cifar_tune.search.search import SamplerName
 from cifar_tune.search.stand_ins import NeighbourTrial, RandomTrial
 
