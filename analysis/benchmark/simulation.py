@@ -112,7 +112,7 @@ class RayTune:
 def make_method(name: MethodName, space: Space, seed: int) -> Method:
     """A new search with the method of this name."""
     if name in PEERS:
-        return cast(Method, make_peer(cast(PeerName, name), space, seed))
+        return cast(Method, make_peer(name, space, seed))
     if name.startswith("ours"):
         record = open_record_in(optuna.storages.InMemoryStorage(), "simulation", space, seed)
         return Ours(record, ahead=name == "ours")

@@ -17,6 +17,7 @@ favour the peers: DEHB and SMAC3 would train from the first epoch, unless the us
 from typing import Any, Literal, get_args
 
 from cifar_tune.search.space import Space
+from peers.values import conditions
 
 PeerName = Literal[
     "Syne Tune ASHA",
@@ -37,9 +38,9 @@ def make_peer(name: PeerName, space: Space, seed: int) -> Any:  # noqa: ANN401 -
         raise ValueError(f"{name}: {reason}")
     match name:
         case "Syne Tune ASHA" | "Syne Tune BOHB" | "Syne Tune CQR + ASHA":
-            from peers.syne import SyneTune
+            from peers.syne import SCHEDULERS, SyneTune
 
-            return SyneTune(space, seed, {"Syne Tune ASHA": "ASHA", "Syne Tune BOHB": "BOHB"}.get(name, "ASHACQR"))
+            return SyneTune(space, seed, SCHEDULERS[name])
         case "SMAC3":
             from peers.smac3 import MultiFidelitySmac
 
@@ -60,8 +61,6 @@ def make_peer(name: PeerName, space: Space, seed: int) -> Any:  # noqa: ANN401 -
 
 def why_unsuitable(name: str, space: Space) -> str | None:
     """Why the method cannot search this space; None where it can."""
-    from peers.values import conditions
-
-    if name == "Optuna CMA-ES + Hyperband" and conditions(space):
-        return f"CMA-ES needs every name in every recipe, and {next(iter(conditions(space)))} is not"
+    if name == "Optuna CMA-ES + Hyperband" and (conditional := conditions(space)):
+        return f"CMA-ES needs every name in every recipe, and {next(iter(conditional))} is not in all"
     return None

@@ -11,6 +11,7 @@ from ConfigSpace import (
     Integer,
 )
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
 from peers.values import Values, conditions, labels
 
 

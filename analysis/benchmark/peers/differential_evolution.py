@@ -7,11 +7,11 @@ suggestion are refused. So its first job is turned into the baseline's, as DEHB 
 import tempfile
 
 from dehb import DEHB
+
+from cifar_tune.search.space import Space
 from peers.config_spaces import baseline_configuration, config_space
 from peers.successive_halving import Job, SuccessiveHalving, whole_epochs
 from peers.values import Values
-
-from cifar_tune.search.space import Space
 
 
 class Dehb(SuccessiveHalving):

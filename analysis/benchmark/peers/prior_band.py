@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from neps.space import SearchSpace
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from peers.successive_halving import Job, SuccessiveHalving
-from peers.values import Values, labels
 
 from cifar_tune.search.space import Space
+from peers.successive_halving import Job, SuccessiveHalving
+from peers.values import Values, labels
 
 EPOCHS = "epochs"  # the name of the fidelity
 

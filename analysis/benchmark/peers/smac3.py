@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from ConfigSpace import Configuration
-from peers.config_spaces import baseline_configuration, config_space
-from peers.successive_halving import Job, SuccessiveHalving, whole_epochs
-from peers.values import Values
 from smac import MultiFidelityFacade, Scenario
 from smac.initial_design import RandomInitialDesign
 from smac.runhistory import TrialValue
 
 from cifar_tune.search.space import Space
+from peers.config_spaces import baseline_configuration, config_space
+from peers.successive_halving import Job, SuccessiveHalving, whole_epochs
+from peers.values import Values
 
 
-class BaselineFirst(RandomInitialDesign):
+class BaselineFirst(RandomInitialDesign):  # type: ignore[misc]
     """The facade's random configurations after the additional one, which SMAC3 would add at their end."""
 
     def select_configurations(self) -> list[Configuration]:

@@ -29,17 +29,16 @@ class SuccessiveHalving(ABC):
         self._jobs: dict[int, list[Job]] = defaultdict(list)  # of each running trial
 
     @abstractmethod
-    def ask(self) -> Job:
-        """The next job."""
+    def ask(self) -> Job | None:
+        """The next job; None if there is none now."""
 
     @abstractmethod
     def tell(self, job: Job, accuracy: float) -> None:
         """Tell the library the accuracy after the job's last epoch."""
 
-    def start(self) -> tuple[int, Mapping[str, Any]]:
-        """The next trial that needs a worker: a new one, or one that was promoted."""
-        while True:
-            job = self.ask()
+    def start(self) -> tuple[int, Mapping[str, Any]] | None:
+        """The next trial that needs a worker: a new one, or one that was promoted; None if there is none now."""
+        while job := self.ask():
             number = self._numbers.setdefault(job.key, len(self._numbers))
             if job.epochs <= len(self._accuracies[number]):
                 self.tell(job, self._accuracies[number][job.epochs - 1])
@@ -47,6 +46,7 @@ class SuccessiveHalving(ABC):
             self._jobs[number].append(job)
             if len(self._jobs[number]) == 1:
                 return number, job.params
+        return None
 
     def report(self, number: int, epoch: int, accuracy: float, seconds: float) -> bool:
         """Tell the jobs that end with this epoch; the trial goes on while another needs more."""

@@ -6,25 +6,30 @@ A condition cannot be told: names that a recipe does not use are sampled and ign
 """
 
 import datetime
+import logging
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from peers.values import Values, labels
 from syne_tune.backend.trial_status import Trial
 from syne_tune.config_space import choice, lograndint, loguniform, randint, uniform
-from syne_tune.optimizer import baselines
+from syne_tune.optimizer.baselines import ASHA, ASHACQR, BOHB
 from syne_tune.optimizer.scheduler import SchedulerDecision
 
 from cifar_tune.search.space import Space
+from peers.values import Values, labels
+
+SCHEDULERS = {"Syne Tune ASHA": ASHA, "Syne Tune BOHB": BOHB, "Syne Tune CQR + ASHA": ASHACQR}
 
 
 class SyneTune:
-    """A scheduler of `syne_tune.optimizer.baselines`, called as Syne Tune's tuner does."""
+    """One of these schedulers, called as Syne Tune's tuner calls them."""
 
-    def __init__(self, space: Space, seed: int, name: Literal["ASHA", "BOHB", "ASHACQR"]) -> None:
+    def __init__(self, space: Space, seed: int, scheduler: type) -> None:
+        # It warns that it takes the first configurations in one of two ways, and is given them in the other by itself.
+        logging.getLogger("syne_tune.optimizer.schedulers").setLevel(logging.ERROR)
         self._values = Values(space)
-        self._scheduler = getattr(baselines, name)(
+        self._scheduler = scheduler(
             {name: domain(distribution) for name, distribution in self._values.ranges.items()},
             metric="val_accuracy",
             time_attr="epoch",

@@ -66,13 +66,13 @@ def conditions(space: Space) -> dict[str, tuple[str, list[str]]]:
 
     Both are read off random draws; a ValueError where no single choice decides.
     """
-    draws = [draw.params for draw in space.draw()]
+    draws, ranges = [draw.params for draw in space.draw()], space.ranges()
     found = {}
-    for name in (name for name in space.ranges() if not all(name in draw for draw in draws)):
+    for name in (name for name in ranges if not all(name in draw for draw in draws)):
         there, absent = [d for d in draws if name in d], [d for d in draws if name not in d]
         parents = (
             parent
-            for parent, distribution in space.ranges().items()
+            for parent, distribution in ranges.items()
             if parent != name
             and isinstance(distribution, CategoricalDistribution)
             and all(parent in draw for draw in there)
