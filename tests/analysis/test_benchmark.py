@@ -172,7 +172,7 @@ def test_trials_of_one_number_share_their_luck(surrogate: Surrogate) -> None:
 @every_space
 def test_values_come_back_from_a_library_as_they_were(name: str) -> None:
     values = Values(open_space(name))
-    for params in [*read_table(name).params[:20], *random_params(name)[:20]]:
+    for params in [*read_table(name).params[:5], *random_params(name)[:5]]:
         told = values.encode(params)
         back = values.decode({**values.full_baseline, **told})
         assert back == params

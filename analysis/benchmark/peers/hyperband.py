@@ -20,6 +20,7 @@ class OptunaHyperband:
         baseline = space.baselines[0]
         self._space, self._epochs = space, baseline.epochs
         self._study = optuna.create_study(
+            study_name=f"seed {seed}",  # Hyperband hashes the name to choose a trial's bracket; the default is random
             direction="maximize",
             sampler=optuna.samplers.GPSampler(seed=seed) if sampler == "gp" else cmaes(seed),
             pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=self._epochs),

@@ -1,7 +1,9 @@
 """NePS' PriorBand: Hyperband, whose configurations come from a prior, from the best so far and at random.
 
-The baseline is the prior, with NePS' default confidence, and the first configuration. A condition cannot be told: names
-that a recipe does not use are sampled and ignored, and those that the baseline lacks have no prior.
+The baseline is the prior, with NePS' default confidence, and the first configuration. NePS would train that one for 1
+epoch and compare it with others of its rung, which train for 2 where the last rung has 20; here it trains as long as
+they. A condition cannot be told: names that a recipe does not use are sampled and ignored, and those that the baseline
+lacks have no prior.
 """
 
 from typing import Any
@@ -30,12 +32,14 @@ class PriorBand(SuccessiveHalving):
         parameters = {name: parameter(d, self._values.baseline.get(name)) for name, d in self._values.ranges.items()}
         epochs = neps.HPOInteger(1, self._values.epochs, is_fidelity=True)
         search_space = SearchSpace({**parameters, EPOCHS: epochs})
-        self._neps = neps.AskAndTell(neps.algorithms.priorband(search_space, sample_prior_first=True))
+        optimizer = neps.algorithms.priorband(search_space, sample_prior_first=True)
+        self._epochs_by_rung = optimizer.rung_to_fid
+        self._neps = neps.AskAndTell(optimizer)
 
     def ask(self) -> Job:
         trial = self._neps.ask()
-        configuration = trial.id.split("_rung_")[0]
-        return Job(configuration, self._values.decode(trial.config), int(trial.config[EPOCHS]), trial)
+        configuration, rung = trial.id.split("_rung_")
+        return Job(configuration, self._values.decode(trial.config), self._epochs_by_rung[int(rung)], trial)
 
     def tell(self, job: Job, accuracy: float) -> None:
         self._neps.tell(job.ticket, 1 - accuracy)

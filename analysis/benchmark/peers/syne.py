@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from syne_tune.backend.trial_status import Trial
 from syne_tune.config_space import choice, lograndint, loguniform, randint, uniform
@@ -28,6 +29,9 @@ class SyneTune:
     def __init__(self, space: Space, seed: int, scheduler: type) -> None:
         # It warns that it takes the first configurations in one of two ways, and is given them in the other by itself.
         logging.getLogger("syne_tune.optimizer.schedulers").setLevel(logging.ERROR)
+        np.random.seed(
+            seed
+        )  # its random configurations, trees and brackets come from this generator, not `random_seed`
         self._values = Values(space)
         self._scheduler = scheduler(
             {name: domain(distribution) for name, distribution in self._values.ranges.items()},
