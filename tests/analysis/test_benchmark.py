@@ -214,7 +214,7 @@ def test_every_peer_begins_with_the_baseline_and_samples_recipes_of_the_space(na
     found = simulate(method, surrogate, 4, 5 * surrogate.epochs, seed=0)
     assert started[0] == space.baseline_trial(space.baselines[0]).params
     assert len(started) > 5 + 4
-    assert found
+    assert found == simulate(make_method(peer, space, seed=0), surrogate, 4, 5 * surrogate.epochs, seed=0)
     for params in started:
         assert Values(space).decode(Values(space).encode(params)) == params
 

@@ -1,8 +1,10 @@
 """Syne Tune's asynchronous successive halving, with random configurations and with two of its models.
 
 Syne Tune's `BOHB` is this ASHA, which stops trials, with a kernel density estimator: not the synchronous Hyperband of
-the paper. `ASHACQR` has conformal quantile regression. Both models see the last accuracy of each trial at any epoch.
-A condition cannot be told: names that a recipe does not use are sampled and ignored.
+the paper. By its defaults the estimator starts when 15 % of the trials are more than the names: until the 74th trial of
+ten names, `BOHB` is `ASHA`. It also ignores that a range is logarithmic. `ASHACQR` has conformal quantile regression.
+Both models see the last accuracy of each trial, at whatever epoch. A condition cannot be told: names that a recipe does
+not use are sampled and ignored.
 """
 
 import datetime
@@ -29,9 +31,7 @@ class SyneTune:
     def __init__(self, space: Space, seed: int, scheduler: type) -> None:
         # It warns that it takes the first configurations in one of two ways, and is given them in the other by itself.
         logging.getLogger("syne_tune.optimizer.schedulers").setLevel(logging.ERROR)
-        np.random.seed(
-            seed
-        )  # its random configurations, trees and brackets come from this generator, not `random_seed`
+        np.random.seed(seed)  # its random configurations, trees and brackets come from here, not from `random_seed`
         self._values = Values(space)
         self._scheduler = scheduler(
             {name: domain(distribution) for name, distribution in self._values.ranges.items()},
