@@ -1,7 +1,8 @@
 """Optuna's Gaussian process and its CMA-ES, each with Optuna's own Hyperband pruner.
 
-The Gaussian process sees only the names that every recipe has, and Optuna draws the other ones at random; so does
-CMA-ES with choices, and it is not run on conditional spaces at all. Neither learns from pruned trials.
+The Gaussian process sees only the names that every recipe has, and Optuna draws the other ones at random. So it does
+with choices under CMA-ES, which is not run on conditional spaces at all. Neither learns from pruned trials, nor from
+those of another bracket, so by Optuna's defaults the process starts when ten trials of a bracket are complete.
 """
 
 from collections.abc import Mapping
