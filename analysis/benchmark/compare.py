@@ -1,7 +1,8 @@
-"""Compares our sampler and scheduler with random search and stock Ray Tune, on surrogates of recorded curves.
+"""Compares our sampler and scheduler with random search, stock Ray Tune and others, on surrogates of recorded curves.
 
     uv run python analysis/benchmark/compare.py                 # run the cases that results.parquet lacks, then report
     uv run python analysis/benchmark/compare.py --seeds 0       # report the cases in results.parquet
+    build/peers/bin/python analysis/benchmark/compare.py --methods DEHB SMAC3   # with the packages that peers/ names
 
 A case is a space, a family of surrogates, a baseline (the published recipe, or the median of the space), a number of
 workers and a method. It is searched with 30 seeds, each until the best trial is in the top 1 % of the space and for at
@@ -10,7 +11,7 @@ top 1 %, as interquartile means over the seeds with 95 % bootstrap intervals, an
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import cache
@@ -23,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from peers import PEERS, why_unsuitable
 from simulation import COMPARATORS, MethodName, make_method, simulate, with_baseline
 from surrogates import SPACES, Family, Surrogate, open_space, random_params
 
@@ -32,7 +34,8 @@ from cifar_tune.search.search import Search
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.parquet"  # a row for each new best trial of each case and seed
 REGRET = FOLDER / "regret.png"
-METHODS: tuple[MethodName, ...] = ("ours", *COMPARATORS)
+METHODS: tuple[MethodName, ...] = ("ours", *COMPARATORS)  # those that need no other packages
+ALL_METHODS: tuple[MethodName, ...] = (*METHODS, *PEERS)
 WORKERS = (4, 1, 16)
 MIN_TRAININGS, MAX_TRAININGS = 30, 150  # budgets, in whole trainings
 NUM_BOOTSTRAPS = 2_000
@@ -54,14 +57,22 @@ class Case:
         return " ".join(map(str, astuple(self)))
 
 
-def cases() -> Iterator[Case]:
-    """All baselines with 4 workers; the published one with 1 and 16 workers."""
-    for workers, space, method in product(WORKERS, SPACES, METHODS):
+def cases(methods: Sequence[MethodName]) -> Iterator[Case]:
+    """All baselines with 4 workers; the published one with 1 and 16 workers. No method on a space it cannot search."""
+    for workers, space, method in product(WORKERS, SPACES, methods):
+        if not suits(method, space):
+            continue
         yield Case(space, "gp", "published", workers, method)
         yield Case(space, "trees", "published", workers, method)
         if workers == WORKERS[0]:
             yield Case(space, "gp", "median", workers, method)
             yield Case(space, "trees", "median", workers, method)
+
+
+@cache
+def suits(method: MethodName, space: str) -> bool:
+    """Whether the method can search the space."""
+    return why_unsuitable(method, open_space(space)) is None
 
 
 CASE = [field.name for field in fields(Case)]
@@ -144,10 +155,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--num-workers", type=int, default=2, help="processes of this script")
+    parser.add_argument("--methods", nargs="+", choices=ALL_METHODS, default=METHODS, help="those to run")
     options = parser.parse_args()
     results = pd.read_parquet(RESULTS) if RESULTS.exists() else pd.DataFrame(columns=CASE)
     done = set(results[CASE].itertuples(index=False, name=None))
-    missing = [case for case in cases() if astuple(case) not in done] if options.seeds else []
+    missing = [case for case in cases(options.methods) if astuple(case) not in done] if options.seeds else []
     with ProcessPoolExecutor(options.num_workers, get_context("spawn")) as pool:
         for case, rows in zip(missing, pool.map(run, missing, [options.seeds] * len(missing)), strict=True):
             results = pd.concat([results, rows])  # written after every case, so that an interruption loses little
@@ -159,7 +171,7 @@ def main() -> None:
 
 def report(results: Mapping[Case, pd.DataFrame]) -> None:
     """Print how good the baselines are and the table of all cases; draw the regret."""
-    done = [case for case in cases() if case in results]
+    done = [case for case in cases(ALL_METHODS) if case in results]
     for space, family, baseline in sorted({(case.space, case.family, case.baseline) for case in done}):
         surrogate = surrogate_of(space, family)
         (value,) = surrogate.value([baseline_params(surrogate, baseline)])
@@ -178,7 +190,7 @@ def draw(results: Mapping[Case, pd.DataFrame], path: Path) -> None:
     for axis, panel in zip(axes.flat, panels, strict=False):
         surrogate = surrogate_of(panel[0], panel[1])
         grid = np.arange(1, MIN_TRAININGS * surrogate.epochs)
-        for method in METHODS:
+        for method in ALL_METHODS:
             case = Case(*panel, 4, method)
             if case in results:
                 means, low, high = regret(results[case], surrogate, grid)

@@ -1,20 +1,20 @@
 """Simulates searches: the real samplers and schedulers, with workers that get learning curves from a surrogate.
 
 For cifar-tune these are its own Driver and Record, with the study in memory. For Ray Tune they are Ray's own objects,
-called in the order in which Ray Tune's controller calls them.
+called in the order in which Ray Tune's controller calls them. The methods of other libraries are in peers/.
 """
 
 import heapq
 import itertools
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import optuna
+from peers import PEERS, PeerName, make_peer
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.utils.util import flatten_dict
@@ -29,18 +29,22 @@ from cifar_tune.search.space import Space
 
 SECONDS_BETWEEN_TRIALS = 0.25  # measured by analysis/speed/search.py
 
-MethodName = Literal["ours", "ours, chosen at once", "random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA"]
-COMPARATORS: tuple[MethodName, ...] = ("random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA")
+StockName = Literal["ours", "ours, chosen at once", "random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA"]
+MethodName = StockName | PeerName
+COMPARATORS: tuple[StockName, ...] = ("random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA")
 
 
 class Method(Protocol):
     """A sampler with its scheduler."""
 
     def start(self) -> tuple[int, Mapping[str, Any]] | None:
-        """The number and the sampled values of the next trial, or of one that goes on; None if there are no more."""
+        """The number and the sampled values of the next trial; None if there is none now.
+
+        The number of a trial that has left its worker means that this trial goes on, with its next epoch.
+        """
 
     def report(self, number: int, epoch: int, accuracy: float, seconds: float) -> bool:
-        """Whether the trial goes on after this epoch; never after its last one. A paused one may be started again."""
+        """Whether the trial goes on after this epoch; if not, it leaves its worker, as it does after its last one."""
 
 
 class Ours:
@@ -111,6 +115,8 @@ class RayTune:
 
 def make_method(name: MethodName, space: Space, seed: int) -> Method:
     """A new search with the method of this name."""
+    if name in PEERS:
+        return cast(Method, make_peer(name, space, seed))
     if name.startswith("ours"):
         record = open_record_in(optuna.storages.InMemoryStorage(), "simulation", space, seed)
         return Ours(record, ahead=name == "ours")
@@ -127,6 +133,55 @@ class Best:
     value: float
 
 
+@dataclass
+class Training:
+    """A trial's curve and how many of its epochs are done."""
+
+    curve: Curve
+    epochs: int = 0
+
+
+class Workers:
+    """Workers that train a method's trials, one epoch at a time.
+
+    The luck of a trial depends on `seed` and its number alone, so methods share it.
+    """
+
+    def __init__(self, method: Method, surrogate: Surrogate, num_workers: int, seed: int) -> None:
+        self._method, self._surrogate, self._seed = method, surrogate, seed
+        self._num_free = num_workers
+        self._trainings: dict[int, Training] = {}
+        self._events: list[tuple[float, int, int]] = []  # time, tie-break, trial
+        self._order = itertools.count()
+
+    def start(self, now: float) -> None:
+        """Give each free worker a trial, until the method has none; those without one are asked again next time."""
+        while self._num_free and (trial := self._method.start()) is not None:
+            number, params = trial
+            if number not in self._trainings:
+                rng = np.random.default_rng((self._seed, number))
+                self._trainings[number] = Training(self._surrogate.train(params, rng))
+            self._num_free -= 1
+            self._push(now + SECONDS_BETWEEN_TRIALS, number)
+
+    def next_epoch(self) -> tuple[float, Training] | None:
+        """The time when the next epoch ends, and its training, after the method was told; None if nothing trains."""
+        if not self._events:
+            return None
+        now, _, number = heapq.heappop(self._events)
+        training = self._trainings[number]
+        training.epochs += 1
+        curve = training.curve
+        if self._method.report(number, training.epochs, float(curve.accuracies[training.epochs - 1]), curve.seconds):
+            self._push(now, number)
+        else:
+            self._num_free += 1
+        return now, training
+
+    def _push(self, now: float, number: int) -> None:
+        heapq.heappush(self._events, (now + self._trainings[number].curve.seconds, next(self._order), number))
+
+
 def simulate(
     method: Method,
     surrogate: Surrogate,
@@ -141,37 +196,20 @@ def simulate(
     It ends earlier once the best trial's `value` has reached `until` and `at_least` epochs are spent. The best trial is
     the completed one with the highest score; its `value` is the surrogate's, without noise.
     """
-    rng = np.random.default_rng(seed)
-    order = itertools.count()
-    events: list[tuple[float, int, int, int]] = []  # time, tie-break, trial, epoch
-    curves, done = dict[int, Curve](), Counter[int]()  # the epochs of each trial
-
-    def start(now: float) -> None:
-        trial = method.start()
-        if trial is None:
-            return
-        number, params = trial
-        if number not in curves:
-            curves[number] = surrogate.train(params, rng)
-        end = now + SECONDS_BETWEEN_TRIALS + curves[number].seconds
-        heapq.heappush(events, (end, next(order), number, done[number] + 1))
-
-    for _ in range(num_workers):
-        start(0.0)
+    workers, now = Workers(method, surrogate, num_workers, seed), 0.0
     best_score, bests = -np.inf, list[Best]()
-    for spent in itertools.takewhile(lambda _: events, range(1, num_epochs + 1)):
-        now, _, number, epoch = heapq.heappop(events)
-        curve, done[number] = curves[number], epoch
-        accuracy = float(curve.accuracies[epoch - 1])
-        if method.report(number, epoch, accuracy, curve.seconds):
-            heapq.heappush(events, (now + curve.seconds, next(order), number, epoch + 1))
-            continue
-        if epoch == surrogate.epochs and accuracy > best_score:
-            best_score = accuracy
-            bests.append(Best(spent, now, curve.value))
+    for spent in range(1, num_epochs + 1):
+        workers.start(now)
+        event = workers.next_epoch()
+        if event is None:
+            break
+        now, training = event
+        score = float(training.curve.accuracies[-1])
+        if training.epochs == surrogate.epochs and score > best_score:
+            best_score = score
+            bests.append(Best(spent, now, training.curve.value))
         if bests and bests[-1].value >= until and spent >= at_least:
             break
-        start(now)
     return bests
 
 

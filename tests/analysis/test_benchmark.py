@@ -8,12 +8,17 @@ import optuna
 import pandas as pd
 import pytest
 from compare import epochs_until, interquartile_mean, interval
+from peers import PEERS, PeerName, why_unsuitable
+from peers.successive_halving import Job, SuccessiveHalving
+from peers.values import Values, conditions
 from record_curves import draw
-from simulation import MethodName, Ours, make_method, simulate, with_baseline
+from simulation import MethodName, Ours, StockName, make_method, simulate, with_baseline
 from surrogates import CHANCE, SPACES, Surrogate, open_space, random_params, read_table
 
 from cifar_tune.search.identity import open_record_in
 from cifar_tune.search.search import Search
+
+PACKAGES = {"Syne Tune": "syne_tune", "SMAC3": "smac", "DEHB": "dehb", "NePS": "neps"}
 
 every_space = pytest.mark.parametrize("name", SPACES)
 
@@ -72,7 +77,7 @@ def test_a_good_recipe_scatters_less_than_a_bad_one() -> None:
     assert good < bad / 2
 
 
-@pytest.mark.parametrize("name", get_args(MethodName))
+@pytest.mark.parametrize("name", get_args(StockName))
 @pytest.mark.parametrize("num_workers", [1, 4])
 def test_every_method_begins_with_the_baseline_and_spends_the_epochs_it_is_given(
     surrogate: Surrogate, name: MethodName, num_workers: int
@@ -127,6 +132,113 @@ def test_a_paused_trial_goes_on_where_it_was_paused_in_a_simulation(surrogate: S
     ]
     assert sum(trial.state == "completed" for trial in trials) in (2, 3, 4)
     assert {trial.state for trial in trials} == {"completed", "paused"}
+
+
+class Scripted(SuccessiveHalving):
+    """Asks for these configurations and epochs, one after the other, and then for nothing more."""
+
+    def __init__(self, jobs: list[tuple[str, int]], params: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._script, self._params = iter(jobs), params
+        self.told: list[tuple[str, int, float]] = []
+
+    def ask(self) -> Job | None:
+        name, epochs = next(self._script, (None, 0))
+        return Job(name, self._params, epochs, None) if name else None
+
+    def tell(self, job: Job, accuracy: float) -> None:
+        self.told.append((str(job.key), job.epochs, accuracy))
+
+
+def test_a_promoted_trial_goes_on_after_its_last_epoch_and_keeps_its_curve(surrogate: Surrogate) -> None:
+    params = surrogate.table.params[0]
+    method = Scripted([("a", 2), ("b", 1), ("a", 16)], params)
+    found = simulate(method, surrogate, 1, 1_000, seed=5)
+    curves = [surrogate.train(params, np.random.default_rng((5, number))).accuracies for number in (0, 1)]
+    assert method.told == [("a", 2, curves[0][1]), ("b", 1, curves[1][0]), ("a", 16, curves[0][15])]
+    assert [best.num_epochs for best in found] == [17]
+
+
+def test_epochs_that_are_trained_or_being_trained_are_not_trained_again(surrogate: Surrogate) -> None:
+    method = Scripted([("a", 3), ("a", 2), ("a", 1), ("b", 1), ("a", 3)], surrogate.table.params[0])
+    simulate(method, surrogate, 2, 1_000, seed=0)
+    assert sorted(job[:2] for job in method.told) == [("a", 1), ("a", 2), ("a", 3), ("a", 3), ("b", 1)]
+
+
+def test_a_worker_without_a_trial_is_asked_again_after_the_next_epoch(surrogate: Surrogate) -> None:
+    class Waits(Scripted):
+        def start(self) -> tuple[int, Mapping[str, Any]] | None:
+            asked.append(len(epochs))
+            return None if len(asked) == 2 else super().start()
+
+        def report(self, number: int, epoch: int, accuracy: float, seconds: float) -> bool:
+            epochs.append(epoch)
+            return super().report(number, epoch, accuracy, seconds)
+
+    asked: list[int] = []
+    epochs: list[int] = []
+    simulate(Waits([("a", 2), ("b", 1)], surrogate.table.params[0]), surrogate, 2, 1_000, seed=0)
+    assert asked[:3] == [0, 0, 1]
+    assert sorted(epochs) == [1, 1, 2]
+
+
+def test_trials_of_one_number_share_their_luck(surrogate: Surrogate) -> None:
+    params = surrogate.table.params[0]
+    first, second = Scripted([("a", 16), ("b", 16)], params), Scripted([("x", 1), ("y", 1), ("y", 16)], params)
+    for method in (first, second):
+        simulate(method, surrogate, 1, 1_000, seed=3)
+    assert first.told[1][2] == second.told[2][2]
+    assert first.told[0][2] != first.told[1][2]
+
+
+@every_space
+def test_values_come_back_from_a_library_as_they_were(name: str) -> None:
+    values = Values(open_space(name))
+    for params in [*read_table(name).params[:5], *random_params(name)[:5]]:
+        told = values.encode(params)
+        back = values.decode({**values.full_baseline, **told})
+        assert back == params
+        assert [type(back[key]) for key in params] == [type(value) for value in params.values()]
+    assert values.full_baseline.keys() == values.ranges.keys()
+
+
+def test_conditions_are_read_off_the_draws() -> None:
+    assert not conditions(open_space("resnet9"))
+    assert conditions(open_space("mini_resnet")) == {
+        "schedule/step/every": ("schedule/name", ["step"]),
+        **{f"optimizer/{name}/lr": ("optimizer/name", [name]) for name in ("adam", "adamw", "sgd")},
+        **{f"optimizer/{name}/weight_decay": ("optimizer/name", [name]) for name in ("adam", "adamw", "sgd")},
+    }
+
+
+@pytest.mark.slow
+@every_space
+@pytest.mark.parametrize("peer", PEERS)
+def test_every_peer_begins_with_the_baseline_and_samples_recipes_of_the_space(name: str, peer: PeerName) -> None:
+    for package in PACKAGES:
+        if peer.startswith(package):
+            pytest.importorskip(PACKAGES[package], reason="analysis/benchmark/peers.txt is not installed")
+    space, surrogate = open_space(name), Surrogate(name, "trees")
+    if why_unsuitable(peer, space):
+        with pytest.raises(ValueError, match=peer.replace("+", r"\+")):
+            make_method(peer, space, seed=0)
+        return
+    method, started = make_method(peer, space, seed=0), list[Mapping[str, Any]]()
+    start = method.start
+
+    def noted() -> tuple[int, Mapping[str, Any]] | None:
+        trial = start()
+        assert trial is not None
+        started.append(trial[1])
+        return trial
+
+    method.start = noted  # type: ignore[method-assign]
+    found = simulate(method, surrogate, 4, 5 * surrogate.epochs, seed=0)
+    assert started[0] == space.baseline_trial(space.baselines[0]).params
+    assert len(started) > 5 + 4
+    assert found == simulate(make_method(peer, space, seed=0), surrogate, 4, 5 * surrogate.epochs, seed=0)
+    for params in started:
+        assert Values(space).decode(Values(space).encode(params)) == params
 
 
 def test_epochs_are_counted_until_the_best_is_good_enough() -> None:
