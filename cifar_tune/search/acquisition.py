@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cifar_tune.search.gaussian_process import Foresight, Normal
 
 # Points and weights of the next score's distribution: a Gauss-Hermite rule.
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
 NUM_BISECTIONS = 20
 REACH = 6.0  # standard deviations from the mean at which the bisection begins

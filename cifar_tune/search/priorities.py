@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PRICE = 0.5  # of a whole training at first, in standard deviations of the scores at the first level
 CHEAPER = 0.5  # factor by which the price falls
-LOWEST = 1e-6  # of the first price
+LOWEST = 1e-3  # of the first price: whoever is not worth that is not worth any epochs
 MARGIN = 0.5  # standard deviations by which the favourite may fall behind the best paused trial
 
 
@@ -73,11 +73,8 @@ class Priorities:
         while worths.max() <= incumbent and can_begin and self._fall():
             worths = self.worths(foresight, costs)
         best = int(np.argmax(worths))
-        if not can_begin and worths[best] <= incumbent:
-            self._alternative = -math.inf
-            return None
-        self._alternative = float(worths[best])
-        return paused[best] if best < len(paused) else None
+        self._alternative = float(worths[best]) if can_begin or worths[best] > incumbent else -math.inf
+        return paused[best] if best < len(paused) and worths[best] > incumbent else None
 
     @property
     def _incumbent(self) -> float:
@@ -86,7 +83,7 @@ class Priorities:
         return -math.inf if model.incumbent is None else model.incumbent
 
     def _fall(self) -> bool:
-        """Lower the price, unless it is next to nothing already."""
+        """Lower the price, unless it is at its lowest."""
         assert self._first_price is not None
         if self._price <= LOWEST * self._first_price:
             return False

@@ -32,7 +32,9 @@ class Search(Goal):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.scheduler.name == "freeze-thaw" and self.sampler != "forecast":
-            raise ValueError("the scheduler freeze-thaw compares paused trials with those of the sampler forecast only")
+            raise ValueError(
+                "the scheduler freeze-thaw needs the sampler forecast; leave the sampler out, or take asha"
+            )
         return self
 
     @property

@@ -138,3 +138,18 @@ def test_believing_a_prediction_changes_no_mean_and_lowers_the_variance_there() 
     believing = process.believing(queries[:1])
     np.testing.assert_allclose(believing.predict(queries).mean, process.predict(queries).mean, atol=1e-4)
     assert believing.predict(queries[:1]).variance < process.predict(queries[:1]).variance
+
+
+def test_what_a_score_would_resolve_is_what_it_does_resolve(points: Array) -> None:
+    scores = np.column_stack([bumps(points), second(points)])
+    scores[20:, 1] = np.nan
+    posterior = GaussianProcess(3, 2).fit(points, scores)
+    queries, levels = np.random.default_rng(1).random((6, 3)), np.array([0, 1, 0, 1, 0, 1])
+    seen = posterior.foresee(queries, levels)
+    before = posterior.predict(queries)
+    np.testing.assert_allclose(seen.mean, before.mean, rtol=1e-9)
+    np.testing.assert_allclose(seen.sd, before.sd, rtol=1e-6)
+    for i, level in enumerate(levels):
+        told = posterior.given(queries[[i]], np.array([level]), np.array([5.0]))
+        after = told.predict(queries[[i]]).variance[0]
+        assert before.variance[i] - after == pytest.approx(seen.resolved[i] ** 2, rel=1e-3, abs=1e-7)
