@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,6 @@ from cifar_tune.trials.trial import OPTUNA_STATES, Trial
 
 if TYPE_CHECKING:
     from cifar_tune.search.gaussian_process import Foresight, GaussianProcess, Normal, Posterior
-    from cifar_tune.search.priorities import Priorities
 
 Indices = npt.NDArray[np.intp]
 
@@ -90,6 +89,19 @@ class Model:
         return distances
 
 
+class Precedence(Protocol):
+    """Who goes first, where trials are frozen and thawed; priorities.py decides it by the forecast."""
+
+    def worths(self, foresight: "Foresight", costs: Costs) -> Array:
+        """What n trials are worth, to be compared with each other: (n,)."""
+
+    def choose(self, paused: Sequence[int], *, can_begin: bool) -> int | None:
+        """The number of the paused trial that goes on; None for a new one, or for none where no more `can_begin`."""
+
+    def goes_on(self, number: int) -> bool:
+        """Whether a trial that has just got a score goes on without a pause."""
+
+
 class Forecast:
     """Predicts final accuracies, without the noise between seeds; `note` tells it what happens to each trial.
 
@@ -110,7 +122,7 @@ class Forecast:
         self._point_bytes: set[bytes] = set()  # the points of all trials
         self._num_optimized = 0  # the number of observations when the hyperparameters were last optimized
         self._model: Model | None = None
-        self.priorities: Priorities | None = None  # of a search that freezes and thaws its trials
+        self.priorities: Precedence | None = None  # of a search that freezes and thaws its trials
 
     @cached_property
     def encoding(self) -> Encoding:

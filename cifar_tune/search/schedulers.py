@@ -11,18 +11,15 @@ import random
 from collections.abc import Collection, Sequence
 from itertools import accumulate, islice
 from statistics import mean, median
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cifar_tune.recipe.options import Count, Options, Share, part_of
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.search.forecast import LEVELS, Forecast
+from cifar_tune.search.forecast import LEVELS, Forecast, Precedence
 from cifar_tune.search.rungs import ALL_TRIALS, Group, Rung, Standings, Waiting, group_of, rung_epochs
 from cifar_tune.trials.trial import Trial
-
-if TYPE_CHECKING:
-    from cifar_tune.search.priorities import Priorities
 
 NUM_MEDIAN_TRIALS = 3  # a median of fewer says little; Ray's rule waits for as many
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -279,7 +276,7 @@ class FreezeThaw(_AtRungs):
         return list(expected.values()) or super().promises(paused, forecast)
 
 
-def _priorities(forecast: Forecast | None) -> "Priorities | None":
+def _priorities(forecast: Forecast | None) -> Precedence | None:
     """Who goes first by the forecast; None before the first fit."""
     assert forecast is not None
     return forecast.priorities if forecast.model is not None else None

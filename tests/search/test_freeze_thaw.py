@@ -89,7 +89,7 @@ def test_a_search_finds_the_best_recipes_in_few_epochs_and_trains_none_twice(sto
 
 def test_paused_trials_go_on_in_the_next_command(store: Store) -> None:
     driver, trained = driver_of(opened(store), 40), Counter[tuple[int, int]]()
-    for _ in range(30):
+    for _ in range(14):
         train_next(driver, trained)
     paused = {trial.number for trial in driver.record.paused_trials()}
     assert paused
