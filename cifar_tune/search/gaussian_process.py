@@ -63,14 +63,6 @@ class Foresight:
     sd: Array
     resolved: Array
 
-    def __getitem__(self, rows: Indices) -> "Foresight":
-        return Foresight(self.mean[rows], self.sd[rows], self.resolved[rows])
-
-    def joined(self, other: "Foresight") -> "Foresight":
-        """These and others after them."""
-        pairs = [(self.mean, other.mean), (self.sd, other.sd), (self.resolved, other.resolved)]
-        return Foresight(*map(np.concatenate, pairs))
-
 
 @dataclass(frozen=True)
 class Observations:

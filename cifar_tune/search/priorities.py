@@ -60,21 +60,26 @@ class Priorities:
 
         The forecast has been fitted to all that is known.
         """
-        if paused and (favourite := self._new_favourite(paused)) is not None:
-            return favourite
-        offers = [(self._forecast.foresee(paused, believing=True), self._forecast.costs(paused))] if paused else []
+        offers = []
+        if paused:
+            foresight = self._forecast.foresee(paused, believing=True)
+            if (favourite := self._new_favourite(paused, foresight)) is not None:
+                return favourite
+            offers.append((foresight, self._forecast.costs(paused)))
         if can_begin and (newcomer := self._newcomer()) is not None:
             offers.append(newcomer)
         if not offers:
             return None
-        foresight, costs = _joined(offers)
-        worths = self.worths(foresight, costs)
+        worths = self._worths_of_all(offers)
         incumbent = self._incumbent
         while worths.max() <= incumbent and can_begin and self._fall():
-            worths = self.worths(foresight, costs)
+            worths = self._worths_of_all(offers)
         best = int(np.argmax(worths))
         self._alternative = float(worths[best]) if can_begin or worths[best] > incumbent else -math.inf
         return paused[best] if best < len(paused) and worths[best] > incumbent else None
+
+    def _worths_of_all(self, offers: "Sequence[tuple[Foresight, Costs]]") -> Array:
+        return np.concatenate([self.worths(*offer) for offer in offers])
 
     @property
     def _incumbent(self) -> float:
@@ -90,7 +95,7 @@ class Priorities:
         self._price *= CHEAPER
         return True
 
-    def _new_favourite(self, paused: Sequence[int]) -> int | None:
+    def _new_favourite(self, paused: Sequence[int], foresight: "Foresight") -> int | None:
         """The paused trial with the highest forecast, if none is the favourite now and it may be better than the best.
 
         It is the favourite from now on.
@@ -98,7 +103,6 @@ class Priorities:
         with self._lock:
             if self._favourite is not None and self._forecast.are_running([self._favourite]):
                 return None
-            foresight = self._forecast.foresee(paused, believing=True)
             first = int(np.argmax(foresight.mean))
             if foresight.mean[first] + foresight.sd[first] <= self._incumbent:
                 return None
@@ -115,12 +119,3 @@ class Priorities:
                     return True
                 self._favourite = None
         return float(self.worths(foresight, costs)[0]) > self._alternative
-
-
-def _joined(offers: "Sequence[tuple[Foresight, Costs]]") -> "tuple[Foresight, Costs]":
-    (foresight, costs), *others = offers
-    for other, their_costs in others:
-        foresight = foresight.joined(other)
-        pairs = [(costs.next_score, their_costs.next_score), (costs.rest, their_costs.rest)]
-        costs = Costs(*map(np.concatenate, pairs))
-    return foresight, costs

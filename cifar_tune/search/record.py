@@ -322,9 +322,12 @@ class Record:
         self._prepared.append(_Prepared(draw.asked, trial, "new" if draw.is_new else "interrupted"))
 
     def _keep_exhausted(self) -> None:
-        """Write that no recipe is left, once those that were prepared are started: an interruption loses them."""
+        """Note that no recipe is left, once those that were prepared are started: an interruption loses them.
+
+        The next event writes it; this may run in the thread that prepares, which writes nothing.
+        """
         if self._draws.is_exhausted and not self._prepared:
-            self.set_attribute(EXHAUSTED, True)
+            self.study.set_user_attr(EXHAUSTED, True)
 
     def _describe(self, optuna_trial: optuna.Trial, recipe: Recipe) -> Trial:
         """The trial of a recipe that was drawn."""

@@ -187,7 +187,15 @@ class Hyperband(_Halving):
         return [(weight / sum(weights), rungs) for weight, rungs in zip(weights, brackets, strict=True)]
 
 
-class Promotion(_AtRungs):
+class _Pausing(_AtRungs):
+    """Stops no trial, but pauses them at rungs."""
+
+    def pauses(self, recipe: Recipe) -> Collection[int]:
+        """The epochs of the rungs."""
+        return rung_epochs(recipe, self._fractions(recipe)).keys()
+
+
+class Promotion(_Pausing):
     """Successive halving that stops no trial: each is paused at every rung, and the best ones are promoted from there.
 
     This is ASHA as it was published (Li et al., arXiv:1810.05934); `Asha` is its stopping form. A worker that is free
@@ -207,16 +215,9 @@ class Promotion(_AtRungs):
         """A pause, whatever the scores are."""
         return "pause"
 
-    def pauses(self, recipe: Recipe) -> Collection[int]:
-        """The epochs of the rungs."""
-        return rung_epochs(recipe, self._fractions(recipe)).keys()
-
     def thaws(self, paused: Sequence[Waiting], forecast: Forecast | None, *, can_begin: bool) -> int | None:
         """The best one that its rung promotes, the highest rung first; of equals, the earlier one."""
-        promoted = [waiting for waiting in paused if self._is_promoted(waiting)]
-        if not promoted:
-            return None
-        return min(promoted, key=lambda each: (-each.rung.fraction, each.share_ahead, each.trial.number)).trial.number
+        return _furthest([waiting for waiting in paused if self._is_promoted(waiting)])
 
     def _is_promoted(self, waiting: Waiting) -> bool:
         """Whether it is among the best share `keep`, rounded down: a rung with few trials promotes none."""
@@ -224,7 +225,7 @@ class Promotion(_AtRungs):
         return waiting.rivals.num_ahead(waiting.trial.number) < num_best
 
 
-class FreezeThaw(_AtRungs):
+class FreezeThaw(_Pausing):
     """Pauses trials from their first epochs on, and gives the next epochs to whoever promises most, new or paused.
 
     Freeze-thaw Bayesian optimisation (Swersky et al., arXiv:1406.3896): one forecast of final scores (forecast.py)
@@ -252,10 +253,6 @@ class FreezeThaw(_AtRungs):
         priorities = _priorities(forecast)
         return "continue" if priorities is not None and priorities.goes_on(trial.number) else "pause"
 
-    def pauses(self, recipe: Recipe) -> Collection[int]:
-        """The epochs of the rungs."""
-        return rung_epochs(recipe, self.rungs).keys()
-
     def thaws(self, paused: Sequence[Waiting], forecast: Forecast | None, *, can_begin: bool) -> int | None:
         """The most promising one, if no new recipe promises more; where no more can begin, only if it may be the best.
 
@@ -265,15 +262,18 @@ class FreezeThaw(_AtRungs):
         forecast.fit()
         if (priorities := _priorities(forecast)) is not None:
             return priorities.choose([waiting.trial.number for waiting in paused], can_begin=can_begin)
-        better = [waiting for waiting in paused if waiting.share_ahead < 1 / 2]
-        if can_begin or not better:
-            return None
-        return min(better, key=lambda each: (-each.rung.fraction, each.share_ahead, each.trial.number)).trial.number
+        return None if can_begin else _furthest([waiting for waiting in paused if waiting.share_ahead < 1 / 2])
 
     def promises(self, paused: Sequence[Waiting], forecast: Forecast | None) -> Sequence[float]:
         """The expected final scores."""
         expected = forecast.expect([waiting.trial.number for waiting in paused]) if forecast else {}
         return list(expected.values()) or super().promises(paused, forecast)
+
+
+def _furthest(paused: Sequence[Waiting]) -> int | None:
+    """The number of the best paused trial at the highest rung; of equals, the earlier one. None of no trials."""
+    ranked = sorted(paused, key=lambda each: (-each.rung.fraction, each.share_ahead, each.trial.number))
+    return ranked[0].trial.number if ranked else None
 
 
 def _priorities(forecast: Forecast | None) -> Precedence | None:

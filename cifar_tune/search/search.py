@@ -31,7 +31,8 @@ class Search(Goal):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.scheduler.name == "freeze-thaw" and self.sampler != "forecast":
+        # Where a cost is minimized, neither can be taken: the space says so.
+        if self.scheduler.name == "freeze-thaw" and self.sampler != "forecast" and not self.minimize:
             raise ValueError(
                 "the scheduler freeze-thaw needs the sampler forecast; leave the sampler out, or take asha"
             )

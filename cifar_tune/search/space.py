@@ -100,9 +100,9 @@ class Space:
         conflict = f"uses accuracy only, but SEARCH minimizes {search.minimize} too"
         if search.sampler in ONE_OBJECTIVE:
             raise UserError(f"{self.path}: the sampler {search.sampler} {conflict}; choose tpe, random, gp or qmc.")
-        if search.scheduler.name == "forecast":
+        if search.scheduler.name in ("forecast", "freeze-thaw"):
             raise UserError(
-                f"{self.path}: the scheduler forecast {conflict}; "
+                f"{self.path}: the scheduler {search.scheduler.name} {conflict}; "
                 f"choose asha, asha-promotion, hyperband, median or none."
             )
 

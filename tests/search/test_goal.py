@@ -104,9 +104,10 @@ def test_a_sampler_of_one_objective_refuses_a_second(tmp_path: Path, sampler: st
         written(tmp_path, text('minimize="seconds"', sampler))
 
 
-def test_the_scheduler_forecast_refuses_a_second_objective(tmp_path: Path) -> None:
-    by_forecast = text('minimize="seconds"').replace('"asha", "rungs": (0.5,)', '"forecast"')
-    with pytest.raises(UserError, match="the scheduler forecast uses accuracy only"):
+@pytest.mark.parametrize("scheduler", ["forecast", "freeze-thaw"])
+def test_schedulers_that_forecast_refuse_a_second_objective(tmp_path: Path, scheduler: str) -> None:
+    by_forecast = text('minimize="seconds"').replace('"asha", "rungs": (0.5,), "let_through": 0', f'"{scheduler}"')
+    with pytest.raises(UserError, match=f"the scheduler {scheduler} uses accuracy only"):
         written(tmp_path, by_forecast)
 
 
