@@ -24,7 +24,7 @@ from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.acquisition import Costs, expected_improvement
 from cifar_tune.search.crashes import Crashes
 from cifar_tune.search.encoding import Array
-from cifar_tune.search.forecast import MIN_TRIALS, Forecast, Model
+from cifar_tune.search.forecast import Forecast, Model
 from cifar_tune.search.limits import draw_within, is_within
 from cifar_tune.search.priorities import Priorities
 from cifar_tune.search.search import SamplerName
@@ -42,7 +42,7 @@ NUM_BEST = 6  # trials or candidates whose neighbours are drawn
 NUM_VALUED = 40  # candidates of which reservation values are computed: those with the highest hopes
 RANDOM_SHARE = 0.25  # of the suggestions, so that a misleading forecast cannot direct the whole search
 SHARES, DISTANCES = (0.2, 0.5, 1.0), (0.1, 0.2, 0.4)  # of NeighbourTrial
-SPACING = 0.1  # to keep from every trial: a fraction of each range (root mean square) while there are MIN_TRIALS
+SPACING = 0.12  # to keep from every trial: a fraction of each range (root mean square), if there were only one
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,11 +134,11 @@ class ForecastSampler(BaseSampler):
         """The candidates by what they promise, the most promising first.
 
         Candidates near a trial come last, because they would show little more than a second seed of that trial. The
-        spacing shrinks as trials fill the space.
+        spacing shrinks as trials fill the space: together they keep the same share of it free, however few its columns.
         """
         num_trials, num_columns = model.points.shape
         points = np.array([candidate.point for candidate in self._pool]).reshape(len(self._pool), num_columns)
-        spacing = SPACING * np.sqrt(num_columns) * (MIN_TRIALS / num_trials) ** (1 / max(1, num_columns))
+        spacing = SPACING * np.sqrt(num_columns) * num_trials ** (-1 / max(1, num_columns))
         is_near = model.distances(points) < spacing
         return [self._pool[i] for i in np.lexsort((-self._promises(model, points), is_near))]
 

@@ -1,10 +1,10 @@
 """The record of a search: a real Optuna study in SQLite, driven by hand-made epochs instead of Ray."""
 
 import math
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from helpers.command_line import by_optuna
@@ -327,15 +327,19 @@ def test_the_trials_left_are_the_interrupted_and_the_new_ones(reopen: Open) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("best", [0.01, 0.5])
-def test_a_search_continued_to_more_trials_keeps_what_its_sampler_learnt(reopen: Open, best: float) -> None:
+def test_a_search_continued_to_more_trials_keeps_what_its_forecast_learnt(reopen: Open, best: float) -> None:
     first = driver_of(reopen(), num_trials=16)
     for _ in range(16):
         train_by_rate(first, best)
     assert first.is_over
     more = driver_of(reopen(), num_trials=24)
-    rates = [train_by_rate(more, best) for _ in range(more.num_left)]
-    assert len(rates) == 8
-    assert best / 3 < statistics.median(rates) < 3 * best
+    forecast = more.record.forecast
+    assert forecast is not None
+    model = forecast.fit()
+    assert model is not None
+    rates = np.geomspace(1e-3, 1, 100)
+    points = forecast.encoding.encode([{"optimizer/lr": rate, "batch_size": 16} for rate in rates])
+    assert best / 2 < rates[model.predict(points).mean.argmax()] < 2 * best
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,14 @@ def test_the_forecast_sampler_finds_better_trials_than_random_search(tmp_path: P
 
 
 @pytest.mark.slow
+def test_the_forecast_sampler_stays_near_the_best_where_one_value_is_searched(tmp_path: Path) -> None:
+    """The distance that it keeps from all trials must not fill a small space."""
+    text = NUMBERS.replace('trial.suggest_float("label_smoothing", 0.0, 0.5)', "0.0")
+    scores = [search(opened(written(tmp_path, text, "forecast"), seed), 24) for seed in range(3)]
+    assert np.mean([np.median(each[10:]) for each in scores]) > 0.885  # of at most 0.89
+
+
+@pytest.mark.slow
 def test_the_forecast_sampler_tries_every_recipe_once(tmp_path: Path) -> None:
     text = NUMBERS.replace('trial.suggest_float("optimizer/lr", 1e-5, 1e-1, log=True)', "1e-3").replace(
         'trial.suggest_float("label_smoothing", 0.0, 0.5)',
