@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_args
 
 import numpy as np
 import optuna
@@ -24,14 +24,18 @@ from cifar_tune.search.draws import NoTrialLeftError
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.identity import open_record_in
 from cifar_tune.search.record import Record
+from cifar_tune.search.schedulers import ByForecast, FreezeThaw, Scheduler
 from cifar_tune.search.search import Search
 from cifar_tune.search.space import Space
 
 SECONDS_BETWEEN_TRIALS = 0.25  # measured by analysis/speed/search.py
 
-StockName = Literal["ours", "ours, chosen at once", "random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA"]
-MethodName = StockName | PeerName
-COMPARATORS: tuple[StockName, ...] = ("random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA")
+OurName = Literal["ours", "ours, chosen at once", "ours, forecast", "ours, freeze-thaw"]
+StockName = Literal["random", "random + ASHA", "OptunaSearch", "OptunaSearch + ASHA"]
+MethodName = OurName | StockName | PeerName
+OURS: tuple[OurName, ...] = get_args(OurName)
+COMPARATORS: tuple[StockName, ...] = get_args(StockName)
+SCHEDULERS: Mapping[str, Scheduler] = {"ours, forecast": ByForecast(), "ours, freeze-thaw": FreezeThaw()}
 
 
 class Method(Protocol):
@@ -113,13 +117,18 @@ class RayTune:
         return True
 
 
+def search_of(name: MethodName) -> Search:
+    """The SEARCH of a space that is searched with the method of this name; other libraries do not read it."""
+    return Search(scheduler=SCHEDULERS[name]) if name in SCHEDULERS else Search()
+
+
 def make_method(name: MethodName, space: Space, seed: int) -> Method:
     """A new search with the method of this name."""
     if name in PEERS:
         return cast(Method, make_peer(name, space, seed))
     if name.startswith("ours"):
         record = open_record_in(optuna.storages.InMemoryStorage(), "simulation", space, seed)
-        return Ours(record, ahead=name == "ours")
+        return Ours(record, ahead=name != "ours, chosen at once")
     sampler = optuna.samplers.RandomSampler(seed=seed) if name.startswith("random") else None
     return RayTune(space, sampler, seed, asha=name.endswith("ASHA"))
 

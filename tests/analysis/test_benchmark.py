@@ -1,18 +1,19 @@
 """The comparison of searchers in short: the recorded tables, and every method on a surrogate of the smaller one."""
 
+from argparse import Namespace
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from compare import epochs_until, interquartile_mean, interval
+from compare import BUDGET, CASE, Case, epochs_until, interquartile_mean, interval, missing, ratios
 from peers import PEERS, PeerName, why_unsuitable
 from peers.successive_halving import Job, SuccessiveHalving
 from peers.values import Values, conditions
 from record_curves import draw
-from simulation import MethodName, Ours, StockName, make_method, simulate, with_baseline
+from simulation import COMPARATORS, OURS, MethodName, Ours, make_method, search_of, simulate, with_baseline
 from surrogates import CHANCE, SPACES, Surrogate, open_space, random_params, read_table
 
 from cifar_tune.search.identity import open_record_in
@@ -77,13 +78,13 @@ def test_a_good_recipe_scatters_less_than_a_bad_one() -> None:
     assert good < bad / 2
 
 
-@pytest.mark.parametrize("name", get_args(StockName))
+@pytest.mark.parametrize("name", [*OURS, *COMPARATORS])
 @pytest.mark.parametrize("num_workers", [1, 4])
 def test_every_method_begins_with_the_baseline_and_spends_the_epochs_it_is_given(
     surrogate: Surrogate, name: MethodName, num_workers: int
 ) -> None:
     baseline = surrogate.table.params[0]
-    space = with_baseline(open_space("resnet9"), baseline, Search(sampler="tpe"))
+    space = with_baseline(open_space("resnet9"), baseline, search_of(name))
     method = make_method(name, space, seed=0)
     started: list[dict[str, Any]] = []
     start = method.start
@@ -252,3 +253,37 @@ def test_the_middle_half_is_averaged_and_its_interval_holds_it() -> None:
     assert interquartile_mean(values) == 3.5
     low, high = interval(np.arange(40.0))
     assert low < 19.5 < high
+
+
+def test_only_searches_that_were_not_run_are_run_the_first_seeds_of_all_cases_first() -> None:
+    options = Namespace(
+        spaces=["resnet9"], families=["trees"], baselines=["median"], workers=[4], methods=["ours", "random"], seeds=7
+    )
+    random = Case("resnet9", "trees", "median", 4, "random")
+    done = pd.DataFrame(
+        [("resnet9", "trees", "median", 4, "ours", seed) for seed in (0, 1, 5)], columns=[*CASE, "seed"]
+    )
+    assert list(missing(done, options)) == [
+        (Case("resnet9", "trees", "median", 4, "ours"), [2, 3, 4]),
+        (random, [0, 1, 2, 3, 4]),
+        (Case("resnet9", "trees", "median", 4, "ours"), [6]),
+        (random, [5, 6]),
+    ]
+
+
+def test_our_methods_are_compared_with_the_best_of_the_others(surrogate: Surrogate) -> None:
+    top, best = surrogate.threshold(0.005), float(surrogate.values[-1])
+    found = {"ours": (40, top), "random": (80, top), "OptunaSearch": (160, top), "ours, forecast": (20, best)}
+    results = {
+        Case("resnet9", "trees", "median", 4, method): pd.DataFrame(  # type: ignore[arg-type]
+            {"seed": [0, 1], "num_epochs": [epochs, epochs], "value": [value, value]}
+        )
+        for method, (epochs, value) in found.items()
+    }
+    table = ratios(results, "ours")
+    assert list(table.index) == ["resnet9 trees median 4", "geometric mean"]
+    assert table.loc["geometric mean"].to_dict() == {
+        "top 5 %": "0.50 (0.50 to 0.50)",
+        "top 1 %": "0.50 (0.50 to 0.50)",
+        **{f"regret after {trainings}": "1.00 (1.00 to 1.00)" for trainings in (10, 15, BUDGET)},
+    }
