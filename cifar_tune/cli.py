@@ -80,6 +80,10 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try the recipes of failed trials again, besides the other trials.")
     ] = False,
+    until_converged: Annotated[
+        bool,
+        typer.Option("--until-converged", help="End early, once no recipe is expected to gain 0.1 points more."),
+    ] = False,
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Dry run: try the ends of every range here, estimate the time, search nothing."),
@@ -98,7 +102,7 @@ def run(
     loaded = load_space(space, parse_settings(settings or []))
     budget = parse_time_budget(time_budget)
     training = TrainingOptions(data_dir, store, cpus_per_trial, gpus_per_trial, max_concurrent, address, budget)
-    options = RunOptions(training, name, num_trials, seed, extends, retry_failed)
+    options = RunOptions(training, name, num_trials, seed, extends, retry_failed, until_converged)
     if plan and debug:
         raise UserError("--plan is a dry run and --debug trains the baseline; leave one of them out.")
     if plan:

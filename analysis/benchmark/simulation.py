@@ -70,7 +70,10 @@ class Ours:
         except NoTrialLeftError:
             return None
         if self._ahead and self._driver.can_prepare:
-            self._driver.prepare()
+            try:
+                self._driver.prepare()
+            except NoTrialLeftError:
+                self._driver.leave_rest()
         return trial.number, trial.params
 
     def report(self, number: int, epoch: int, accuracy: float, seconds: float) -> bool:

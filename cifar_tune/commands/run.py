@@ -29,6 +29,7 @@ from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import describe_search
 from cifar_tune.report.text import as_table, output_console
 from cifar_tune.search.extend import check_extends, extend
+from cifar_tune.search.forecast import WORTH
 from cifar_tune.search.identity import forget_unstarted, open_record
 from cifar_tune.search.limits import check_limits
 from cifar_tune.search.record import Record
@@ -50,6 +51,7 @@ class RunOptions:
     seed: int = 0
     extends: str | None = None
     retry_failed: bool = False
+    until_converged: bool = False
 
     def refuse_all_but(self, reason: str, *allowed: str) -> None:
         """Raise a UserError if any of these flags was given but the allowed ones, rather than ignore it."""
@@ -63,6 +65,7 @@ class RunOptions:
             "--address": self.training.address,
             "--extend": self.extends,
             "--retry-failed": self.retry_failed or None,
+            "--until-converged": self.until_converged or None,
         }
         for flag, value in values.items():
             if value is not None and flag not in allowed:
@@ -71,6 +74,11 @@ class RunOptions:
 
 def run_search(space: Space, options: RunOptions) -> int:
     """Start, resume or continue the search, or show the result of a complete one. Returns the exit code."""
+    if options.until_converged and space.search.sampler != "forecast":
+        raise UserError(
+            f"--until-converged needs a forecast, which the sampler {space.search.sampler} does not make; "
+            f"leave one of them out."
+        )
     name = check_name(space.path.stem if options.name is None else options.name)
     store, console = open_store(options.training.store), progress_console()
     num_trials = options.num_trials or space.search.num_trials
@@ -81,6 +89,7 @@ def run_search(space: Space, options: RunOptions) -> int:
             check_extends(record, store, options.extends)
         if options.retry_failed:
             console.print(f"Trials that failed and are tried again: {record.retry_failed()}.", highlight=False)
+        record.ends_when_converged = options.until_converged
         if record.num_left(num_trials) == 0:
             console.print(_why_complete(record))
             _print_result(record, store, options.training)
@@ -102,7 +111,7 @@ def _search(
     if ending == "interrupted":
         publisher.deliver_shortly()
         return code
-    if record.is_exhausted:
+    if record.is_exhausted or record.is_converged:
         console.print(_why_complete(record), highlight=False)
     _print_result(record, store, options.training)
     publisher.deliver()
@@ -141,6 +150,11 @@ def _why_complete(record: Record) -> str:
         return f"{record.name} is complete: {record.num_started} were tried, and all recipes left are like failed ones."
     if record.is_exhausted:
         return f"{record.name} is complete: its space has no recipe left to try, {record.num_started} were tried."
+    if record.is_converged:
+        return (
+            f"{record.name} is complete: no recipe is expected to gain {100 * WORTH:g} points more, "
+            f"{record.num_started} were tried; leave out --until-converged to go on."
+        )
     return f"{record.name} is complete; continue it with --num-trials above {record.num_started}."
 
 
@@ -162,6 +176,8 @@ def _print_result(record: Record, store: Store, options: TrainingOptions) -> Non
     extensions = {record.name: record.extension} if record.extension else {}
     for sentence in describe_search(Findings({record.name: trials}, extensions, confirmations), record.name):
         out.print(sentence, highlight=False, markup=False)
+    if record.expected_gain is not None:
+        out.print(f"Another training is expected to gain {100 * record.expected_gain:.2f} points.", highlight=False)
     page = ("--format", "html", "--output", "report.html")
     for line in (
         *_kept_weights(trials, store),

@@ -9,10 +9,11 @@ while another fits the process to all that is noted and chooses recipes by it.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
+from statistics import fmean, median
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,6 +40,8 @@ TAIL = 1 / 8  # last fraction of a trial's epochs, whose mean score counts as it
 MIN_TRIALS = 10  # with a score, before anything is predicted
 FLOOR = 2.0  # the distance of a score below the median is capped at this many times that of the best above it
 RESERVED = 64  # rows of the table of trials at first
+WORTH = 0.001  # accuracy that another training has to be expected to gain
+NUM_GAINS = 5  # latest recipes of which none may be worth it before the search has converged: each forecast is noisy
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class Forecast:
         self._num_optimized = 0  # the number of observations when the hyperparameters were last optimized
         self._model: Model | None = None
         self.priorities: Precedence | None = None  # of a search that freezes and thaws its trials
+        self._gains: deque[float] = deque(maxlen=NUM_GAINS)
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -279,6 +283,20 @@ class Forecast:
         rows = self._rows(numbers)
         posterior = self._model.believing if believing else self._updated(self._model)
         return posterior.foresee(self._points[rows], self._num_reached(rows))
+
+    def note_gain(self, gain: float) -> None:
+        """Learn by how much the most promising new recipe is expected to surpass the best trial."""
+        self._gains.append(gain)
+
+    @property
+    def expected_gain(self) -> float | None:
+        """The accuracy that another training is expected to gain; None before enough is known."""
+        return median(self._gains) if len(self._gains) == NUM_GAINS else None
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether no recipe is worth another training."""
+        return len(self._gains) == NUM_GAINS and max(self._gains) < WORTH
 
     def waiting(self) -> list[int]:
         """The numbers of the trials that have a score, do not run and have not ended: paused ones, and pruned ones."""

@@ -39,6 +39,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 RETRIED = "retried"  # attribute of the search: numbers of failed trials whose recipes were tried again
+CONVERGED = "converged"  # attribute of the search: the number of trials after which no recipe was worth a training
 UNKNOWN_COST = 1e5  # of a trial that broke down before any trial had a cost; larger than usual costs of every kind
 
 
@@ -79,6 +80,7 @@ class Record:
         self._moving = Lock()  # held while one of them becomes a prepared one
         self._prepared: deque[_Prepared] = deque()
         self._depth = 0  # of events within events
+        self.ends_when_converged = False  # whether recipes are chosen only while they are expected to be worth it
         self._close_left_open()
         all_trials = study.get_trials(deepcopy=False)
         self._num_written = len(all_trials)  # trials from this number on are not started yet
@@ -161,7 +163,7 @@ class Record:
 
     def num_to_start(self, num_trials: int) -> int:
         """The number of trials to resume or to start until there are `num_trials`, or no recipe is left to try."""
-        new = 0 if self.is_exhausted else max(0, num_trials - self.num_started)
+        new = 0 if self.is_exhausted or self.is_converged else max(0, num_trials - self.num_started)
         return len(self._draws.interrupted) + new
 
     def num_left(self, num_trials: int) -> int:
@@ -197,6 +199,16 @@ class Record:
     def is_exhausted(self) -> bool:
         """Whether no recipe of the space is left to try, as far as random draws can tell."""
         return self._draws.is_exhausted
+
+    @property
+    def is_converged(self) -> bool:
+        """Whether the search has ended because no recipe was expected to be worth another training."""
+        return self.ends_when_converged and bool(self.study.user_attrs.get(CONVERGED) == self.num_started)
+
+    @property
+    def expected_gain(self) -> float | None:
+        """The accuracy that another training is expected to gain; None where the search does not foresee it."""
+        return self.forecast.expected_gain if self.forecast is not None else None
 
     @property
     def is_shown(self) -> bool:
@@ -271,7 +283,7 @@ class Record:
         self._waiting.discard(number)
         self._num_started += prepared.origin == "new"
         self._trials[number], self._asked[number] = trial, prepared.asked
-        self._keep_exhausted()
+        self._keep_end()
         self._note(trial)
         return trial
 
@@ -301,14 +313,16 @@ class Record:
     def prepare(self) -> None:
         """Choose the next trial: an interrupted one, or one with the values of the next baseline or of the sampler.
 
-        Raises a NoTrialLeftError if no recipe of the space is left to try.
+        Raises a NoTrialLeftError if no recipe of the space is left to try, or none that is worth it.
         """
         if self.forecast is not None:
             self.forecast.fit()
         try:
+            if self._has_converged and not self.has_interrupted:
+                raise NoTrialLeftError
             draw = self._draws.next()
         except NoTrialLeftError:
-            self._keep_exhausted()
+            self._keep_end()
             raise
         except UserError:
             # The draw at which the space failed is written, and so are the trials that were prepared before it.
@@ -321,13 +335,21 @@ class Record:
         self._note(trial)
         self._prepared.append(_Prepared(draw.asked, trial, "new" if draw.is_new else "interrupted"))
 
-    def _keep_exhausted(self) -> None:
+    @property
+    def _has_converged(self) -> bool:
+        return self.ends_when_converged and self.forecast is not None and self.forecast.has_converged
+
+    def _keep_end(self) -> None:
         """Note that no recipe is left, once those that were prepared are started: an interruption loses them.
 
         The next event writes it; this may run in the thread that prepares, which writes nothing.
         """
-        if self._draws.is_exhausted and not self._prepared:
+        if self._prepared:
+            return
+        if self._draws.is_exhausted:
             self.study.set_user_attr(EXHAUSTED, True)
+        if self._has_converged:
+            self.study.set_user_attr(CONVERGED, self.num_started)
 
     def _describe(self, optuna_trial: optuna.Trial, recipe: Recipe) -> Trial:
         """The trial of a recipe that was drawn."""

@@ -106,6 +106,7 @@ class ForecastSampler(BaseSampler):
             candidate = new[0]
         elif promising := self._most_promising(model):
             candidate = promising[0]
+            self._forecast.note_gain(float(self._gains(model, candidate.point[None])[0]))
         else:  # every draw repeats a trial or exceeds a limit
             return draw_within(self._space, self._rng)
         others = [other for other in self._pool if not np.array_equal(other.point, candidate.point)]
@@ -146,14 +147,18 @@ class ForecastSampler(BaseSampler):
         """The expected improvement of each of the pool's (n, columns) points on the best, or its reservation value."""
         priorities = self._forecast.priorities
         if priorities is None:
-            best = float(model.ends.max()) if model.incumbent is None else model.incumbent
-            return expected_improvement(model.predict(points), best)
+            return self._gains(model, points)
         scores = model.predict(points)
         hopeful = np.argsort(-(scores.mean + scores.sd), kind="stable")[:NUM_VALUED]
         worths = np.full(len(points), -np.inf)
         if len(hopeful):
             worths[hopeful] = priorities.worths(*self._foresee(model, [self._pool[i] for i in hopeful]))
         return worths
+
+    def _gains(self, model: Model, points: Array) -> Array:
+        """The expected improvement of each of (n, columns) points on the best trial."""
+        best = float(model.ends.max()) if model.incumbent is None else model.incumbent
+        return expected_improvement(model.predict(points), best)
 
     def _foresee(self, model: Model, candidates: Sequence[Candidate]) -> "tuple[Foresight, Costs]":
         """What is known of the candidates' final scores, and their epochs."""
