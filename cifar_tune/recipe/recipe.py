@@ -204,9 +204,14 @@ def explain(error: ValidationError, model: type[Options] = Recipe) -> str:
     """
     errors = error.errors()
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    place = "/".join(_without_variant([str(part) for part in first["loc"]], model))
+    parts = [str(part) for part in first["loc"]]
+    place, names = "/".join(_without_variant(parts, model)), _field_names(model)
+    if first["type"] == "extra_forbidden" and place in names:  # of another variant
+        group, variant = parts[:2]
+        others = [f"{group}/{option}" for option in _variants(group, model)[variant].model_fields if option != "name"]
+        return f"{place} is no field of {variant}; {nearest(place, others)}"
     if first["type"] == "extra_forbidden":
-        return f"{place} is no field; {nearest(place, _field_names(model))}"
+        return f"{place} is no field; {nearest(place, names)}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message[0].lower()}{message[1:]}" if place else message
 

@@ -266,6 +266,10 @@ def test_a_recipe_cannot_be_changed() -> None:
             {"model": {"name": "resnet9", "heads": 2}},
             "model/heads is no field; the nearest is model/head or model/weights or model/name",
         ),
+        (
+            {"optimizer": {"name": "adam", "lr": 0.1, "momentum": 0.9}},
+            "optimizer/momentum is no field of adam; the nearest is optimizer/beta2 or optimizer/beta1 or optimizer/lr",
+        ),
     ],
     ids=str,
 )

@@ -242,6 +242,10 @@ BAD_FILES = {
         changed("num_trials=7", "num_trials=7, rungs=(0.5,)"),
         r", line 12: rungs is no field; the nearest is scheduler/rungs\.$",
     ),
+    "option of another scheduler": (
+        changed("num_trials=7", 'scheduler={"name": "freeze-thaw", "let_through": 0.1}'),
+        r", line 12: scheduler/let_through is no field of freeze-thaw; the nearest is scheduler/rungs\.$",
+    ),
     "unknown scheduler": (changed("num_trials=7", 'scheduler={"name": "ash"}'), r", line 12: scheduler: .*'hyperband'"),
     "baseline outside its range": (
         changed("1e-4, 1e-2", "1e-4, 5e-4"),
