@@ -28,7 +28,8 @@ class Encoding:
         self._names: dict[str, list[str]] = defaultdict(list)
         for name in ranges:
             self._names[field_of(name)].append(name)
-        self.num_columns = len(self._encode({}))
+        self.fields = [field for field, names in self._names.items() for _ in _columns(ranges[names[0]], None)]
+        self.num_columns = len(self.fields)
 
     def encode(self, params: Sequence[Mapping[str, Any]]) -> Array:
         """An array (n, num_columns) of values in [0, 1]; names without a range are ignored."""
@@ -38,12 +39,15 @@ class Encoding:
         encoded: list[float] = []
         for names in self._names.values():
             name = next((name for name in names if name in values), None)
-            distribution = self._ranges[name or names[0]]
-            if is_ordered(distribution):
-                encoded.append(ABSENT if name is None else to_unit(distribution, values[name]))
-            else:
-                encoded += _one_hot(distribution, None if name is None else values[name])
+            encoded += _columns(self._ranges[name or names[0]], None if name is None else values[name])
         return encoded
+
+
+def _columns(distribution: BaseDistribution, value: Any) -> list[float]:  # noqa: ANN401 - a choice may be of any type
+    """The columns of one value; of None for a name that a recipe lacks."""
+    if is_ordered(distribution):
+        return [ABSENT if value is None else to_unit(distribution, value)]
+    return _one_hot(distribution, value)
 
 
 def is_ordered(distribution: BaseDistribution) -> bool:

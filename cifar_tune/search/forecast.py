@@ -39,6 +39,9 @@ REFIT = 1.25  # factor by which observations must grow before the hyperparameter
 TAIL = 1 / 8  # last fraction of a trial's epochs, whose mean score counts as its final score
 MIN_TRIALS = 10  # with a score, before anything is predicted
 FLOOR = 2.0  # the distance of a score below the median is capped at this many times that of the best above it
+# The length that the process expects of a learning rate, relative to other values: nothing decides more about a score
+# (Bengio, arXiv:1206.5533). Fitting the lengths would show it, too, but later.
+LR_LENGTH = 0.5
 RESERVED = 64  # rows of the table of trials at first
 WORTH = 0.001  # accuracy that another training has to be expected to gain
 NUM_GAINS = 5  # latest recipes of which none may be worth it before the search has converged: each forecast is noisy
@@ -137,7 +140,8 @@ class Forecast:
     def _process(self) -> "GaussianProcess":
         from cifar_tune.search.gaussian_process import GaussianProcess  # imports torch, which a report need not load
 
-        return GaussianProcess(self.encoding.num_columns, self._num_levels)
+        lengths = [LR_LENGTH if field.endswith("lr") else 1.0 for field in self.encoding.fields]
+        return GaussianProcess(self.encoding.num_columns, self._num_levels, lengths=lengths)
 
     def warm_up(self, num_to_come: int) -> None:
         """Import what the first fit needs, which takes seconds that a worker would wait for.

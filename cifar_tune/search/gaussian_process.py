@@ -11,6 +11,7 @@ levels and no priors.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -184,14 +185,16 @@ class Posterior:
 class GaussianProcess:
     """The hyperparameters of a process over `num_columns` and their priors; `fit` conditions it on observations.
 
-    Unlike in Kennedy and O'Hagan, all levels share the lengths, because few trials reach the last level.
+    `lengths` (columns,) are factors by which the columns' lengths are expected to differ from the usual one. Unlike in
+    Kennedy and O'Hagan, all levels share the lengths, because few trials reach the last level.
     """
 
-    def __init__(self, num_columns: int, num_levels: int = 1) -> None:
+    def __init__(self, num_columns: int, num_levels: int = 1, *, lengths: Sequence[float] | None = None) -> None:
         later = num_levels - 1
         length = math.sqrt(max(1, num_columns)) / 2
+        usual = [length] * num_columns if lengths is None else [length * factor for factor in lengths]
         variances = [FIRST_VARIANCE] + [LATER_VARIANCE] * later
-        medians = [length] * num_columns + variances + [NOISE] * num_levels + [RATIO] * later
+        medians = usual + variances + [NOISE] * num_levels + [RATIO] * later
         self._prior = torch.tensor(medians, dtype=torch.float64).log()
         self._spread = torch.full_like(self._prior, SPREAD)
         self._spread[len(self._prior) - later :] = RATIO_SPREAD
