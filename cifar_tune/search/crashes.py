@@ -21,7 +21,7 @@ from cifar_tune.trials.trial import Trial
 from cifar_tune.wording import format_setting
 
 MIN_ALIKE = 2  # failures of one kind before a rule is inferred
-MAX_CHANCE = 1 / 3  # of failing, at which a draw is still tried
+MAX_CHANCE = 1 / 5  # of failing, at which a draw is still tried
 MAX_TRIALS = 200  # to which the model of failures is fitted, the latest ones; its cost grows with their cube
 RAISED = re.compile(  # the innermost frame of a traceback, and the exception below it
     r'^ +File ".*?(?P<file>[^/\\"]+)", line (?P<line>\d+).*\n(?:(?! +File ")[ \t]+.*\n)*(?P<type>[\w.]+)', re.MULTILINE
