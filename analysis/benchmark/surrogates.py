@@ -34,7 +34,7 @@ from cifar_tune.search.stand_ins import RandomTrial
 
 HERE = Path(__file__).parent
 CURVES = HERE / "curves"
-SPACES = ("linear_head", "resnet9", "mini_resnet")
+SPACES = ("linear_head", "plateau", "two_phase", "architectures", "resnet9", "mini_resnet")
 NUM_COMPONENTS = 6
 NUM_SAMPLED = 20_000  # random recipes from which quantiles of a space are estimated
 NUM_ALIKE = 10  # recorded recipes with two seeds and similar final accuracies, from which noise is drawn
