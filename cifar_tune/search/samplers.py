@@ -32,7 +32,7 @@ from cifar_tune.search.space import Space
 from cifar_tune.search.stand_ins import NeighbourTrial, RandomTrial, StandIn
 
 if TYPE_CHECKING:
-    from cifar_tune.search.gaussian_process import Foresight
+    from cifar_tune.search.gaussian_process import Foresight, Normal
 
 POOL = 400  # candidates that are compared: those that were drawn last
 NUM_RANDOM, NUM_NEW = 200, 30  # random recipes drawn for the first suggestion, and for each one after it
@@ -70,6 +70,8 @@ class ForecastSampler(BaseSampler):
         self._independent = RandomSampler(seed)
         self._pool: deque[Candidate] = deque(maxlen=POOL)
         self._is_fresh = False  # whether candidates were drawn since the last suggestion
+        self._predicting: Model | None = None
+        self._predicted: dict[Candidate, Array] = {}  # by that model: mean, variance, distance to the nearest trial
         if space.search.scheduler.name == "freeze-thaw":
             forecast.priorities = Priorities(forecast, self.best_new)
 
@@ -106,7 +108,7 @@ class ForecastSampler(BaseSampler):
             candidate = new[0]
         elif promising := self._most_promising(model):
             candidate = promising[0]
-            self._forecast.note_gain(float(self._gains(model, candidate.point[None])[0]))
+            self._forecast.note_gain(float(_gains(model, model.predict(candidate.point[None]))[0]))
         else:  # every draw repeats a trial or exceeds a limit
             return draw_within(self._space, self._rng)
         others = [other for other in self._pool if not np.array_equal(other.point, candidate.point)]
@@ -138,27 +140,35 @@ class ForecastSampler(BaseSampler):
         spacing shrinks as trials fill the space: together they keep the same share of it free, however few its columns.
         """
         num_trials, num_columns = model.points.shape
-        points = np.array([candidate.point for candidate in self._pool]).reshape(len(self._pool), num_columns)
-        spacing = SPACING * np.sqrt(num_columns) * num_trials ** (-1 / max(1, num_columns))
-        is_near = model.distances(points) < spacing
-        return [self._pool[i] for i in np.lexsort((-self._promises(model, points), is_near))]
+        scores, distances = self._predict_pool(model)
+        is_near = distances < SPACING * np.sqrt(num_columns) * num_trials ** (-1 / max(1, num_columns))
+        return [self._pool[i] for i in np.lexsort((-self._promises(model, scores), is_near))]
 
-    def _promises(self, model: Model, points: Array) -> Array:
-        """The expected improvement of each of the pool's (n, columns) points on the best, or its reservation value."""
+    def _predict_pool(self, model: Model) -> "tuple[Normal, Array]":
+        """The scores of the pool's candidates and their distances (n,) to trials; a model predicts each one once."""
+        from cifar_tune.search.gaussian_process import Normal  # imports torch, which the model has loaded
+
+        if self._predicting is not model:
+            self._predicting, self._predicted = model, {}
+        new = [candidate for candidate in self._pool if candidate not in self._predicted]
+        if new:
+            points = np.array([candidate.point for candidate in new])
+            scores = model.predict(points)
+            rows = np.column_stack([scores.mean, scores.variance, model.distances(points)])
+            self._predicted |= dict(zip(new, rows, strict=True))
+        mean, variance, distances = np.array([self._predicted[each] for each in self._pool]).reshape(-1, 3).T
+        return Normal(mean, variance), distances
+
+    def _promises(self, model: Model, scores: "Normal") -> Array:
+        """The expected improvement of each of the pool's candidates on the best trial, or its reservation value."""
         priorities = self._forecast.priorities
         if priorities is None:
-            return self._gains(model, points)
-        scores = model.predict(points)
+            return _gains(model, scores)
         hopeful = np.argsort(-(scores.mean + scores.sd), kind="stable")[:NUM_VALUED]
-        worths = np.full(len(points), -np.inf)
+        worths = np.full(len(scores.mean), -np.inf)
         if len(hopeful):
             worths[hopeful] = priorities.worths(*self._foresee(model, [self._pool[i] for i in hopeful]))
         return worths
-
-    def _gains(self, model: Model, points: Array) -> Array:
-        """The expected improvement of each of (n, columns) points on the best trial."""
-        best = float(model.ends.max()) if model.incumbent is None else model.incumbent
-        return expected_improvement(model.predict(points), best)
 
     def _foresee(self, model: Model, candidates: Sequence[Candidate]) -> "tuple[Foresight, Costs]":
         """What is known of the candidates' final scores, and their epochs."""
@@ -181,6 +191,12 @@ class ForecastSampler(BaseSampler):
                     candidates.append(Candidate(trial, recipe, point))
         are_left_out = self._crashes.are_left_out([candidate.trial.params for candidate in candidates])
         return [each for each, is_left_out in zip(candidates, are_left_out, strict=True) if not is_left_out]
+
+
+def _gains(model: Model, scores: "Normal") -> Array:
+    """The expected improvement of each of n scores on the best trial: (n,)."""
+    best = float(model.ends.max()) if model.incumbent is None else model.incumbent
+    return expected_improvement(scores, best)
 
 
 def build_sampler(
