@@ -37,7 +37,7 @@ FILES = {
     "no_baseline.py": GOOD.replace("BASELINE", "RECIPE"),
     "outside.py": GOOD.replace("1e-2", "1e-3").replace('"lr": 0.001', '"lr": 0.5'),
     "cifar.py": GOOD.replace("shapes", "cifar10"),
-    "random.py": GOOD.replace("num_trials=2", 'num_trials=2, sampler="random"'),
+    "by_chance.py": GOOD.replace("num_trials=2", 'num_trials=2, sampler="random"'),
     "a space.py": GOOD,
     "known.py": GOOD,
     "file": "mine",
@@ -174,7 +174,7 @@ BAD_RUNS = {
     "a plan without its data": ("cifar.py --plan --data-dir nowhere", "data folder nowhere does not exist"),
     "a plan that extends": ("good.py --plan --extend known", "takes no --extend"),
     "a plan until it has converged": ("good.py --plan --until-converged", "takes no --until-converged"),
-    "no forecast": ("random.py --until-converged", "which the sampler random does not make; leave one of them out."),
+    "no forecast": ("by_chance.py --until-converged", "which the sampler random does not make; leave one of them out."),
     "a name that is a path": ("good.py --name a/b", "'a/b' cannot name a search", "--name"),
     "a file whose stem is no name": ("'a space.py'", "'a space' cannot name a search", "--name"),
 }
