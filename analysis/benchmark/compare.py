@@ -277,7 +277,7 @@ def regret(rows: pd.DataFrame, surrogate: Surrogate, grid: npt.NDArray[np.int64]
     """
     bests = rows.pivot_table(index="num_epochs", columns="seed", values="value")
     values = bests.ffill().reindex(grid, method="ffill").to_numpy()
-    points = 100 * (surrogate.values[-1] - values)
+    points = np.maximum(100 * (surrogate.values[-1] - values), LOWEST_REGRET)
     rng = np.random.default_rng(0)
     means = [points[:, rng.integers(points.shape[1], size=points.shape[1])].mean(axis=1) for _ in range(200)]
     low, high = np.percentile(means, [2.5, 97.5], axis=0)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Indices = npt.NDArray[np.intp]
 
 LEVELS = (1 / 8,)  # fractions of the schedule; the end is one more level
-MAX_TRIALS = 200  # to which the process is fitted; its cost grows with their cube
+MAX_SCORES = 400  # to which the process is fitted; its cost grows with their cube
 REFIT = 1.25  # factor by which observations must grow before the hyperparameters are optimized again
 TAIL = 1 / 8  # last fraction of a trial's epochs, whose mean score counts as its final score
 MIN_TRIALS = 10  # with a score, before anything is predicted
@@ -350,13 +350,15 @@ def _final_score(trial: Trial) -> float:
 
 
 def thinned(scores: Array) -> Indices:
-    """At most MAX_TRIALS rows: one half the best trials at the highest level reached, the other the latest ones."""
-    rows = np.flatnonzero(~np.isnan(scores).all(axis=1))
-    if len(rows) <= MAX_TRIALS:
+    """Rows with at most MAX_SCORES scores: one half of the best trials at their highest levels, one of the latest."""
+    num_scores = (~np.isnan(scores)).sum(axis=1)
+    rows = np.flatnonzero(num_scores)
+    if num_scores.sum() <= MAX_SCORES:
         return rows
-    by_end = np.lexsort(np.nan_to_num(scores[rows], nan=-math.inf).T)
-    best, others = np.split(rows[by_end[::-1]], [MAX_TRIALS // 2])
-    return np.concatenate([best, np.sort(others)[-(MAX_TRIALS // 2) :]])
+    by_end = rows[np.lexsort(np.nan_to_num(scores[rows], nan=-math.inf).T)[::-1]]
+    best = by_end[num_scores[by_end].cumsum() <= MAX_SCORES // 2]
+    latest = np.setdiff1d(rows, best)[::-1]
+    return np.concatenate([best, latest[num_scores[latest].cumsum() <= MAX_SCORES // 2]])
 
 
 def lowest(scores: Array) -> Array:

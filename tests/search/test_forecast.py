@@ -10,7 +10,7 @@ from helpers.searches import NUMBERS, opened, score, search, written
 from scipy.stats import spearmanr
 
 from cifar_tune.search.driver import Driver
-from cifar_tune.search.forecast import LEVELS, MAX_TRIALS, MIN_TRIALS, Forecast, lowest, thinned
+from cifar_tune.search.forecast import LEVELS, MAX_SCORES, MIN_TRIALS, Forecast, lowest, thinned
 from cifar_tune.search.gaussian_process import Normal
 from cifar_tune.search.record import Record
 from cifar_tune.search.rungs import epochs_at
@@ -151,8 +151,10 @@ def test_of_thousands_of_trials_the_model_keeps_the_best() -> None:
     scores = np.random.default_rng(0).random((1000, 2))
     scores[200:, 1] = np.nan
     rows = thinned(scores)
-    assert len(rows) == len(set(rows.tolist())) == MAX_TRIALS
-    assert set(np.argsort(-np.nan_to_num(scores[:, 1]))[: MAX_TRIALS // 2]) <= set(rows.tolist())
+    assert len(rows) == len(set(rows.tolist()))
+    assert MAX_SCORES - 4 <= (~np.isnan(scores[rows])).sum() <= MAX_SCORES
+    assert set(np.argsort(-np.nan_to_num(scores[:, 1]))[: MAX_SCORES // 4]) <= set(rows.tolist())
+    assert set(range(len(scores) - MAX_SCORES // 4, len(scores))) <= set(rows.tolist())
 
 
 @pytest.mark.parametrize(
