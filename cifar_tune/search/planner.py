@@ -60,7 +60,8 @@ class Planner:
                 # At the start all workers ask at once, whatever is prepared.
                 if is_first_ask and not self._is_quick and self._num_started >= self._most_ahead:
                     self._num_ahead = min(self._num_ahead + 1, self._most_ahead)
-                self._changed.wait_for(lambda: self._is_ready, patience)
+                # Meanwhile the scheduler may refuse all paused trials, and then there is nothing to wait for.
+                self._changed.wait_for(lambda: self._is_ready or not self._driver.can_prepare, patience)
             if self._driver.num_prepared == 0:
                 self._settle()
                 return None

@@ -1,5 +1,6 @@
 """Trials that are paused and taken up again: what the driver, the record and the planner do, without Ray."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,18 @@ def test_the_forecast_does_not_believe_that_a_paused_trial_runs(store: Store) ->
     assert not np.isnan(forecast.scores[3, 0]), "its early score counts"
     assert driver.next_trial().number == 3
     assert forecast._is_running.tolist() == [False, False, False, True]
+
+
+def test_nobody_waits_for_a_choice_where_the_scheduler_refuses_all_paused_trials(store: Store) -> None:
+    driver = driver_of(opened(store), 3)
+    while driver.num_left:
+        train_next(driver)
+    planner = Planner(driver, most_ahead=2)
+    with planner.planning():
+        start = time.monotonic()
+        assert planner.next_trial(30.0) is None
+        assert time.monotonic() < start + 15
+    assert driver.is_over
 
 
 def test_with_a_planner_every_epoch_is_trained_once(store: Store) -> None:
