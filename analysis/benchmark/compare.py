@@ -55,6 +55,9 @@ class Cell:
     baseline: Baseline
     num_workers: int
 
+    def __str__(self) -> str:
+        return " ".join(map(str, astuple(self)))
+
 
 @dataclass(frozen=True)
 class Case(Cell):
@@ -65,9 +68,6 @@ class Case(Cell):
     @property
     def cell(self) -> Cell:
         return Cell(self.space, self.family, self.baseline, self.num_workers)
-
-    def __str__(self) -> str:
-        return " ".join(map(str, astuple(self)))
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
@@ -164,22 +164,21 @@ def measures(rows: pd.DataFrame, surrogate: Surrogate) -> dict[str, Array]:
     return epochs | regrets
 
 
-def ratios(results: Mapping[Case, pd.DataFrame], method: MethodName) -> pd.DataFrame:
+def ratios(tables: Mapping[Case, Mapping[str, Array]], method: MethodName) -> pd.DataFrame:
     """Our method's measures divided by those of the best other one of each cell, with a geometric mean over the cells.
 
-    A column for each measure, with a 95 % bootstrap interval over the seeds of both.
+    `tables` are the `measures` of each case. There is a column for each measure, with a 95 % bootstrap interval over the
+    seeds of both.
     """
-    own = [case for case in results if case.method == method]
-    tables = {case: measures(results[case], surrogate_of(case.space, case.family)) for case in results}
     rng, table, draws = np.random.default_rng(0), dict[Any, dict[str, str]](), list[dict[str, Array]]()
-    for case in own:
-        rivals = [tables[other] for other in results if other.cell == case.cell and other.method not in OURS]
-        if rivals:
+    for case in tables:
+        rivals = [tables[other] for other in tables if other.cell == case.cell and other.method not in OURS]
+        if rivals and case.method == method:
             draws.append({name: _ratio(tables[case][name], [each[name] for each in rivals], rng) for name in rivals[0]})
-            table[" ".join(map(str, astuple(case.cell)))] = {name: _told(drawn) for name, drawn in draws[-1].items()}
+            table[str(case.cell)] = {name: _with_interval(drawn) for name, drawn in draws[-1].items()}
     if draws:
         means = {name: np.exp(np.mean([np.log(drawn[name]) for drawn in draws], axis=0)) for name in draws[0]}
-        table["geometric mean"] = {name: _told(drawn) for name, drawn in means.items()}
+        table["geometric mean"] = {name: _with_interval(drawn) for name, drawn in means.items()}
     return pd.DataFrame(table).T
 
 
@@ -194,7 +193,7 @@ def _mean(values: Array) -> float:
     return max(float(values.mean()), LOWEST_REGRET)
 
 
-def _told(drawn: Array) -> str:
+def _with_interval(drawn: Array) -> str:
     low, high = np.percentile(drawn[1:], [2.5, 97.5])
     return f"{drawn[0]:.2f} ({low:.2f} to {high:.2f})"
 
@@ -245,8 +244,9 @@ def report(results: Mapping[Case, pd.DataFrame]) -> None:
         )
     table = pd.DataFrame([summarise(case, results[case]) for case in done])
     print(table.to_string(index=False, float_format=lambda number: f"{number:.1f}"))
+    tables = {case: measures(results[case], surrogate_of(case.space, case.family)) for case in done}
     for method in OURS:
-        if not (compared := ratios(results, method)).empty:
+        if not (compared := ratios(tables, method)).empty:
             print(f"{method}, divided by the best of the others in each cell:\n{compared.to_string()}")
     draw(results, REGRET)
 

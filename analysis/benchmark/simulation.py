@@ -200,13 +200,10 @@ def simulate(
     num_workers: int,
     num_epochs: int,
     seed: int,
-    until: float = np.inf,
-    at_least: int = 0,
 ) -> list[Best]:
     """The successive best trials of a search that ends when it has spent `num_epochs`.
 
-    It ends earlier once the best trial's `value` has reached `until` and `at_least` epochs are spent. The best trial is
-    the completed one with the highest score; its `value` is the surrogate's, without noise.
+    The best trial is the completed one with the highest score; its `value` is the surrogate's, without noise.
     """
     workers, now = Workers(method, surrogate, num_workers, seed), 0.0
     best_score, bests = -np.inf, list[Best]()
@@ -220,8 +217,6 @@ def simulate(
         if training.epochs == surrogate.epochs and score > best_score:
             best_score = score
             bests.append(Best(spent, now, training.curve.value))
-        if bests and bests[-1].value >= until and spent >= at_least:
-            break
     return bests
 
 

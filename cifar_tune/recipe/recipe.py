@@ -205,15 +205,21 @@ def explain(error: ValidationError, model: type[Options] = Recipe) -> str:
     errors = error.errors()
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     parts = [str(part) for part in first["loc"]]
-    place, names = "/".join(_without_variant(parts, model)), _field_names(model)
-    if first["type"] == "extra_forbidden" and place in names:  # of another variant
-        group, variant = parts[:2]
-        others = [f"{group}/{option}" for option in _variants(group, model)[variant].model_fields if option != "name"]
-        return f"{place} is no field of {variant}; {nearest(place, others)}"
+    place = "/".join(_without_variant(parts, model))
     if first["type"] == "extra_forbidden":
-        return f"{place} is no field; {nearest(place, names)}"
+        return _explain_unknown(place, parts, model)
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message[0].lower()}{message[1:]}" if place else message
+
+
+def _explain_unknown(place: str, parts: Sequence[str], model: type[Options]) -> str:
+    """Half a sentence on a field that does not exist, or that another variant of its group has."""
+    names = _field_names(model)
+    if place not in names:
+        return f"{place} is no field; {nearest(place, names)}"
+    group, variant = parts[:2]
+    own = [f"{group}/{option}" for option in _variants(group, model)[variant].model_fields if option != "name"]
+    return f"{place} is no field of {variant}; {nearest(place, own)}"
 
 
 def _without_variant(place: list[str], model: type[Options]) -> list[str]:

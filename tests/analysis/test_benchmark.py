@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from compare import BUDGET, CASE, Case, epochs_until, interquartile_mean, interval, missing, ratios
+from compare import BUDGET, CASE, Case, epochs_until, interquartile_mean, interval, measures, missing, ratios
 from peers import PEERS, PeerName, why_unsuitable
 from peers.successive_halving import Job, SuccessiveHalving
 from peers.values import Values, conditions
@@ -274,13 +274,13 @@ def test_only_searches_that_were_not_run_are_run_the_first_seeds_of_all_cases_fi
 def test_our_methods_are_compared_with_the_best_of_the_others(surrogate: Surrogate) -> None:
     top, best = surrogate.threshold(0.005), float(surrogate.values[-1])
     found = {"ours": (40, top), "random": (80, top), "OptunaSearch": (160, top), "ours, forecast": (20, best)}
-    results = {
-        Case("resnet9", "trees", "median", 4, method): pd.DataFrame(  # type: ignore[arg-type]
-            {"seed": [0, 1], "num_epochs": [epochs, epochs], "value": [value, value]}
+    tables = {
+        Case("resnet9", "trees", "median", 4, method): measures(  # type: ignore[arg-type]
+            pd.DataFrame({"seed": [0, 1], "num_epochs": [epochs, epochs], "value": [value, value]}), surrogate
         )
         for method, (epochs, value) in found.items()
     }
-    table = ratios(results, "ours")
+    table = ratios(tables, "ours")
     assert list(table.index) == ["resnet9 trees median 4", "geometric mean"]
     assert table.loc["geometric mean"].to_dict() == {
         "top 5 %": "0.50 (0.50 to 0.50)",

@@ -340,6 +340,8 @@ def test_a_search_continued_to_more_trials_keeps_what_its_forecast_learnt(reopen
     rates = np.geomspace(1e-3, 1, 100)
     points = forecast.encoding.encode([{"optimizer/lr": rate, "batch_size": 16} for rate in rates])
     assert best / 2 < rates[model.predict(points).mean.argmax()] < 2 * best
+    assert more.num_left == 8
+    assert best / 3 < train_by_rate(more, best) < 3 * best
 
 
 @pytest.mark.parametrize(
