@@ -167,8 +167,8 @@ def measures(rows: pd.DataFrame, surrogate: Surrogate) -> dict[str, Array]:
 def ratios(tables: Mapping[Case, Mapping[str, Array]], method: MethodName) -> pd.DataFrame:
     """Our method's measures divided by those of the best other one of each cell, with a geometric mean over the cells.
 
-    `tables` are the `measures` of each case. There is a column for each measure, with a 95 % bootstrap interval over the
-    seeds of both.
+    `tables` are the `measures` of each case. Each measure is a column, with a 95 % bootstrap interval over the seeds of
+    both.
     """
     rng, table, draws = np.random.default_rng(0), dict[Any, dict[str, str]](), list[dict[str, Array]]()
     for case in tables:
