@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PRICE = 0.5  # of a whole training at first, in standard deviations of the scores at the first level
 CHEAPER = 0.5  # factor by which the price falls
-LOWEST = 1e-3  # of the first price: whoever is not worth that is not worth any epochs
+LOWEST = 0.1  # of the first price: a trial that is not worth that is not worth any epochs
 MARGIN = 0.5  # standard deviations by which the favourite may fall behind the best paused trial
 
 

@@ -24,7 +24,7 @@ from cifar_tune.trials.trial import Trial
 NUM_MEDIAN_TRIALS = 3  # a median of fewer says little; Ray's rule waits for as many
 GOLDEN = (math.sqrt(5) - 1) / 2
 DOUBLING = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
-SHARE_TRAINED = 0.27  # of a trial's epochs, on average, where trials are frozen and thawed
+SHARE_TRAINED = 0.32  # of a trial's epochs after its first rung, on average, where trials are frozen and thawed
 
 Keep = Annotated[float, Field(gt=0, le=1)]
 Verdict = Literal["continue", "pause", "stop"]
@@ -242,7 +242,8 @@ class FreezeThaw(_Pausing):
 
     def expected_epochs(self, recipe: Recipe) -> float:
         """A share of the epochs that was seen in simulated searches; no rule decides it."""
-        return max(1.0, SHARE_TRAINED * recipe.epochs)
+        first = min(self.pauses(recipe), default=recipe.epochs)
+        return first + SHARE_TRAINED * (recipe.epochs - first)
 
     def group(self, recipe: Recipe) -> Group:
         """All trials: final scores can be compared whatever the schedule is."""
@@ -262,7 +263,7 @@ class FreezeThaw(_Pausing):
         forecast.fit()
         if (priorities := _priorities(forecast)) is not None:
             return priorities.choose([waiting.trial.number for waiting in paused], can_begin=can_begin)
-        return None if can_begin else _furthest([waiting for waiting in paused if waiting.share_ahead < 1 / 2])
+        return None if can_begin else _furthest([waiting for waiting in paused if waiting.share_ahead <= 1 / 2])
 
     def promises(self, paused: Sequence[Waiting], forecast: Forecast | None) -> Sequence[float]:
         """The expected final scores."""

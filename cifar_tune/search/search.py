@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from cifar_tune.recipe.options import Count
-from cifar_tune.search.schedulers import Asha, ByForecast, Scheduler
+from cifar_tune.search.schedulers import Asha, ByForecast, FreezeThaw, Scheduler
 from cifar_tune.trials.goal import Goal
 
 SamplerName = Literal["forecast", "tpe", "random", "gp", "cmaes", "qmc"]
 UNCONDITIONAL: tuple[SamplerName, ...] = ("gp", "cmaes", "qmc")  # Optuna's, for names that every trial samples
 ONE_OBJECTIVE: tuple[SamplerName, ...] = ("forecast", "cmaes")  # they know accuracy only
 TWO_OBJECTIVES: Mapping[str, Any] = {"sampler": "tpe", "scheduler": Asha()}  # defaults where a cost is minimized
+OTHER_SAMPLER: Mapping[str, Any] = {"scheduler": ByForecast()}  # defaults with a sampler that is not the forecast's
 
 
 class Search(Goal):
@@ -20,14 +21,16 @@ class Search(Goal):
 
     num_trials: Count = 40
     sampler: SamplerName = "forecast"
-    scheduler: Scheduler = ByForecast()
+    scheduler: Scheduler = FreezeThaw()
     minutes_per_trial: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _set_defaults(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Where a cost is minimized other defaults apply, because the forecast predicts accuracy only."""
-        return {**TWO_OBJECTIVES, **options} if options.get("minimize") else options
+        """Other defaults apply where a cost is minimized, which the forecast does not predict, and with other samplers."""
+        if options.get("minimize"):
+            return {**TWO_OBJECTIVES, **options}
+        return options if options.get("sampler", "forecast") == "forecast" else {**OTHER_SAMPLER, **options}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -109,6 +109,13 @@ def test_a_search_too_short_for_a_forecast_promotes_the_better_half(store: Store
     assert states["pruned"] >= 2
 
 
+def test_a_short_search_trains_a_second_trial_to_its_end_even_if_the_baseline_leads(store: Store) -> None:
+    space = SPACE.replace('"lr": 0.0003}', '"lr": 0.01}')
+    driver = driver_of(open_record(store, "tiny", written(store.root.parent, space), 0), 4)
+    train_all(driver)
+    assert sum(trial.state == "completed" for trial in driver.record.trials()) >= 2
+
+
 def test_it_needs_the_sampler_that_it_compares_with(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="freeze-thaw needs the sampler forecast; leave the sampler out, or take asha"):
         written(tmp_path, SPACE.replace("Search(", "Search(sampler='tpe', "))

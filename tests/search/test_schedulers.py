@@ -14,7 +14,7 @@ from cifar_tune.recipe.recipe import Recipe, Value
 from cifar_tune.recipe.schedules import BaseSchedule, Schedule
 from cifar_tune.search.judge import Judge, Judgement
 from cifar_tune.search.rungs import group_of, rung_epochs
-from cifar_tune.search.schedulers import Asha, Hyperband, Median, NoStopping, Promotion, Scheduler, Verdict
+from cifar_tune.search.schedulers import Asha, FreezeThaw, Hyperband, Median, NoStopping, Promotion, Scheduler, Verdict
 from cifar_tune.trials.facts import LET_THROUGH, RUNGS, STOPPED_AT
 from cifar_tune.trials.goal import Goal
 from cifar_tune.trials.trial import State, Trial
@@ -635,6 +635,10 @@ def test_many_random_trials_take_the_epochs_that_are_expected(scheduler: Schedul
 def test_a_trial_is_expected_to_take_no_more_than_its_epochs(scheduler: Scheduler) -> None:
     for epochs in range(1, 12):
         assert 0 < scheduler.expected_epochs(recipe(epochs)) <= epochs
+
+
+def test_a_trial_that_is_paused_first_in_its_second_phase_is_expected_to_take_the_whole_first_one() -> None:
+    assert 7 < FreezeThaw().expected_epochs(recipe(12, head_epochs=5)) < 12
 
 
 # Choosing one

@@ -187,10 +187,13 @@ def test_a_file_may_have_several_baselines(tmp_path: Path) -> None:
     assert [baseline.optimizer.lr for baseline in space.baselines] == [0.001, 0.002]
 
 
-def test_the_defaults_are_others_where_a_cost_is_minimized() -> None:
+def test_the_defaults_are_others_where_a_cost_is_minimized_or_another_sampler_is_asked_for() -> None:
     names = {"sampler": "random", "scheduler": {"name": "none"}}
     for options, sampler, scheduler in (
-        ({}, "forecast", "forecast"),
+        ({}, "forecast", "freeze-thaw"),
+        ({"sampler": "forecast"}, "forecast", "freeze-thaw"),
+        ({"sampler": "gp"}, "gp", "forecast"),
+        ({"sampler": "gp", "scheduler": {"name": "none"}}, "gp", "none"),
         ({"minimize": "seconds"}, "tpe", "asha"),
         ({"minimize": "seconds", **names}, "random", "none"),
     ):
