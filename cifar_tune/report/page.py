@@ -50,7 +50,7 @@ from cifar_tune.report.sentences import (
     pruning_caption,
     pruning_sentence,
 )
-from cifar_tune.report.text import PRUNING_HEADERS, pruning_rows
+from cifar_tune.report.text import pruning_rows
 from cifar_tune.report.timing import describe_time
 from cifar_tune.report.value_figures import importances, parallel_coordinates, slices
 from cifar_tune.trials.trial import COMPLETE_STATES, Trial
@@ -168,7 +168,7 @@ def _search_section(index: int, search: DrawnSearch, outcome: str) -> dict[str, 
     """The variables of a section on one search."""
     trials = search.trials
     rungs = pruning_by_rung(trials)
-    rung_rows = [Row([Cell(text) for text in cells]) for cells in pruning_rows(rungs)]
+    rung_rows = pruning_rows(rungs)
     saved = pruning_sentence(trials, rungs)
     return {
         "id": f"search-{index}",
@@ -185,8 +185,11 @@ def _search_section(index: int, search: DrawnSearch, outcome: str) -> dict[str, 
         "parallel": _embed(parallel_coordinates(search)),
         "costs": [{"name": name, "figure": _embed(figure)} for name, figure in costs(search).items()],
         "saved": saved,
-        "rungs": PageTable([Header(header, is_number=False) for header in PRUNING_HEADERS], rung_rows if saved else []),
-        "rungs_caption": pruning_caption(trials),
+        "rungs": PageTable(
+            [Header(header, is_number=False) for header in next(iter(rung_rows), ())],
+            [Row([Cell(text) for text in cells.values()]) for cells in rung_rows] if saved else [],
+        ),
+        "rungs_caption": pruning_caption(trials, rungs),
         "time": _unbroken(describe_time(search.spans)),
         "timeline": _embed(timeline(search)),
     }

@@ -61,6 +61,11 @@ def pruning_by_rung(trials: Sequence[Trial]) -> list[RungFindings]:
     return [_findings(fraction, group, judged[group, fraction], top) for group, fraction in sorted(judged)]
 
 
+def any_let_through(rungs: Iterable[RungFindings]) -> bool:
+    """Whether it can be estimated what was missed; schedulers that pause trials let none through."""
+    return any(rung.num_let_through for rung in rungs)
+
+
 def seconds_per_epoch(trial: Trial) -> float:
     """The mean over a trial's own epochs; in two-phase training the second phase may take longer than that."""
     return trial.seconds / trial.epochs

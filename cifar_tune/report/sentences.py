@@ -8,7 +8,7 @@ from cifar_tune.evaluation.significance import Gain, sampling_margin
 from cifar_tune.evaluation.test_set_log import Opening
 from cifar_tune.recipe.recipe import Value, field_of
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.pruning import RungFindings, num_top
+from cifar_tune.report.pruning import RungFindings, any_let_through, num_top
 from cifar_tune.report.timing import clock_seconds, most_at_a_time, spans
 from cifar_tune.trials.facts import TAKEN_AT
 from cifar_tune.trials.goal import CostName
@@ -189,12 +189,15 @@ def pruning_sentence(trials: Sequence[Trial], rungs: Sequence[RungFindings]) -> 
     return f"Pruning stopped {num_stopped:,} of {len(trials):,} trials and saved up to {epochs}, {seconds}."
 
 
-def pruning_caption(trials: Sequence[Trial]) -> str:
-    """What the last two columns of the table of rungs mean."""
+def pruning_caption(trials: Sequence[Trial], rungs: Sequence[RungFindings]) -> str:
+    """What the last columns of the table of rungs mean."""
     top = num_top(trials)
     best = "as the best" if top == 1 else f"among the best {top}"
-    return (
-        "Rank correlation: between the scores at the rung and at the end, over the n complete trials that passed it. "
-        f"Missed: an estimate of how many stopped trials would have ended {best}, from the n that were let through. "
+    missed = (
+        f" Missed: an estimate of how many stopped trials would have ended {best}, from the n that were let through. "
         "A trial that is let through is trained on although the scheduler would have stopped it."
+    )
+    return (
+        "Rank correlation: between the scores at the rung and at the end, over the n complete trials that passed it."
+        + (missed if any_let_through(rungs) else "")
     )

@@ -27,13 +27,12 @@ from cifar_tune.report.columns import (
 )
 from cifar_tune.report.findings import Findings
 from cifar_tune.report.leaderboard import TASK, eligible, footnotes, leaderboard
-from cifar_tune.report.pruning import RungFindings, pruning_by_rung
+from cifar_tune.report.pruning import RungFindings, any_let_through, pruning_by_rung
 from cifar_tune.report.sentences import describe_search, pruning_caption, pruning_sentence
 from cifar_tune.trials.trial import Trial
 
 Format = Literal["table", "csv", "json", "markdown"]
 
-PRUNING_HEADERS = ("rung", "schedules", "stopped", "epochs saved", "seconds saved", "rank correlation", "missed")
 PADDING = 2  # between columns
 NARROW = 100  # characters; a table that does not fit into fewer is written as a list
 MAX_ROWS = 500  # of a table in a terminal; to draw more takes longer than to rank them
@@ -181,31 +180,31 @@ def describe_pruning(trials: Sequence[Trial]) -> list[Table | Text]:
     sentence = pruning_sentence(trials, rungs)
     if sentence is None:
         return []
-    table = Table(caption=pruning_caption(trials), caption_justify="left", box=None, pad_edge=False)
-    for header in PRUNING_HEADERS:
+    table = Table(caption=pruning_caption(trials, rungs), caption_justify="left", box=None, pad_edge=False)
+    rows = pruning_rows(rungs)
+    for header in rows[0]:
         justify: Literal["left", "right"] = "left" if header == "schedules" else "right"
         table.add_column(header.replace(" ", "\n"), justify=justify, header_style="bold")
-    for row in pruning_rows(rungs):
-        table.add_row(*row)
+    for row in rows:
+        table.add_row(*row.values())
     return [Text(f"\n{sentence}"), table]
 
 
-def pruning_rows(rungs: Sequence[RungFindings]) -> list[list[str]]:
-    """The cells under PRUNING_HEADERS for each rung of each group of schedules."""
+def pruning_rows(rungs: Sequence[RungFindings]) -> list[dict[str, str]]:
+    """The cells by header for each rung of each group of schedules; "missed" only where trials were let through."""
     rows = []
     for rung in rungs:
         correlation = NOTHING if rung.rank_correlation is None else f"{rung.rank_correlation:.2f}"
         missed = NOTHING if rung.estimated_missed is None else f"about {rung.estimated_missed:.1f}"
-        cells = [
-            f"{rung.fraction:g}",
-            ", ".join(rung.schedules) + (" (phase 2)" if rung.num_phases > 1 else ""),
-            str(rung.num_stopped),
-            f"{rung.epochs_saved:,}",
-            f"{rung.seconds_saved:,.0f}",
-            f"{correlation} (n={rung.num_ranked})",
-            f"{missed} (n={rung.num_let_through})",
-        ]
-        rows.append(cells)
+        cells = {
+            "rung": f"{rung.fraction:.3g}",
+            "schedules": ", ".join(rung.schedules) + (" (phase 2)" if rung.num_phases > 1 else ""),
+            "stopped": str(rung.num_stopped),
+            "epochs saved": f"{rung.epochs_saved:,}",
+            "seconds saved": f"{rung.seconds_saved:,.0f}",
+            "rank correlation": f"{correlation} (n={rung.num_ranked})",
+        }
+        rows.append(cells | ({"missed": f"{missed} (n={rung.num_let_through})"} if any_let_through(rungs) else {}))
     return rows
 
 

@@ -27,7 +27,7 @@ class Search(Goal):
     @model_validator(mode="before")
     @classmethod
     def _set_defaults(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Other defaults apply where a cost is minimized, which the forecast does not predict, and with other samplers."""
+        """Other defaults apply where a cost is minimized, which no forecast predicts, and with other samplers."""
         if options.get("minimize"):
             return {**TWO_OBJECTIVES, **options}
         return options if options.get("sampler", "forecast") == "forecast" else {**OTHER_SAMPLER, **options}

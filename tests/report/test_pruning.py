@@ -170,7 +170,7 @@ def test_the_report_says_what_pruning_saved_only_where_a_trial_was_pruned() -> N
     text = shown(trials)
     assert "Pruning stopped 1 of 4 trials and saved up to 6 of 32 epochs, about 3 s at each" in text
     (row,) = [line for line in text.splitlines() if line.lstrip().startswith("0.25")]
-    assert row.split() == ["0.25", "constant", "1", "6", "3", "-0.50", "(n=3)", "-", "(n=0)"]
+    assert row.split() == ["0.25", "constant", "1", "6", "3", "-0.50", "(n=3)"]
     assert (
         len(render(Findings({"tiny": trials}), 100)) == 5
     )  # the leaderboard, the headline, two of pruning, what "unconfirmed" means
@@ -182,6 +182,13 @@ def test_an_estimate_is_shown_with_its_n() -> None:
     assert "about 1.0 (n=1)" in text
     assert "constant (phase 2)" in text
     assert "an estimate" in text
+
+
+def test_what_was_missed_is_a_column_only_where_trials_were_let_through() -> None:
+    trials = [passed(0, 0.5, 0.6), stopped(1)]
+    through = passed(2, 0.1, 0.9, let_through_at_epoch=2)
+    assert "missed" not in shown(trials)
+    assert "missed" in shown([*trials, through])
 
 
 def test_a_row_says_at_which_epoch_its_trial_was_let_through() -> None:
