@@ -111,13 +111,16 @@ class Precedence(Protocol):
 class Forecast:
     """Predicts final accuracies, without the noise between seeds; `note` tells it what happens to each trial.
 
-    `ranges` returns the space's distributions, `levels` are fractions of a schedule. `numbers` are the numbers of the
-    trials, and `scores` (n, levels + 1) their scores in the same order, NaN at levels that a trial has not reached.
+    `ranges` returns the space's distributions, `levels` are fractions of a schedule or `of_whole` trainings. `numbers`
+    are the numbers of the trials, and `scores` (n, levels + 1) their scores in the same order, NaN at levels that a
+    trial has not reached.
     """
 
-    def __init__(self, ranges: Callable[[], Mapping[str, BaseDistribution]], levels: Sequence[float]) -> None:
+    def __init__(
+        self, ranges: Callable[[], Mapping[str, BaseDistribution]], levels: Sequence[float], *, of_whole: bool = False
+    ) -> None:
         self._ranges = ranges
-        self._fractions = levels
+        self._fractions, self._of_whole = levels, of_whole
         self._lock = Lock()  # guards the table of trials
         self._known: dict[int, _Known] = {}  # by number
         self.numbers: list[int] = []
@@ -186,7 +189,7 @@ class Forecast:
             self._noted += [(known.row, int(level)) for level in np.flatnonzero(~np.isnan(now) & (now != before))]
 
     def _add(self, trial: Trial, point: Array) -> _Known:
-        epochs = epochs_at(trial.recipe, self._fractions)
+        epochs = self._epochs_at(trial.recipe)
         known = _Known(len(self.numbers), trial.params, epochs, trial.recipe.epochs)
         if known.row == len(self._table):
             table = np.full((max(RESERVED, 2 * known.row), self._num_levels + 1 + len(point)), math.nan)
@@ -317,8 +320,11 @@ class Forecast:
 
     def costs_of_new(self, recipes: Sequence[Recipe]) -> Costs:
         """The epochs of new trials."""
-        first = np.array([epochs_at(recipe, self._fractions)[0] for recipe in recipes], dtype=float)
+        first = np.array([self._epochs_at(recipe)[0] for recipe in recipes], dtype=float)
         return Costs(first, np.array([recipe.epochs for recipe in recipes]) - first)
+
+    def _epochs_at(self, recipe: Recipe) -> list[int]:
+        return epochs_at(recipe, self._fractions, of_whole=self._of_whole)
 
     def _num_reached(self, rows: Sequence[int]) -> Indices:
         """The number of levels at which each trial has a score; the next one is the level of that number."""

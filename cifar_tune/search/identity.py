@@ -65,8 +65,10 @@ def open_record_in(storage: InMemoryStorage, name: str, space: Space, seed: int)
         )
     for params in space.first_params():
         study.enqueue_trial(params, skip_if_exists=True)
-    uses_forecast = "forecast" in (space.search.sampler, space.search.scheduler.name)
-    forecast = Forecast(space.ranges, space.search.scheduler.levels(space.baselines[0])) if uses_forecast else None
+    scheduler = space.search.scheduler
+    uses_forecast = "forecast" in (space.search.sampler, scheduler.name)
+    levels = scheduler.levels(space.baselines[0])
+    forecast = Forecast(space.ranges, levels, of_whole=scheduler.of_whole) if uses_forecast else None
     crashes = Crashes()
     num_trials = len(study.get_trials(deepcopy=False))
     study.sampler = build_sampler(space, forecast, crashes, seed=seed, num_trials=num_trials)

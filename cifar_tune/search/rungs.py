@@ -1,9 +1,10 @@
-"""Rungs: the points of a learning-rate schedule at which trials are compared, and which trials are compared there."""
+"""Rungs: the points of a training at which trials are compared, and which trials are compared there."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from cifar_tune.recipe.options import part_of
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.trials.trial import Trial
 
@@ -90,17 +91,21 @@ def group_of(recipe: Recipe) -> Group:
     return Group(recipe.schedule.rungs, len(recipe.phases()))
 
 
-def rung_epochs(recipe: Recipe, fractions: Sequence[float]) -> dict[int, float]:
+def rung_epochs(recipe: Recipe, fractions: Sequence[float], *, of_whole: bool = False) -> dict[int, float]:
     """The epochs after which a run is judged, each with its rung; where two rungs share an epoch, the later one.
 
-    Fractions refer to the last phase, which has a schedule of its own. The last epoch is no rung, because a trial that
-    reaches it is complete.
+    The last epoch is no rung, because a trial that reaches it is complete.
     """
     fractions = sorted(fractions)
-    epochs = dict(zip(epochs_at(recipe, fractions), fractions, strict=True))
+    epochs = dict(zip(epochs_at(recipe, fractions, of_whole=of_whole), fractions, strict=True))
     return {epoch: fraction for epoch, fraction in epochs.items() if epoch < recipe.epochs}
 
 
-def epochs_at(recipe: Recipe, fractions: Sequence[float]) -> list[int]:
-    """The epoch at which a run reaches each fraction, but none before its scores can be compared with others."""
+def epochs_at(recipe: Recipe, fractions: Sequence[float], *, of_whole: bool = False) -> list[int]:
+    """The epoch at which a run reaches each fraction of its last phase, which has a schedule of its own, or `of_whole`.
+
+    In its last phase a run reaches none before its scores can be compared with others.
+    """
+    if of_whole:
+        return [max(1, part_of(fraction, recipe.epochs)) for fraction in fractions]
     return [min(max(recipe.epoch_at(fraction), recipe.first_rung), recipe.epochs) for fraction in fractions]

@@ -11,7 +11,7 @@ import random
 from collections.abc import Collection, Sequence
 from itertools import accumulate, islice
 from statistics import mean, median
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,11 +33,14 @@ Verdict = Literal["continue", "pause", "stop"]
 class BaseScheduler(Options):
     """What a search asks of every scheduler: where a trial is judged, by which score, and whether it passes.
 
-    One that pauses trials also says where it may do so, and which paused trial goes on.
+    One that pauses trials also says where it may do so, and which paused trial goes on. Fractions are those of the
+    schedule of the last phase or, where the class says so, `of_whole` trainings.
     """
 
+    of_whole: ClassVar[bool] = False
+
     def levels(self, recipe: Recipe) -> tuple[float, ...]:
-        """The fractions of a schedule whose scores the forecast learns from, in a search with this baseline."""
+        """The fractions at whose scores the forecast learns, in a search with this baseline."""
         return LEVELS
 
     def expected_epochs(self, recipe: Recipe) -> float:
@@ -104,7 +107,7 @@ class _AtRungs(BaseScheduler):
         # Multiples of the golden ratio spread evenly over the brackets, from the first few trials on.
         place = trial.number * GOLDEN % 1
         bracket = sum(place >= edge for edge in accumulate(share for share, _ in brackets[:-1]))
-        fraction = rung_epochs(trial.recipe, brackets[bracket][1]).get(trial.epochs)
+        fraction = self._rung_epochs(trial.recipe, brackets[bracket][1]).get(trial.epochs)
         return None if fraction is None else Rung(self.group(trial.recipe), bracket, fraction)
 
     def group(self, recipe: Recipe) -> Group:
@@ -118,6 +121,9 @@ class _AtRungs(BaseScheduler):
 
     def _fractions(self, recipe: Recipe) -> tuple[float, ...]:
         return tuple(sorted(recipe.schedule.rungs if self.rungs is None else self.rungs))
+
+    def _rung_epochs(self, recipe: Recipe, fractions: Sequence[float]) -> dict[int, float]:
+        return rung_epochs(recipe, fractions, of_whole=self.of_whole)
 
 
 class _Stopping(_AtRungs):
@@ -137,7 +143,8 @@ class _Stopping(_AtRungs):
     def expected_epochs(self, recipe: Recipe) -> float:
         """The mean over brackets, which counts the trials that are let through."""
         return sum(
-            share * _mean_length(list(rung_epochs(recipe, rungs)), recipe.epochs, self.pass_rate, self.let_through)
+            share
+            * _mean_length(list(self._rung_epochs(recipe, rungs)), recipe.epochs, self.pass_rate, self.let_through)
             for share, rungs in self.brackets(self._fractions(recipe))
         )
 
@@ -192,7 +199,7 @@ class _Pausing(_AtRungs):
 
     def pauses(self, recipe: Recipe) -> Collection[int]:
         """The epochs of the rungs."""
-        return rung_epochs(recipe, self._fractions(recipe)).keys()
+        return self._rung_epochs(recipe, self._fractions(recipe)).keys()
 
 
 class Promotion(_Pausing):
@@ -230,15 +237,17 @@ class FreezeThaw(_Pausing):
 
     Freeze-thaw Bayesian optimisation (Swersky et al., arXiv:1406.3896): one forecast of final scores (forecast.py)
     decides between all paused trials and the best new recipe (priorities.py). It needs the sampler `forecast`. A search
-    too short for a forecast promotes the better half of its trials.
+    too short for a forecast promotes the better half of its trials. Rungs are fractions of whole trainings, because the
+    forecast learns what the scores of a first phase are worth, and its epochs cost little.
     """
 
+    of_whole: ClassVar[bool] = True
     name: Literal["freeze-thaw"] = "freeze-thaw"
     rungs: tuple[Share, ...] = DOUBLING
 
     def levels(self, recipe: Recipe) -> tuple[float, ...]:
         """The rungs that lie at different epochs of the recipe."""
-        return tuple(sorted(rung_epochs(recipe, self.rungs).values()))
+        return tuple(sorted(self._rung_epochs(recipe, self.rungs).values()))
 
     def expected_epochs(self, recipe: Recipe) -> float:
         """A share of the epochs that was seen in simulated searches; no rule decides it."""

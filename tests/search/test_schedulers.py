@@ -637,8 +637,13 @@ def test_a_trial_is_expected_to_take_no_more_than_its_epochs(scheduler: Schedule
         assert 0 < scheduler.expected_epochs(recipe(epochs)) <= epochs
 
 
-def test_a_trial_that_is_paused_first_in_its_second_phase_is_expected_to_take_the_whole_first_one() -> None:
-    assert 7 < FreezeThaw().expected_epochs(recipe(12, head_epochs=5)) < 12
+def test_a_trial_is_expected_to_reach_its_first_rung() -> None:
+    assert 8 < FreezeThaw(rungs=(0.8,)).expected_epochs(recipe(10)) < 9
+
+
+def test_a_trial_of_two_phases_is_frozen_in_the_first_one_but_stopped_in_the_second() -> None:
+    assert set(FreezeThaw().pauses(recipe(16, head_epochs=10))) == {1, 2, 4, 8}
+    assert min(Promotion(rungs=(0.25,)).pauses(recipe(16, head_epochs=10))) == 12
 
 
 # Choosing one
