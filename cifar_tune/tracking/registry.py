@@ -10,8 +10,10 @@ from pathlib import Path
 
 import mlflow.pytorch
 import numpy as np
+from mlflow import pyfunc
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import Schema, TensorSpec
 
@@ -63,17 +65,22 @@ def _log_model(client: MlflowClient, run: Run, classifier: Classifier, classes: 
         Schema([TensorSpec(np.dtype(np.uint8), (-1, *PIXELS))]),
         Schema([TensorSpec(np.dtype(np.float32), (-1, len(classes)))]),
     )
-    with tempfile.TemporaryDirectory() as folder:
+    saved = Model(run_id=run.info.run_id, model_id=model.model_id)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
         mlflow.pytorch.save_model(
             classifier,
-            Path(folder) / "model",
-            mlflow_model=Model(run_id=run.info.run_id, model_id=model.model_id),
+            folder,
+            mlflow_model=saved,
             signature=signature,
             input_example=np.zeros((NUM_EXAMPLES, *PIXELS), np.uint8),
             serialization_format="pt2",
             pip_requirements=[f"{package}=={metadata.version(package)}" for package in ("mlflow", "numpy", "torch")],
             metadata={"classes": classes},
         )
-        client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+        # An exported program stays on the device that it was made on, but MLflow would load it for a GPU that is there.
+        saved.flavors[pyfunc.FLAVOR_NAME][pyfunc.MODEL_CONFIG] = {"device": "cpu"}
+        saved.save(folder / MLMODEL_FILE_NAME)
+        client.log_model_artifacts(model.model_id, str(folder))
     client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
