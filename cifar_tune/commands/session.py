@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, ParamSpec
 
 from rich.console import Console
@@ -146,7 +147,7 @@ def opened_session(
     """
     with _cluster(record.num_left(num_trials), options) as cluster:
         _warn_of_changed_versions(record, console)
-        record.check_unchanged("weights", digest_weights(recipes, console))
+        record.check_unchanged("weights", digest_weights(recipes, console, record.weights))
         data = load_data(recipes[0], store, options)
         record.check_unchanged("data", data.digest)
         console.print(f"Starting the workers of {record.name} ...", style="dim")
@@ -174,13 +175,18 @@ def load_data(recipe: Recipe, store: Store, options: TrainingOptions) -> Trainin
     )
 
 
-def digest_weights(recipes: Sequence[Recipe], console: Console) -> dict[str, str]:
-    """Digests of the weight files that the recipes start from; a UserError where one is missing or does not fit."""
+def digest_weights(
+    recipes: Sequence[Recipe], console: Console, known: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Digests of the weights that the recipes start from, the `known` ones where they are of the same files.
+
+    Raises a UserError where weights are missing or do not fit.
+    """
     if all(recipe.model.weights == "none" for recipe in recipes):
         return {}  # without torch, which the driver does not need
     from cifar_tune.training.weights import check_weights
 
-    digests, notes = check_weights(recipes)
+    digests, notes = check_weights(recipes, known)
     for note in notes:
         console.print(note, highlight=False, markup=False)
     return digests

@@ -66,7 +66,7 @@ class Assignment(TypedDict):
     num_epochs_recorded: int
     features: str  # the store's folder of cached features
     weights: str  # `model/weights`; a path is absolute
-    weights_digest: str | None  # hexadecimal SHA-256 of the file that the driver checked
+    weights_digest: str | None  # of the file that the driver checked
     num_threads: int
     gpus: float  # of one GPU, or whole ones; 0 trains on the CPU
     keeps: Keepsake
@@ -242,7 +242,7 @@ def _feature_cache(folder: Path) -> FeatureCache:
 @lru_cache(maxsize=2)
 def _weights(name: str, digest: str | None) -> Weights | None:
     weights = open_weights(name)
-    if weights is not None and digest not in (None, weights.digest):
+    if weights is not None and digest not in (None, weights.digest, weights.file_digest):
         raise MachineError(f"{name} is no longer the file that the search was started with; restore that file.")
     return weights
 

@@ -100,7 +100,7 @@ class Training:
         if weights is not None:
             weights, stripped = for_network(weights, model)
             note = load_weights(model, weights, self.data.dataset)
-            self.facts["weights"] = f"{weights.source}, sha256 {weights.digest[:16]}"
+            self.facts["weights"] = f"{weights.source}, sha256 {weights.file_digest[:16]}"
             if stripped:
                 self.facts["weights"] += f"; {stripped}"
             if note:

@@ -15,6 +15,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -65,7 +66,8 @@ class Weights:
 
     tensors: dict[str, Tensor]
     recipe: Mapping[str, Any] | None  # the one that they were trained by; None where the file does not say it
-    digest: str  # hex SHA-256 of the file
+    digest: str  # hex SHA-256 of the tensors and the data set, the same in each file that holds them
+    file_digest: str  # hex SHA-256 of the file, by which searches of version 0.1.0 know it
     source: str  # the file's name, for messages
     key: str | None = None  # of the state_dict in the checkpoint that the file is; None where it is one itself
 
@@ -112,10 +114,10 @@ def find_published(published: Published) -> Path:
 
 
 def _is_whole(path: Path, published: Published) -> bool:
-    return path.is_file() and _digest(path).startswith(published.hash_prefix)
+    return path.is_file() and _file_digest(path).startswith(published.hash_prefix)
 
 
-def _digest(path: Path) -> str:
+def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -150,16 +152,28 @@ def open_weights(name: str) -> Weights | None:
 def read_weights(path: Path) -> Weights:
     """The tensors of a .safetensors file, or of a state_dict that torch.save wrote, alone or in a checkpoint."""
     try:
-        digest = _digest(path)
+        file_digest = _file_digest(path)
     except OSError as error:
         raise UserError(
             f"The weights {path} cannot be read ({_reason(error)}); correct the path or its rights."
         ) from None
+    recipe, key = None, None
     if path.suffix == ".safetensors":
         tensors, recipe = _read_safetensors(path)
-        return Weights(tensors, recipe, digest, path.name)
-    tensors, key = _read_state_dict(path)
-    return Weights(tensors, None, digest, path.name, key)
+    else:
+        tensors, key = _read_state_dict(path)
+    digest = _digest(tensors, recipe["dataset"] if recipe else None)
+    return Weights(tensors, recipe, digest, file_digest, path.name, key)
+
+
+def _digest(tensors: Mapping[str, Tensor], dataset: str | None) -> str:
+    """Of what decides where a run starts; a file's bytes differ each time, because safetensors orders metadata anew."""
+    digest = hashlib.sha256(repr(dataset).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        if tensor.layout == torch.strided and not tensor.is_quantized:  # no network here has others
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -206,11 +220,13 @@ def _read_state_dict(path: Path) -> tuple[dict[str, Tensor], str | None]:
 # Fitting
 
 
-def check_weights(recipes: Iterable[Recipe]) -> tuple[dict[str, str], list[str]]:
+def check_weights(
+    recipes: Iterable[Recipe], known: Mapping[str, str] = MappingProxyType({})
+) -> tuple[dict[str, str], list[str]]:
     """Read all weights that the recipes name, and check that they fit, without building a network in memory.
 
-    Returns the hex SHA-256 of each file by its `model/weights`, and a sentence for everything of a file that is not
-    taken as it is: prefixes of names, parts beside the network, a head.
+    Returns the digest of each file's tensors by its `model/weights`, or the `known` one if it is the file's; and a
+    sentence for everything of a file that is not taken as it is: prefixes of names, parts beside the network, a head.
     """
     networks = {_tensor_options(recipe): recipe for recipe in recipes if recipe.model.weights != "none"}
     opened = {name: open_weights(name) for name in {recipe.model.weights for recipe in networks.values()}}
@@ -220,7 +236,11 @@ def check_weights(recipes: Iterable[Recipe]) -> tuple[dict[str, str], list[str]]
         network = outline(recipe)
         weights, stripped = for_network(files[recipe.model.weights], network)
         notes |= {stripped, fitting(network, weights, recipe.dataset)[1]}
-    return {name: weights.digest for name, weights in files.items()}, sorted(note for note in notes if note)
+    digests = {
+        name: weights.file_digest if known.get(name) == weights.file_digest else weights.digest
+        for name, weights in files.items()
+    }
+    return digests, sorted(note for note in notes if note)
 
 
 def _tensor_options(recipe: Recipe) -> str:

@@ -305,7 +305,7 @@ def test_a_run_starts_from_its_weights(
     training = Training(recipe, handful, weights)
     assert same_tensors(training.model, trained.model)
     assert training.evaluate(handful.val) == pytest.approx(trained.evaluate(handful.val))
-    assert training.facts == {"weights": f"weights.safetensors, sha256 {weights.digest[:16]}"}
+    assert training.facts == {"weights": f"weights.safetensors, sha256 {weights.file_digest[:16]}"}
 
 
 def test_another_data_sets_head_is_replaced_and_that_is_a_fact(

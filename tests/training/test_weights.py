@@ -51,7 +51,7 @@ def network(num_classes: int = 10, seed: int = 0) -> nn.Sequential:
 def plain(model: nn.Module, dataset: str | None = None) -> Weights:
     """The model's weights as they would be read from a file."""
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    return Weights(tensors, {"dataset": dataset} if dataset else None, digest="", source="given.pth")
+    return Weights(tensors, {"dataset": dataset} if dataset else None, digest="", file_digest="", source="given.pth")
 
 
 def without(weights: Weights, *endings: str) -> Weights:
@@ -266,9 +266,25 @@ def test_our_own_weights_know_their_dataset(tmp_path: Path) -> None:
     save_weights(tmp_path, model, {"recipe": {"dataset": "cifar100"}, "scores": {"epoch": 3}})
     weights = read_weights(tmp_path / "weights.safetensors")
     assert (weights.dataset, weights.source) == ("cifar100", "weights.safetensors")
-    assert weights.digest == digest_of(tmp_path / "weights.safetensors")
+    assert weights.file_digest == digest_of(tmp_path / "weights.safetensors")
     assert load_weights(started := network(seed=1), weights, "cifar100") is None
     assert same(started, model)
+
+
+def test_equal_networks_have_one_digest_however_they_are_saved(tmp_path: Path) -> None:
+    """The bytes of the files differ, because safetensors orders the metadata anew at each save."""
+    metadata: dict[str, Any] = {"recipe": {"dataset": "cifar100"}, "scores": {"epoch": 3}, "preprocessing": {}}
+    saved = []
+    for number in range(12):
+        save_weights(tmp_path / str(number), network(), metadata)
+        saved.append(read_weights(tmp_path / str(number) / "weights.safetensors"))
+    torch.save(network().state_dict(), tmp_path / "plain.pth")
+    assert len({weights.digest for weights in saved}) == 1
+    assert len({weights.file_digest for weights in saved}) > 1
+    others = [{"recipe": {"dataset": "cifar10"}}, metadata]
+    for number, (other, seed) in enumerate(zip(others, (0, 1), strict=True)):
+        save_weights(tmp_path / f"other{number}", network(seed=seed), other)
+        assert read_weights(tmp_path / f"other{number}" / "weights.safetensors").digest != saved[0].digest
 
 
 @pytest.mark.parametrize(
@@ -286,7 +302,7 @@ def test_a_plain_state_dict_is_read_in_both_of_torchs_formats(tmp_path: Path, as
     path = tmp_path / "plain.pth"
     torch.save(network().state_dict(), path, _use_new_zipfile_serialization=as_zip)
     weights = read_weights(path)
-    assert (weights.dataset, weights.source, weights.digest) == (None, "plain.pth", digest_of(path))
+    assert (weights.dataset, weights.source, weights.file_digest) == (None, "plain.pth", digest_of(path))
     assert load_weights(started := network(seed=1), weights, "cifar10") is None
     assert same(started, network())
 
@@ -627,8 +643,14 @@ def test_every_file_that_recipes_start_from_has_its_digest(of_shapes: str, tmp_p
     torch.save(ResNet9().build(10).state_dict(), other)
     recipes = [starting(of_shapes), starting(of_shapes, lr=0.2), starting(other, "resnet9"), starting("none")]
     digests, notes = check_weights(iter(recipes))
-    assert digests == {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in (of_shapes, other)}
+    assert digests == {name: read_weights(Path(name)).digest for name in (of_shapes, other)}
     assert notes == []
+
+
+def test_a_search_that_knows_a_file_by_its_bytes_goes_on_with_it(of_shapes: str) -> None:
+    known = {of_shapes: digest_of(Path(of_shapes))}
+    assert check_weights([starting(of_shapes)], known)[0] == known
+    assert check_weights([starting(of_shapes)], {of_shapes: "another"})[0] != known
 
 
 def test_a_head_that_is_replaced_is_noted_once(of_shapes: str) -> None:
