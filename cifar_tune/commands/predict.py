@@ -77,8 +77,8 @@ def _reason(error: Exception, path: Path) -> str:
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """The image as uint8 (3, 32, 32).
 
-    EXIF rotation is applied, animations use their first frame, transparency becomes white, and the centre square is
-    resized with a Lanczos filter.
+    EXIF rotation is applied, transparency becomes white, and the centre square is resized with a Lanczos filter. Of an
+    animation the first frame is taken; of an animated PNG with a still image of its own, that image.
     """
     if path.exists() and not path.is_file():
         raise ValueError("it is no file")  # a pipe would be waited for

@@ -90,6 +90,12 @@ def test_an_animation_is_its_first_frame(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "a.gif")[:, 16, 16], RED, atol=3)
 
 
+def test_an_animated_png_is_its_still_image_if_it_has_one(tmp_path: Path) -> None:
+    still, *frames = [Image.new("RGB", (40, 40), color) for color in (RED, (0, 0, 255), (0, 255, 0))]
+    still.save(tmp_path / "a.png", save_all=True, append_images=frames, default_image=True)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[:, 16, 16], RED)
+
+
 def test_the_centre_square_is_used_and_photos_are_turned_upright(tmp_path: Path) -> None:
     wide = Image.new("RGB", (90, 30), (0, 0, 255))
     wide.paste(Image.new("RGB", (30, 30), RED), (30, 0))

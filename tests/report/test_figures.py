@@ -4,8 +4,11 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import optuna
 import pytest
 from helpers.made_trials import made_up_trials, spanning_trials
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from cifar_tune.report.figures import MAX_DRAWN, DrawnSearch, costs, history, timeline
 from cifar_tune.report.timing import PAUSE_SECONDS
@@ -63,6 +66,24 @@ def test_importances_show_how_uncertain_they_are() -> None:
     assert max(most - least for least, most in zip(low, high, strict=True)) > 0.1, "sixty trials leave much uncertain"
     same = [replace(trial, curve=made_up_trials([])[0].curve) for trial in made_up_trials(["completed"] * 30)]
     assert importances(DrawnSearch("made", same)) == "All complete trials have the same score."
+
+
+def test_all_trials_that_equal_the_last_of_the_best_tenth_count_among_them() -> None:
+    """As the page says of Optuna's importances: here fifteen of forty share the best score, and four are a tenth."""
+
+    def importance(first_four: float) -> float:
+        """Of a value by which the first four trials differ, whose score is higher by `first_four`."""
+        study = optuna.create_study(direction="maximize")
+        for number in range(40):
+            spread = (number * 0.37) % 1
+            params = {"of four": 0.9 + spread / 10 if number < 4 else spread, "of all": (spread + (number < 15)) / 2}
+            score = 0.9 + first_four * (number < 4) if number < 15 else spread / 2
+            ranges: dict[str, BaseDistribution] = {name: FloatDistribution(0, 1) for name in params}
+            study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=score))
+        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())["of four"]
+
+    assert importance(first_four=0.01) > 0.5
+    assert importance(first_four=0) < 0.2
 
 
 def test_the_band_of_the_history_is_the_margin_around_the_baseline() -> None:
