@@ -23,7 +23,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.search.acquisition import Costs
+from cifar_tune.search.acquisition import Costs, expected_improvement
 from cifar_tune.search.encoding import Array, Encoding
 from cifar_tune.search.rungs import epochs_at
 from cifar_tune.trials.trial import OPTUNA_STATES, Trial
@@ -86,6 +86,11 @@ class Model:
     def predict(self, points: Array) -> "Normal":
         """The final scores of recipes, by their encoded values (n, columns)."""
         return self.believing.predict(points)
+
+    def gains(self, scores: "Normal") -> Array:
+        """The expected improvement of each of n final scores on the best trial: (n,)."""
+        best = float(self.ends.max()) if self.incumbent is None else self.incumbent
+        return expected_improvement(scores, best)
 
     def distances(self, points: Array) -> Array:
         """The distance of each of (n, columns) encoded points to the nearest trial: (n,)."""
