@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # A package of AOTInductor takes every batch for one with the strides of its example, and computes with other numbers.
 #
-# Expected: a batch of the right shape and type gives the same sums however it lies in memory, or a message. In eager mode,
-# in the exported program and under torch.compile it does. Seen with torch 2.13.0 and 2.15.0, Python 3.11, on a CPU: two
-# batches give other sums in silence. One is the same batch in channels-last memory, the other every second image of a
-# larger batch. Pictures of Pillow and numpy, permuted to (n, 3, H, W), lie in channels-last memory. Call `.contiguous()`
-# before such a package. The script needs a C++ compiler. Fails if that changes.
+# Expected: a batch of the right shape and type gives the same sums however it lies in memory, or a message. In eager
+# mode, in the exported program and under torch.compile it does. Seen with torch 2.13.0 and 2.15.0, Python 3.11, on a
+# CPU: two batches give other sums in silence. One is the same batch in channels-last memory, the other every second
+# image of a larger batch. Pictures of Pillow and numpy, permuted to (n, 3, H, W), lie in channels-last memory. Call
+# `.contiguous()` before such a package. The script needs a C++ compiler. Fails if that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

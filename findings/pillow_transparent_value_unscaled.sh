@@ -3,8 +3,8 @@
 #
 # Expected: pixels of that value are transparent, as the PNG specification says for every bit depth. In Pillow they are
 # with 1 and 8 bits. Seen with pillow 12.2.0 and 13.0.0, Python 3.11: pixels become 8-bit values, but the transparent
-# value stays in the file's own scale, and the two no longer match. At 4 bits the value 5 becomes the pixel 85, and `info`
-# says 5. Black matches, since 0 is 0 in every scale. Fails if that changes.
+# value stays in the file's own scale, and the two no longer match. At 4 bits the value 5 becomes the pixel 85, and
+# `info` says 5. Black matches, since 0 is 0 in every scale. Fails if that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

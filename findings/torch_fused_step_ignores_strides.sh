@@ -2,9 +2,10 @@
 # On a CPU, torch's fused SGD and Adam pair a parameter's elements with those of a gradient by their place in memory.
 #
 # Expected: element by element, as the unfused optimizers do; with `fused=True` the same numbers, only faster. Seen with
-# torch 2.13.0 and 2.15.0, Python 3.11: a channels-last weight with a contiguous gradient moves at other places than those
-# where the gradient is one, in silence. So does a weight whose moments were loaded as contiguous tensors, such as a file
-# format without strides gives. Backward passes make gradients that lie as their parameters. Fails if that changes.
+# torch 2.13.0 and 2.15.0, Python 3.11: a channels-last weight with a contiguous gradient moves at other places than
+# those where the gradient is one, in silence. So does a weight whose moments were loaded as contiguous tensors, such as
+# a file format without strides gives. Backward passes make gradients that lie as their parameters. Fails if that
+# changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

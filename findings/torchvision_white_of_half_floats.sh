@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # torchvision's ToDtype(torch.uint8, scale=True) makes white black, where the images are float16 or bfloat16.
 #
-# Expected: 1.0 becomes 255, as it does for float32 and float64. Seen with torchvision 0.29.1 and 0.29.2, torch 2.14.1 and
-# 2.15.0, Python 3.11: the factor 255.999 is 256 in these types, so 1.0 becomes 256, which wraps to 0 in silence. The
-# transforms of version 1 (`convert_image_dtype`) do the same; `save_image` gives 255. Convert such images to float32
-# first. Fails if that changes.
+# Expected: 1.0 becomes 255, as it does for float32 and float64. Seen with torchvision 0.29.1 and 0.29.2, torch 2.14.1
+# and 2.15.0, Python 3.11: the factor 255.999 is 256 in these types, so 1.0 becomes 256, which wraps to 0 in silence.
+# The transforms of version 1 (`convert_image_dtype`) do the same; `save_image` gives 255. Convert such images to
+# float32 first. Fails if that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
