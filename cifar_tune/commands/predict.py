@@ -59,8 +59,9 @@ def predict(weights: Path, paths: Sequence[Path], top: int) -> list[Prediction]:
             continue
         with torch.inference_mode():
             shares = classifier(torch.from_numpy(pixels)[None])[0].softmax(dim=0)
-        best = shares.topk(min(top, len(names)))
-        classes = [(names[i], share) for i, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+        # Of equal shares the first class comes first, as an evaluation's argmax counts it; topk would take any.
+        best, order = shares.sort(descending=True, stable=True)
+        classes = [(names[i], share) for i, share in zip(order[:top].tolist(), best[:top].tolist(), strict=True)]
         predictions.append(Prediction(path, classes))
     return predictions
 
@@ -97,11 +98,29 @@ def _formats() -> list[str]:
 
 def _in_colors(image: Image.Image) -> Image.Image:
     """An image of any mode as 8-bit RGB."""
-    if image.mode.startswith("I;16"):  # Pillow would clip it at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith(("I", "F")):  # Pillow would clip it at 255
+        image = Image.fromarray(_as_bytes(image))
     if not image.has_transparency_data:
         return image.convert("RGB")
     transparent = image.convert("RGBA")
     flat = Image.new("RGB", image.size, BACKGROUND)
     flat.paste(transparent, mask=transparent)
     return flat
+
+
+def _as_bytes(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The gray values of a mode with more than 8 bits; a ValueError where their scale is not certain.
+
+    Whole numbers are of 16 bits where any is above 255 (a 16-bit PGM has mode I), fractions of 0 to 1 where none is
+    above 1.
+    """
+    values = np.asarray(image)
+    lowest, highest = float(values.min()), float(values.max())
+    scale = 1.0
+    if image.mode.startswith("I;16") or (image.mode == "I" and highest > 255):
+        scale = 1 / 256
+    elif image.mode == "F" and highest <= 1:
+        scale = 255.0
+    if lowest < 0 or not highest * scale < 256:
+        raise ValueError("its values are none of 8 bits, of 16 bits or from 0 to 1; save it with 8 bits")
+    return (values * scale).astype(np.uint8)

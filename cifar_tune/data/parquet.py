@@ -5,7 +5,9 @@ Nothing is downloaded here.
 
 import contextlib
 import io
+import json
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES, PUBLISHED, DatasetName, Images, Part, Source, check_labels
+from cifar_tune.data.images import (
+    CLASS_NAMES,
+    IMAGE_SIZE,
+    NUM_CLASSES,
+    PUBLISHED,
+    DatasetName,
+    Images,
+    Part,
+    Source,
+    check_labels,
+)
 from cifar_tune.errors import UserError
 
 MAX_ROWS = 1_000_000  # of a shard; the published sets have 50,000, and a small file can claim any number
@@ -68,14 +80,14 @@ def _all_shards(folder: Path, part: Part) -> tuple[Path, ...]:
 
 def decode_parquet(name: DatasetName, shards: tuple[Path, ...]) -> Images:
     """The images of the shards' rows in order, whichever of PNG, WebP and JPEG each one is."""
-    parts = [_read_shard(shard, PUBLISHED[name].parquet_labels) for shard in shards]
+    parts = [_read_shard(shard, name) for shard in shards]
     images = np.concatenate([part.images for part in parts])
     labels = np.concatenate([part.labels for part in parts])
     return check_labels(Images(images, labels), NUM_CLASSES[name], shards[0].parent)
 
 
-def _read_shard(path: Path, label: str) -> Images:
-    encoded, labels = _read_columns(path, label)
+def _read_shard(path: Path, name: DatasetName) -> Images:
+    encoded, labels = _read_columns(path, name)
     try:
         decoded = [_decode_image(cell) for cell in encoded]  # threads only take turns: most of it holds the GIL
     except Exception as error:  # a damaged image can raise anything in Pillow
@@ -83,8 +95,9 @@ def _read_shard(path: Path, label: str) -> Images:
     return Images(np.array(decoded, np.uint8).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE), labels)
 
 
-def _read_columns(path: Path, label: str) -> tuple[list[bytes | None], npt.NDArray[np.int64]]:
-    """The encoded images, and the labels of the column `label`; older exports call the images' column `image`."""
+def _read_columns(path: Path, name: DatasetName) -> tuple[list[bytes | None], npt.NDArray[np.int64]]:
+    """The encoded images and their labels; older exports call the images' column `image`."""
+    label = PUBLISHED[name].parquet_labels
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
@@ -98,13 +111,29 @@ def _read_columns(path: Path, label: str) -> tuple[list[bytes | None], npt.NDArr
         if not pa.types.is_integer(table.schema.field(label).type):
             raise ValueError("its labels are no whole numbers")
         encoded = table.column(image).combine_chunks().field("bytes").to_pylist()
-        labels = table.column(label).to_numpy().astype(np.int64)
+        labels = _renumbered(table.column(label).to_numpy().astype(np.int64), table.schema.metadata, name)
     except Exception as error:  # a damaged file can raise anything in pyarrow
         reason = _reason(error)
         raise UserError(f"{path} is damaged or no export of CIFAR ({reason}); download it again.") from None
     if len(labels) < num_rows:
         raise UserError(f"{path} is incomplete: {len(labels)} of its {num_rows} rows are there; download it again.")
     return encoded, labels
+
+
+def _renumbered(
+    labels: npt.NDArray[np.int64], metadata: Mapping[bytes, bytes] | None, name: DatasetName
+) -> npt.NDArray[np.int64]:
+    """The labels by the usual numbers of the classes, where the file's own list of names has another order.
+
+    `datasets` makes such a list when it encodes labels anew: of the numbers 0 to 99, sorted as text.
+    """
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # no list of names
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[PUBLISHED[name].parquet_labels]["names"]
+        for usual in (CLASS_NAMES[name], [str(number) for number in range(NUM_CLASSES[name])]):
+            if sorted(names) == sorted(usual) and set(labels.tolist()) <= set(range(len(usual))):
+                return np.array([usual.index(each) for each in names], np.int64)[labels]
+    return labels
 
 
 def _reason(error: Exception) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
@@ -35,6 +36,12 @@ UNUSED = "num_batches_tracked"
 NUM_NAMED = 3  # misfits that an error names; another architecture has hundreds
 OTHER_WEIGHTS = "take --set model/weights=none or the path of a checkpoint"
 PLAIN = "torch.save(model.state_dict(), path)"
+_MAKE_NUMBER = np.float64(0).__reduce__()[0]
+NUMPY_NUMBERS: list[Any] = [  # what a number of numpy's is pickled as: by numpy 1, by numpy 2, and its type
+    *((_MAKE_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
+]
 
 
 @dataclass(frozen=True)
@@ -196,8 +203,8 @@ def _recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 def _read_state_dict(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """The tensors, and their key in a checkpoint."""
     try:
-        # Many programs save a namespace of options; it runs no code.
-        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings(action="ignore"):
+        # Many programs save a namespace of options, or a score as a numpy number; neither runs code.
+        with torch.serialization.safe_globals([Namespace, *NUMPY_NUMBERS]), warnings.catch_warnings(action="ignore"):
             loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(

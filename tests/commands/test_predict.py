@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from helpers.command_line import Call
@@ -77,6 +78,41 @@ def test_a_plain_image_of_any_mode_is_read_as_it_looks(tmp_path: Path, mode: str
     assert pixels.shape == (3, 32, 32)
     assert pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels.mean(axis=(1, 2)), expected, atol=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("a.pgm", np.full((40, 40), 0x80FF, np.uint16), 0x80),
+        ("a.tiff", np.full((40, 40), 0x80FF, np.int32), 0x80),
+        ("a.tiff", np.full((40, 40), 200, np.int32), 200),
+        ("a.tiff", np.full((40, 40), 0.5, np.float32), 127),
+        ("a.tiff", np.full((40, 40), 200.7, np.float32), 200),
+    ],
+)
+def test_gray_values_of_any_scale_are_read_as_they_look(
+    tmp_path: Path, name: str, values: npt.NDArray[np.generic], expected: int
+) -> None:
+    Image.fromarray(values).save(tmp_path / name)
+    assert (read_image(tmp_path / name) == expected).all()
+
+
+@pytest.mark.parametrize("value", [-1.0, 1000.0, np.nan, np.inf])
+def test_gray_values_of_an_unknown_scale_are_skipped(tmp_path: Path, weights: Path, value: float) -> None:
+    Image.fromarray(np.full((40, 40), value, np.float32)).save(tmp_path / "a.tiff")
+    (prediction,) = predict(weights, [tmp_path / "a.tiff"], top=3)
+    assert prediction.error == "its values are none of 8 bits, of 16 bits or from 0 to 1; save it with 8 bits"
+
+
+def test_of_equally_likely_classes_the_first_comes_first(tmp_path: Path) -> None:
+    network = BASE.model.build(10)
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+    metadata = {"recipe": BASE.model_dump(mode="json"), "preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    save_weights(tmp_path, network, metadata)
+    Image.new("RGB", (32, 32), RED).save(tmp_path / "a.png")
+    (prediction,) = predict(tmp_path / WEIGHTS, [tmp_path / "a.png"], top=3)
+    assert [name for name, _ in prediction.classes] == CLASS_NAMES["shapes"][:3]
 
 
 def test_transparency_becomes_white(tmp_path: Path) -> None:

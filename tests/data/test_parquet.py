@@ -1,15 +1,17 @@
 """The hub's Parquet export, on shards that the tests write: what is located, decoded and refused."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from helpers.image_files import assert_same, cells, encoded, one_shard, random_images, write_columns, write_shard
 from PIL import Image
 
-from cifar_tune.data.images import DatasetName, Images
+from cifar_tune.data.images import CLASS_NAMES, DatasetName, Images
 from cifar_tune.data.parquet import find_parquet
 from cifar_tune.errors import UserError
 
@@ -63,6 +65,33 @@ def test_cifar100_is_read_by_its_fine_labels(tmp_path: Path) -> None:
     coarse = (written.labels % 20).tolist()
     columns = {"img": cells(written), "coarse_label": coarse, "fine_label": written.labels.tolist()}
     write_columns(one_shard(tmp_path / "data"), columns)
+    assert_same(load(tmp_path / "data", "cifar100"), written)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        CLASS_NAMES["cifar100"],
+        CLASS_NAMES["cifar100"][::-1],
+        sorted(str(number) for number in range(100)),  # as `datasets` encodes whole numbers
+        ["other", *CLASS_NAMES["cifar100"][1:]],
+        None,
+    ],
+)
+def test_classes_that_the_file_lists_in_another_order_get_their_usual_numbers(
+    tmp_path: Path, names: list[str] | None
+) -> None:
+    written = random_images(100, 100)
+    usual = CLASS_NAMES["cifar100"] if names and set(names) == set(CLASS_NAMES["cifar100"]) else None
+    usual = usual or ([str(number) for number in range(100)] if names and "99" in names else names) or []
+    order = [names.index(name) for name in usual] if names else list(range(100))
+    shard = write_columns(
+        one_shard(tmp_path / "data"),
+        {"img": cells(written), "fine_label": [order[label] for label in written.labels]},
+    )
+    features = {"img": {"_type": "Image"}, "fine_label": {"names": names, "_type": "ClassLabel"}}
+    table = pq.read_table(shard).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, shard)
     assert_same(load(tmp_path / "data", "cifar100"), written)
 
 

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 import torch
 from helpers.image_files import Tripwire
@@ -373,6 +374,7 @@ NETWORK = network().state_dict()
         ({"model_state_dict": NETWORK, "optimizer_state_dict": {"state": {}, "param_groups": []}}, "model_state_dict"),
         ({"model": NETWORK, "ema": NETWORK, "args": Namespace(lr=0.1, folder=[None])}, "model"),
         ({"net": NETWORK, "acc": 91.2}, "net"),
+        ({"net": NETWORK, "acc": np.float64(91.2), "epoch": np.int64(3), "loss": np.float32(0.1)}, "net"),
     ],
 )
 def test_a_checkpoint_around_the_state_dict_is_opened(tmp_path: Path, checkpoint: dict[str, Any], key: str) -> None:
