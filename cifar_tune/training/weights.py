@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import json
 import pickle
+import re
 import sys
 import warnings
 from argparse import Namespace
@@ -206,9 +207,11 @@ def _read_state_dict(path: Path) -> tuple[dict[str, Tensor], str | None]:
         # Many programs save a namespace of options, or a score as a numpy number; neither runs code.
         with torch.serialization.safe_globals([Namespace, *NUMPY_NUMBERS]), warnings.catch_warnings(action="ignore"):
             loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        what = f" (it holds {found[1]})" if found else ""
         raise UserError(
-            f"{path} is not a plain state_dict of tensors, and nothing else is unpickled; make one with {PLAIN}."
+            f"{path} is not a plain state_dict of tensors, and nothing else is unpickled{what}; make one with {PLAIN}."
         ) from None
     except Exception:  # a damaged file can raise anything in torch
         raise UserError(

@@ -5,6 +5,7 @@ import pickle
 import threading
 import time
 from argparse import Namespace
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -355,6 +356,14 @@ def test_what_is_no_dict_of_tensors_is_refused(tmp_path: Path, content: Any) -> 
     with pytest.raises(UserError, match=r"content.pth holds something other than a state_dict of tensors") as refused:
         read_weights(tmp_path / "content.pth")
     sentence(refused)
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_the_message_names_what_is_not_unpickled(tmp_path: Path, as_zip: bool) -> None:
+    checkpoint = {"state_dict": NETWORK, "losses": deque([0.5])}
+    torch.save(checkpoint, tmp_path / "model.pth", _use_new_zipfile_serialization=as_zip)
+    with pytest.raises(UserError, match=r"nothing else is unpickled \(it holds collections.deque\); make one"):
+        read_weights(tmp_path / "model.pth")
 
 
 def test_a_state_to_resume_from_is_known_as_one(tmp_path: Path) -> None:
