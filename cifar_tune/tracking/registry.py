@@ -12,6 +12,7 @@ import mlflow.pytorch
 import numpy as np
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import Schema, TensorSpec
 
@@ -74,6 +75,17 @@ def _log_model(client: MlflowClient, run: Run, classifier: Classifier, classes: 
             pip_requirements=[f"{package}=={metadata.version(package)}" for package in ("mlflow", "numpy", "torch")],
             metadata={"classes": classes},
         )
+        _keep_on_cpu(Path(folder) / "model")
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
     client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def _keep_on_cpu(folder: Path) -> None:
+    """Note in a saved model that it is loaded on the CPU; MLflow would take a GPU where there is one.
+
+    A torch.export graph stays on the device where it was made, so MLflow would then refuse to load it.
+    """
+    model = Model.load(folder)
+    model.flavors["python_function"]["config"]["device"] = "cpu"
+    model.save(folder / MLMODEL_FILE_NAME)

@@ -1,6 +1,7 @@
 """The model registry: the winner as MLflow's own tools load it, in a process that has no cifar_tune."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,7 +80,9 @@ def test_the_champion_loads_without_cifar_tune_and_is_deleted_with_its_search(st
     np.save(tmp_path / "images.npy", images)
     uri = f"models:/{NAME}@{CHAMPION}"
     arguments: list[str | Path] = [store.mlflow_url, uri, tmp_path / "images.npy", tmp_path / "logits.npy"]
-    done = subprocess.run([sys.executable, "-c", LOAD, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    command = [sys.executable, "-c", LOAD, *arguments]
+    has_gpu = {**os.environ, "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cuda"}  # what MLflow takes by itself where there is one
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=has_gpu)
     assert done.returncode == 0, done.stderr
     takes, gives, classes = done.stdout.splitlines()[-3:]
     assert json.loads(takes)[0]["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 3, 32, 32]}
