@@ -81,8 +81,8 @@ def test_the_champion_loads_without_cifar_tune_and_is_deleted_with_its_search(st
     uri = f"models:/{NAME}@{CHAMPION}"
     arguments: list[str | Path] = [store.mlflow_url, uri, tmp_path / "images.npy", tmp_path / "logits.npy"]
     command = [sys.executable, "-c", LOAD, *arguments]
-    has_gpu = {**os.environ, "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cuda"}  # what MLflow takes by itself where there is one
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=has_gpu)
+    as_with_gpu = {**os.environ, "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cuda"}  # what MLflow takes by itself there
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=as_with_gpu)
     assert done.returncode == 0, done.stderr
     takes, gives, classes = done.stdout.splitlines()[-3:]
     assert json.loads(takes)[0]["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 3, 32, 32]}
