@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
 # Of two values of a metric at the same step and millisecond MLflow shows the larger one, and takes NaN for 0.
 #
-# Expected: the value that was logged last is the run's, as it is a millisecond or a step later; a fast loop that corrects
-# a score, or logs a loss that has become NaN, counts on it.
-# Seen with mlflow-skinny 3.17.2 and SQLAlchemy 2.0.44, Python 3.11: with a SQLite database the run has the larger value
-# whatever the order. NaN is compared as 0: after NaN the value 0.5 stays 0.5, and -0.5 becomes NaN, in either order.
+# Expected: the value that was logged last is the run's, as it is where the last one is a millisecond or a step later.
+# Seen with mlflow-skinny 3.17.2 and SQLAlchemy 2.1.8, Python 3.11: with a SQLite database the run has the larger value,
+# in whatever order they were logged. NaN is compared as 0: of NaN and 0.5 the run has 0.5, of NaN and -0.5 it has NaN.
 # Whoever corrects a value gives it a later timestamp. Fails if that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet mlflow-skinny==3.17.2 sqlalchemy==2.0.44 alembic==1.17.1 pandas==2.3.3
+"$folder/venv/bin/pip" install --quiet mlflow-skinny==3.17.2 sqlalchemy==2.1.8 alembic==1.20.1 pandas==3.1.1
 cat > "$folder/program.py" <<'PYTHON'
 import logging
 import sys
