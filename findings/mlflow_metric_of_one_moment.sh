@@ -26,7 +26,8 @@ for first, last in ((0.9, 0.1), (0.1, 0.9), (0.5, nan), (nan, 0.5), (-0.5, nan),
         client.log_metric(run, "score", value, timestamp=1000, step=1)
     print("seen:", first, "and then", last, "is", client.get_run(run).data.metrics["score"])
 PYTHON
-MLFLOW_DISABLE_TELEMETRY=true "$folder/venv/bin/python" "$folder/program.py" "$folder" | grep ^seen: | tee "$folder/output"
+MLFLOW_DISABLE_TELEMETRY=true "$folder/venv/bin/python" "$folder/program.py" "$folder" |
+  grep ^seen: | tee "$folder/output"
 diff "$folder/output" - <<'TEXT'
 seen: 0.9 and then 0.1 is 0.9
 seen: 0.1 and then 0.9 is 0.9

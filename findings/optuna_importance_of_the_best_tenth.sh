@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Optuna's importances rank first what decides among the best trials, not what decides most of the scores.
 #
-# Expected: `get_param_importances` without arguments ranks first the parameter that explains the variance of the values,
-# as it did with fANOVA, the default of earlier versions. And where all values are equal, no parameter has a share.
+# Expected: `get_param_importances` without arguments ranks first what explains the variance of the values, as it did with
+# fANOVA, the default of earlier versions. And where all values are equal, no parameter has a share.
 # Seen with optuna 5.0.0 and scikit-learn 1.9.1, Python 3.11: with the default, PED-ANOVA, a parameter behind 99.9 % of
 # the variance has the smaller share. Half of all trials are on its good side, and only the best tenth counts. fANOVA
 # gives it all. Where all values are equal each of n parameters has the share 1 / n. Fails if that changes.
