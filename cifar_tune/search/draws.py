@@ -112,8 +112,11 @@ class Draws:
 
         Raises _RefusedError for a draw of the sampler that is no trial.
         """
+        frozen = self._study._storage.get_trial(asked._trial_id)
+        is_chosen = "recipe" in frozen.user_attrs or "fixed_params" in frozen.system_attrs
         try:
-            _ = asked.relative_params  # the sampler runs here, so that its errors are not taken for the space's
+            if not is_chosen:  # the sampler runs here, so that its errors are not taken for the space's
+                _ = asked.relative_params
             recipe = self._space.sample(asked)
         except InvalidRecipeError as error:
             raise _RefusedError({INVALID: 1.0}) from error
@@ -124,8 +127,6 @@ class Draws:
         baselines = self._space.baselines
         if asked.number < len(baselines) and recipe != baselines[asked.number]:
             raise RuntimeError(f"Trial {asked.number} must be a baseline, but is {recipe}.")
-        frozen = self._study._storage.get_trial(asked._trial_id)
-        is_chosen = "recipe" in frozen.user_attrs or "fixed_params" in frozen.system_attrs
         reasons = {} if is_chosen else self._refusal(asked.params, recipe)
         if reasons:
             raise _RefusedError(reasons)

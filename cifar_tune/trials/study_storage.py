@@ -125,6 +125,7 @@ class StudyStorage(InMemoryStorage):
             rows[model].append({"study_id": self._study_row_id, **row})
         num_saved, new_ids = len(self._row_ids), list[int]()
         with self._database.engine.begin() as connection:
+            _lock(connection)
             self._check_study(connection)
             if any(trial.number >= num_saved for trial in trials):
                 self._check_alone(connection)
@@ -170,6 +171,15 @@ class StudyStorage(InMemoryStorage):
         for model, now, saved in zip(tables, attrs, self._saved_attrs, strict=True):
             for key in _changed_keys(now, saved):
                 yield model, _attribute(now, key)
+
+
+def _lock(connection: Connection) -> None:
+    """Keep other programs from writing until the transaction ends, so that what it reads first stays true.
+
+    Python begins a transaction in SQLite with the first row that is written, and not before what is read.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _snapshots(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:

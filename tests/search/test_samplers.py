@@ -137,6 +137,19 @@ def test_a_resumed_search_goes_on_with_the_same_sequence(tmp_path: Path) -> None
     assert [trial.params for trial in resumed.trials()] == [trial.params for trial in whole.trials()]
 
 
+def test_an_interrupted_trial_takes_no_point_of_the_sequence_when_it_is_resumed(tmp_path: Path) -> None:
+    storage, space = optuna.storages.InMemoryStorage(), written(tmp_path, NUMBERS, "qmc")
+    interrupted = open_record_in(storage, "numbers", space, 0)
+    search(interrupted, 3)
+    interrupted.start_trial()
+    interrupted.interrupt_all()
+    resumed = open_record_in(storage, "numbers", space, 0)
+    search(resumed, 6)
+    whole = opened(space)
+    search(whole, 9)
+    assert [trial.params for trial in resumed.trials()] == [trial.params for trial in whole.trials()]
+
+
 def test_a_neighbour_changes_the_given_share_of_values_by_the_given_distance(tmp_path: Path) -> None:
     space = written(tmp_path, NUMBERS, "random")
     rng = random.Random(0)

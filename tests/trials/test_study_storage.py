@@ -1,6 +1,8 @@
 """The storage of a search's study: what it holds in memory is in the database, as Optuna itself reads it."""
 
 import math
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import optuna
@@ -179,6 +181,27 @@ def test_two_programs_that_add_trials_are_told_so(store: Store) -> None:
     as_optuna_reads(store).ask()
     with pytest.raises(UserError, match="Another program has added trials to the search s while it ran"):
         saved(study)
+    assert len(as_optuna_reads(store).trials) == 1
+
+
+def test_no_program_adds_trials_between_the_look_and_the_write(store: Store) -> None:
+    study = opened(store)
+    study.ask()
+    storage = study._storage
+    assert isinstance(storage, StudyStorage)
+    refusals: list[str] = []
+
+    def write_too(*arguments: object) -> None:
+        if str(arguments[2]).startswith("INSERT INTO trials "):
+            with closing(sqlite3.connect(store.optuna_path, timeout=0)) as other:
+                try:
+                    other.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    refusals.append(str(error))
+
+    event.listen(storage._database.engine, "before_cursor_execute", write_too)
+    saved(study)
+    assert refusals == ["database is locked"]
     assert len(as_optuna_reads(store).trials) == 1
 
 
