@@ -65,7 +65,7 @@ def silence(url: str) -> Failure:
     """The failure of a server or database that does not answer, or whose disk is full."""
     if is_server(url):
         return Failure("away", f"MLflow at {shown(url)} does not answer.")
-    if url.startswith("sqlite") and is_full(_database_path(url).parent):
+    if url.startswith("sqlite") and is_full(database_path(url).parent):
         return full_disk(url)
     return Failure("away", f"MLflow's database {shown(url)} is locked or cannot be reached.")
 
@@ -215,13 +215,14 @@ def _credentials(url: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _database_path(url: str) -> Path:
+def database_path(url: str) -> Path:
+    """The file of an SQLite address."""
     return Path(url.partition(":///")[2].partition("?")[0]).absolute()
 
 
 def _database_answers(url: str) -> bool:
     """Whether the SQLite file can be read now: it may be locked, and where there is none yet, MLflow makes it."""
-    path = _database_path(url)
+    path = database_path(url)
     if not path.is_file():
         return True
     try:

@@ -11,6 +11,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from cifar_tune.store import Store, check_can_write
+from cifar_tune.tracking.address import SERVERS, database_path
 from cifar_tune.tracking.runs import KIND, KIND_TAG, NOTE_TAG, search_runs, without_doubles
 
 
@@ -35,14 +36,23 @@ def open_experiment(client: MlflowClient, store: Store, dataset: str) -> str:
 
 
 def _create(client: MlflowClient, store: Store, name: str, dataset: str) -> None:
-    is_in_store = client.tracking_uri == store.mlflow_url
-    location = (store.artifacts / dataset).as_uri() if is_in_store else None
+    folder = _artifact_folder(client.tracking_uri, store)
+    location = None if folder is None else (folder / dataset).as_uri()
     note = f"Searches of cifar-tune on {dataset}: each parent run is a search, and its child runs are the trials."
     try:
         client.create_experiment(name, artifact_location=location, tags={KIND_TAG: KIND, NOTE_TAG: note})
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # another search has made it meanwhile
             raise
+
+
+def _artifact_folder(url: str, store: Store) -> Path | None:
+    """Where artifacts of new experiments go; None where a server decides it. MLflow's default is the working folder."""
+    if url.partition(":")[0] in (*SERVERS, "databricks"):
+        return None
+    if url == store.mlflow_url or not url.startswith("sqlite"):
+        return store.artifacts
+    return database_path(url).parent / "mlruns"
 
 
 def _check_artifacts(location: str, tracking_uri: str) -> None:
