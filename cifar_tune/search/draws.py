@@ -22,6 +22,7 @@ REFUSED = "over_limits"  # attribute of a draw that was not trained: why, or the
 EXHAUSTED = "exhausted"  # attribute of the search: whether no recipe is left to try
 NUM_DRAWS = 20  # draws of the sampler that are refused, before a recipe to train is sought at random
 NUM_REPEATS = 3  # the same for draws that repeat a trial: then hardly any recipe is left
+NUM_OF_GP = 2  # the same with Optuna's Gaussian process: it learns nothing from them, and takes a second for each
 REPEAT, CRASH, INVALID = "repeats a trial", "fails like others", "makes no recipe"  # why a draw is refused
 
 
@@ -75,8 +76,9 @@ class Draws:
         Raises a NoTrialLeftError if no recipe of the space is left to try.
         """
         refusals: Counter[str] = Counter()
+        num_draws = NUM_OF_GP if self._space.search.sampler == "gp" else NUM_DRAWS
         while True:
-            if refusals.total() >= NUM_DRAWS or refusals[REPEAT] >= NUM_REPEATS:
+            if refusals.total() >= num_draws or refusals[REPEAT] >= NUM_REPEATS:
                 self._enqueue_random()
                 refusals.clear()
             asked, is_new = self._ask()
@@ -142,7 +144,7 @@ class Draws:
         return {str(name): share for name, share in shares.items()} if any(s > 0 for s in shares.values()) else {}
 
     def _refuse(self, asked: optuna.Trial, reasons: Mapping[str, float]) -> None:
-        """Close a draw that is no trial; the sampler learns to avoid it, except where a trial has its score."""
+        """Close a draw that is no trial; TPE learns to avoid it, except where a trial has its score."""
         for name in reasons.keys() - {REPEAT, CRASH, INVALID}:
             asked.set_constraint(name, reasons[name])
         asked.set_user_attr(REFUSED, dict(reasons))

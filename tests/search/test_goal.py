@@ -227,6 +227,24 @@ def test_a_recipe_over_a_limit_is_never_trained(memory: InMemoryStorage, tmp_pat
     assert TrialState.RUNNING not in {trial.state for trial in in_optuna(memory)}
 
 
+@pytest.mark.slow
+def test_a_gaussian_process_that_learns_nothing_from_limits_is_not_asked_again_and_again(
+    memory: InMemoryStorage, tmp_path: Path
+) -> None:
+    """The best networks lie above the limit, where Optuna's would go on searching for seconds."""
+    goal = 'limits={"num_parameters": 30_000}'
+    space = written(tmp_path, text(goal, "gp").replace('"asha", "rungs": (0.5,), "let_through": 0', '"none"'))
+    driver = driver_of(open_record_in(memory, "tiny", space, 0), 13)
+    for _ in range(13):
+        trial = driver.next_trial()
+        for epoch in range(1, 5):
+            if not driver.add_epoch(trial.number, metrics(epoch, trial.params["model/width"]), {}):
+                break
+    refused = [REFUSED in trial.user_attrs for trial in in_optuna(memory)]
+    assert any(refused[-6:])
+    assert all(sum(refused[i : i + 3]) < 3 for i in range(len(refused)))
+
+
 def test_a_space_without_a_recipe_within_its_limits_is_refused(memory: InMemoryStorage, tmp_path: Path) -> None:
     message = "no recipe within the limits .400 parameters. was found in 1,000 draws; raise the limit"
     few_widths = text('limits={"num_parameters": 400}', "random").replace("0.1, 1.0)", "0.1, 1.0, step=0.1)")
