@@ -208,6 +208,8 @@ def explain(error: ValidationError, model: type[Options] = Recipe) -> str:
     place = "/".join(_without_variant(parts, model))
     if first["type"] == "extra_forbidden":
         return _explain_unknown(place, parts, model)
+    if first["type"] == "union_tag_not_found":
+        return f"{place} has no name; choose one of {', '.join(_variants(place, model))}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message[0].lower()}{message[1:]}" if place else message
 

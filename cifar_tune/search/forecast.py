@@ -325,7 +325,7 @@ class Forecast:
 
     def costs_of_new(self, recipes: Sequence[Recipe]) -> Costs:
         """The epochs of new trials."""
-        first = np.array([self._epochs_at(recipe)[0] for recipe in recipes], dtype=float)
+        first = np.array([[*self._epochs_at(recipe), recipe.epochs][0] for recipe in recipes], dtype=float)
         return Costs(first, np.array([recipe.epochs for recipe in recipes]) - first)
 
     def _epochs_at(self, recipe: Recipe) -> list[int]:

@@ -40,6 +40,7 @@ class Judge:
         self._lock = Lock()  # guards the scores
         self._standings: dict[Rung, Standings] = defaultdict(Standings)
         self._costs: dict[Rung, dict[int, float]] = defaultdict(dict)  # the cost that the search minimizes
+        self._baselines: set[int] = set()  # the numbers of those with a score
 
     def note(self, trial: Trial) -> Rung | None:
         """Store the trial's score if it is at a rung after its last epoch; that rung, or None between rungs.
@@ -53,6 +54,8 @@ class Judge:
         with self._lock:
             self._standings[rung].add(trial.number, self._scheduler.score(trial))
             self._costs[rung][trial.number] = _cost(trial)
+            if trial.is_baseline:
+                self._baselines.add(trial.number)
         return rung
 
     def judge(self, trial: Trial) -> Judgement:
@@ -106,7 +109,7 @@ class Judge:
             standings = {rung: self._standings[rung].copy() for rung in rungs}
             costs = {rung: dict(self._costs[rung]) for rung in rungs}
         return [
-            Waiting(trial, rung, _rivals(trial, standings[rung], costs[rung]))
+            Waiting(trial, rung, _rivals(trial, standings[rung], costs[rung]), self._baselines)
             for trial, rung in places
             if rung is not None and trial.number in costs[rung]
         ]

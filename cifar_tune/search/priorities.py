@@ -6,7 +6,7 @@ So a search is bold at first and thorough later, without knowing when it will en
 
 Beside that there is always one favourite: the paused trial with the highest forecast, which is trained on without
 pauses as long as it stays near the top. Training one to its end takes long where many workers share the epochs, so it
-has to begin early.
+has to begin early. When no trial is left to begin, only those go on that are worth more than the best one is.
 """
 
 import math
@@ -25,19 +25,23 @@ if TYPE_CHECKING:
 
 PRICE = 0.5  # of a whole training at first, in standard deviations of the scores at the first level
 CHEAPER = 0.5  # factor by which the price falls
-LOWEST = 0.1  # of the first price: a trial that is not worth that is not worth any epochs
+LOWEST = 1 / 16  # of the first price: a trial that is not worth that is not worth any epochs
 MARGIN = 0.5  # standard deviations by which the favourite may fall behind the best paused trial
 
 
 class Priorities:
     """Decides by a forecast which trial goes on. `newcomer` gives what is known of the best new recipe, if any is left.
 
-    The planner's thread chooses, while another one asks whether a trial goes on.
+    A whole training has about `epochs`. The planner's thread chooses, while another one asks whether a trial goes on.
+    Each command begins with the first price.
     """
 
-    def __init__(self, forecast: "Forecast", newcomer: "Callable[[], tuple[Foresight, Costs] | None]") -> None:
+    def __init__(
+        self, forecast: "Forecast", newcomer: "Callable[[], tuple[Foresight, Costs] | None]", epochs: int
+    ) -> None:
         self._forecast = forecast
         self._newcomer = newcomer
+        self._epochs = epochs
         self._first_price: float | None = None
         self._price = 0.0
         self._alternative = math.inf  # the reservation value of what a free worker would take up
@@ -46,13 +50,13 @@ class Priorities:
 
     def worths(self, foresight: "Foresight", costs: Costs) -> Array:
         """The reservation values of trials at the present price: (n,)."""
-        return reservation_values(foresight, costs, self._present_price(float(costs.next_score[0] + costs.rest[0])))
+        return reservation_values(foresight, costs, self._present_price())
 
-    def _present_price(self, epochs: float) -> float:
+    def _present_price(self) -> float:
         """The price of one epoch; the first one depends on the spread of the scores and the length of a training."""
         if self._first_price is None:
             assert self._forecast.model is not None
-            self._first_price = self._price = PRICE * self._forecast.model.posterior.scale.sd / epochs
+            self._first_price = self._price = PRICE * self._forecast.model.posterior.scale.sd / self._epochs
         return self._price
 
     def choose(self, paused: Sequence[int], *, can_begin: bool) -> int | None:
@@ -63,7 +67,7 @@ class Priorities:
         offers = []
         if paused:
             foresight = self._forecast.foresee(paused, believing=True)
-            if (favourite := self._new_favourite(paused, foresight)) is not None:
+            if can_begin and (favourite := self._new_favourite(paused, foresight)) is not None:
                 return favourite
             offers.append((foresight, self._forecast.costs(paused)))
         if can_begin and (newcomer := self._newcomer()) is not None:
@@ -75,7 +79,7 @@ class Priorities:
         while worths.max() <= incumbent and can_begin and self._fall():
             worths = self._worths_of_all(offers)
         best = int(np.argmax(worths))
-        self._alternative = float(worths[best]) if can_begin or worths[best] > incumbent else -math.inf
+        self._alternative = float(worths[best]) if can_begin else max(float(worths[best]), incumbent)
         return paused[best] if best < len(paused) and worths[best] > incumbent else None
 
     def _worths_of_all(self, offers: "Sequence[tuple[Foresight, Costs]]") -> Array:

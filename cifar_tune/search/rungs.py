@@ -1,7 +1,7 @@
 """Rungs: the points of a training at which trials are compared, and which trials are compared there."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cifar_tune.recipe.options import part_of
@@ -74,16 +74,28 @@ class Standings:
 
 
 class Waiting(NamedTuple):
-    """A paused trial, the rung at which it waits, and the scores to compare with there, its own among them."""
+    """A paused trial, the rung at which it waits, and the scores to compare with there, its own among them.
+
+    `baselines` are the numbers of those that are never paused.
+    """
 
     trial: Trial
     rung: Rung
     rivals: Standings
+    baselines: Collection[int] = ()
 
     @property
     def share_ahead(self) -> float:
         """The share of the trials at the rung that are ahead of it."""
         return self.rivals.num_ahead(self.trial.number) / len(self.rivals)
+
+    @property
+    def is_in_better_half(self) -> bool:
+        """Whether it is in the better half of the trials at the rung without the baselines; the best one always is."""
+        own, scores = self.rivals.by_number[self.trial.number], self.rivals.by_number
+        baselines = [scores[number] for number in self.baselines if number in scores]
+        num_ahead = self.rivals.num_ahead(self.trial.number) - sum(score >= own for score in baselines)
+        return num_ahead < max(1, (len(self.rivals) - len(baselines)) / 2)
 
 
 def group_of(recipe: Recipe) -> Group:

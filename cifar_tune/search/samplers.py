@@ -1,7 +1,7 @@
 """Samplers choose the values of the next trial: Optuna's own, and one that uses the forecast of this search.
 
 ForecastSampler is multi-fidelity Bayesian optimisation: the surrogate model (forecast.py) learns from early and final
-scores, and its acquisition function is the expected improvement of the final score.
+scores, and its acquisition function is a reservation value or the expected improvement of the final score.
 """
 
 import random
@@ -44,7 +44,7 @@ class ForecastSampler(BaseSampler):
         self._pool = Pool(space, forecast, crashes, self._rng)
         self._independent = RandomSampler(seed)
         if space.search.scheduler.name == "freeze-thaw":
-            forecast.priorities = Priorities(forecast, self.best_new)
+            forecast.priorities = Priorities(forecast, self.best_new, space.baselines[0].epochs)
 
     def best_new(self) -> "tuple[Foresight, Costs] | None":
         """What is known of the most promising candidate; None where there is none. The forecast has been fitted."""

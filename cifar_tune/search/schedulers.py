@@ -272,16 +272,12 @@ class FreezeThaw(_Pausing):
         forecast.fit()
         if (priorities := _priorities(forecast)) is not None:
             return priorities.choose([waiting.trial.number for waiting in paused], can_begin=can_begin)
-        return None if can_begin else _furthest([waiting for waiting in paused if self._is_in_better_half(waiting)])
+        return None if can_begin else _furthest([waiting for waiting in paused if waiting.is_in_better_half])
 
     def promises(self, paused: Sequence[Waiting], forecast: Forecast | None) -> Sequence[float]:
         """The expected final scores."""
         expected = forecast.expect([waiting.trial.number for waiting in paused]) if forecast else {}
         return list(expected.values()) or super().promises(paused, forecast)
-
-    def _is_in_better_half(self, waiting: Waiting) -> bool:
-        """Whether it is in the better half at its rung; two always are, because one of them may be the baseline."""
-        return waiting.rivals.num_ahead(waiting.trial.number) < max(2, len(waiting.rivals) / 2)
 
 
 def _furthest(paused: Sequence[Waiting]) -> int | None:

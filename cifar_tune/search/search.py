@@ -27,7 +27,9 @@ class Search(Goal):
     @model_validator(mode="before")
     @classmethod
     def _set_defaults(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Other defaults apply where a cost is minimized, which no forecast predicts, and with other samplers."""
+        """A scheduler may be given by its name. Other defaults apply where a cost is minimized, and by the sampler."""
+        if isinstance(options.get("scheduler"), str):
+            options = {**options, "scheduler": {"name": options["scheduler"]}}
         if options.get("minimize"):
             return {**TWO_OBJECTIVES, **options}
         return options if options.get("sampler", "forecast") == "forecast" else {**OTHER_SAMPLER, **options}

@@ -53,7 +53,7 @@ def accuracy(trial: Trial, epoch: int) -> float:
 def train_next(driver: Driver, trained: Counter[tuple[int, int]]) -> Trial:
     """Train the next trial until it leaves its worker, and count its epochs."""
     trial = driver.next_trial()
-    for epoch in range(trial.epochs + 1, EPOCHS + 1):
+    for epoch in range(trial.epochs + 1, trial.recipe.epochs + 1):
         trained[trial.number, epoch] += 1
         if not driver.add_epoch(trial.number, metrics(epoch, accuracy(trial, epoch)), {}):
             return trial
@@ -114,6 +114,35 @@ def test_a_short_search_trains_a_second_trial_to_its_end_even_if_the_baseline_le
     driver = driver_of(open_record(store, "tiny", written(store.root.parent, space), 0), 4)
     train_all(driver)
     assert sum(trial.state == "completed" for trial in driver.record.trials()) >= 2
+
+
+def test_a_short_search_with_several_baselines_trains_a_new_recipe_to_its_end(store: Store) -> None:
+    rates = "BASELINES = [BASELINE.replace({'optimizer/lr': lr}) for lr in (0.008, 0.009, 0.01, 0.011)]\n\n\ndef space"
+    space = written(store.root.parent, SPACE.replace("def space", rates))
+    driver = driver_of(open_record(store, "tiny", space, 0), 7)
+    train_all(driver)
+    assert any(trial.state == "completed" for trial in driver.record.trials()[4:])
+
+
+@pytest.mark.parametrize("change", [("epochs=16", "epochs=1"), ('"freeze-thaw"', '"freeze-thaw", "rungs": ()')])
+def test_a_search_without_a_rung_trains_every_trial_to_its_end(store: Store, change: tuple[str, str]) -> None:
+    driver = driver_of(open_record(store, "tiny", written(store.root.parent, SPACE.replace(*change)), 0), 14)
+    train_all(driver)
+    assert {trial.state for trial in driver.record.trials()} == {"completed"}
+
+
+def test_a_poor_trial_that_still_runs_at_the_end_is_not_trained_to_its_own(store: Store) -> None:
+    driver, trained = driver_of(opened(store), 16), Counter[tuple[int, int]]()
+    while driver.record.num_started < 15:
+        train_next(driver, trained)
+    while (last := driver.next_trial()).number != 15:
+        assert not driver.add_epoch(last.number, metrics(last.epochs + 1, 0.05), {})
+    while driver.can_start:  # paused ones, until none is worth it
+        try:
+            train_next(driver, trained)
+        except NoTrialLeftError:
+            break
+    assert not driver.add_epoch(last.number, metrics(1, 0.05), {})
 
 
 def test_it_needs_the_sampler_that_it_compares_with(tmp_path: Path) -> None:

@@ -193,6 +193,7 @@ def test_the_defaults_are_others_where_a_cost_is_minimized_or_another_sampler_is
         ({}, "forecast", "freeze-thaw"),
         ({"sampler": "forecast"}, "forecast", "freeze-thaw"),
         ({"sampler": "gp"}, "gp", "forecast"),
+        ({"scheduler": "asha"}, "forecast", "asha"),
         ({"sampler": "gp", "scheduler": {"name": "none"}}, "gp", "none"),
         ({"minimize": "seconds"}, "tpe", "asha"),
         ({"minimize": "seconds", **names}, "random", "none"),
@@ -248,6 +249,10 @@ BAD_FILES = {
     "option of another scheduler": (
         changed("num_trials=7", 'scheduler={"name": "freeze-thaw", "let_through": 0.1}'),
         r", line 12: scheduler/let_through is no field of freeze-thaw; the nearest is scheduler/rungs\.$",
+    ),
+    "scheduler without a name": (
+        changed("num_trials=7", 'scheduler={"keep": 0.3}'),
+        r", line 12: scheduler has no name; choose one of asha, .*freeze-thaw\.$",
     ),
     "unknown scheduler": (changed("num_trials=7", 'scheduler={"name": "ash"}'), r", line 12: scheduler: .*'hyperband'"),
     "baseline outside its range": (
