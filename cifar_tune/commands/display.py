@@ -24,7 +24,7 @@ from cifar_tune.search.crashes import reason_of
 from cifar_tune.trials.facts import LEFT_OUT, RANDOM_NUMBERS
 from cifar_tune.trials.ranking import Leaders, gain_in_points
 from cifar_tune.trials.trial import OPTUNA_STATES, Trial
-from cifar_tune.wording import format_clock, format_percent, format_points, format_seconds
+from cifar_tune.wording import format_clock, format_count, format_percent, format_points, format_seconds
 
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 60.0  # while no trial ends, where there is no terminal
@@ -126,6 +126,7 @@ class Display:
         self._totals = _Totals(Remaining(self._num_trials, num_workers, expected_epochs, drawn))
         for trial in trials:
             self._totals.note(trial)
+        self._num_given_up = 0  # paused trials that were pruned
         self._console = console
         self._start = self._last = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_interactive else None
@@ -140,6 +141,9 @@ class Display:
     ) -> None:
         if self._live:
             self._live.stop()
+        if self._num_given_up:
+            trials = format_count(self._num_given_up, "paused trial")
+            self._console.print(f"Pruned without going on: {trials}.", highlight=False)
 
     def update(self, trial: Trial) -> None:
         """Remember the trial's new state; print a line if it left its worker, or if its random numbers are others."""
@@ -148,7 +152,8 @@ class Display:
             note = f"{trial.label}: its random numbers {trial.facts[RANDOM_NUMBERS]}."
             self._console.print(note, highlight=False, markup=False, soft_wrap=True)
         if before.state == "paused" and trial.state == "pruned":
-            return  # its pause was told
+            self._num_given_up += 1  # its pause was told
+            return
         if trial.is_over or trial.state == "paused":
             self._last = time.monotonic()
             self._print(f"{self._ending(trial)}  [{self._counts()}; {self._remaining()}]")

@@ -2,7 +2,8 @@
 
 That number is the reservation value of acquisition.py, from the forecast of each trial's final score. The price of an
 epoch falls whenever no trial promises more than the best one has: then it is worth more epochs to find a better one.
-So a search is bold at first and thorough later, without knowing when it will end.
+So a search is bold at first and thorough later, without knowing when it will end. The constants were chosen by
+simulated searches, which analysis/benchmark/LOG.md lists.
 
 Beside that there is always one favourite: the paused trial with the highest forecast, which is trained on without
 pauses as long as it stays near the top. Training one to its end takes long where many workers share the epochs, so it

@@ -87,13 +87,13 @@ def test_a_pipe_gets_one_plain_line_for_every_trial_that_ends() -> None:
     assert not re.search(r"[\x00-\x1f]", "".join(printed_lines))
 
 
-def test_a_paused_trial_gets_a_line_and_none_when_it_is_pruned_at_the_end() -> None:
+def test_a_paused_trial_gets_a_line_and_is_counted_when_it_is_pruned_at_the_end() -> None:
     paused = trial(1, "paused", (0.1, 0.2))
     printed_lines = lines(trial(0), paused, replace(paused, state="pruned"), trial(2))
     assert printed_lines[1].startswith("trial 1 paused at 20.00 % after 2 of 4 epochs, 20.0 s")
     assert "2 of 4 trials: 1 completed, 1 paused;" in printed_lines[1]
-    assert len(printed_lines) == 3
     assert "2 completed, 1 pruned;" in printed_lines[2]
+    assert printed_lines[3:] == ["Pruned without going on: 1 paused trial."]
 
 
 def test_a_line_counts_the_states_of_all_trials() -> None:
