@@ -4,8 +4,8 @@ Source: the network of resnet9.py with an eighth of its channels, without dropou
 
     cifar-tune run search_spaces/quickstart.py
 
-Cost: about 16 epochs of three to five seconds on a CPU core, so half a minute on two free cores.
-Expected: the baseline reaches 60 to 65 %, and the best trial 78 to 81 % with Muon; three or four of eight are pruned.
+Cost: about 16 epochs of three to six seconds on a CPU core, so half a minute to a minute on two free cores.
+Expected: the baseline reaches 60 to 67 %, and the best trial 78 to 81 % with Muon; four or five of eight are pruned.
 """
 
 from cifar_tune import Recipe, Search, Trial
