@@ -192,7 +192,7 @@ def describe_pruning(trials: Sequence[Trial]) -> list[Table | Text]:
 
 def pruning_rows(rungs: Sequence[RungFindings]) -> list[dict[str, str]]:
     """The cells by header for each rung of each group of schedules; "missed" only where trials were let through."""
-    rows = []
+    rows, has_missed = [], any_let_through(rungs)
     for rung in rungs:
         correlation = NOTHING if rung.rank_correlation is None else f"{rung.rank_correlation:.2f}"
         missed = NOTHING if rung.estimated_missed is None else f"about {rung.estimated_missed:.1f}"
@@ -204,7 +204,7 @@ def pruning_rows(rungs: Sequence[RungFindings]) -> list[dict[str, str]]:
             "seconds saved": f"{rung.seconds_saved:,.0f}",
             "rank correlation": f"{correlation} (n={rung.num_ranked})",
         }
-        rows.append(cells | ({"missed": f"{missed} (n={rung.num_let_through})"} if any_let_through(rungs) else {}))
+        rows.append(cells | ({"missed": f"{missed} (n={rung.num_let_through})"} if has_missed else {}))
     return rows
 
 

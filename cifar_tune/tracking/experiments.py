@@ -11,7 +11,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from cifar_tune.store import Store, check_can_write
-from cifar_tune.tracking.address import SERVERS, database_path
+from cifar_tune.tracking.address import database_path, is_server
 from cifar_tune.tracking.runs import KIND, KIND_TAG, NOTE_TAG, search_runs, without_doubles
 
 
@@ -48,7 +48,7 @@ def _create(client: MlflowClient, store: Store, name: str, dataset: str) -> None
 
 def _artifact_folder(url: str, store: Store) -> Path | None:
     """Where artifacts of new experiments go; None where a server decides it. MLflow's default is the working folder."""
-    if url.partition(":")[0] in (*SERVERS, "databricks"):
+    if is_server(url) or url.partition(":")[0] == "databricks":
         return None
     if url == store.mlflow_url or not url.startswith("sqlite"):
         return store.artifacts
