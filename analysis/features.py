@@ -10,6 +10,7 @@ one epoch without a cache, which is multiplied by the number of epochs.
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +57,10 @@ def make_data(num_images: int, folder: Path) -> TrainingData:
     """The built-in training images, repeated up to `num_images`, and a ninth as many for validation."""
     data = load_training_data("shapes", train_images=None, data_dir=None, store=folder)
     train, val = (np.arange(n) % len(data.train) for n in (num_images, num_images // 9))
-    return TrainingData(
-        data.dataset,
-        data.digest,
-        Images(data.train.images[train], data.train.labels[train]),
-        Images(data.train.images[val], data.train.labels[val]),
+    return replace(
+        data,
+        train=Images(data.train.images[train], data.train.labels[train]),
+        val=Images(data.train.images[val], data.train.labels[val]),
     )
 
 
@@ -86,7 +86,7 @@ def seconds_of_forward(training: Training, *parts: DeviceImages) -> float:
     start = time.perf_counter()
     for images in parts:
         every = torch.arange(len(images), device=images.images.device)
-        for indices in torch.split(every, training.recipe.model.evaluation_batch):
+        for indices in torch.split(every, training.recipe.evaluation_batch):
             with autocast(training.recipe, images.images.device):
                 backbone(training.pixels.plain(images, indices))
     wait_for(training.data.device)

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing, suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def drive(space: Path, folder: Path, num_trials: int, one_in: int) -> None:
     def load_little(recipe: Recipe, store: Store, options: TrainingOptions) -> TrainingData:
         data = load_data(recipe, store, options)
         val = Images(data.val.images[:NUM_VAL], data.val.labels[:NUM_VAL])
-        return TrainingData(data.dataset, data.digest, data.train, val)
+        return replace(data, val=val)
 
     def train_with_fault(config: Any, data: TrainingData) -> None:  # noqa: ANN401 - Ray's
         from cifar_tune.search import ray_worker

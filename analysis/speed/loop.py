@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -88,7 +89,7 @@ class Bench:
         repeated = np.resize(np.arange(len(data.train)), num_images)  # a GPU takes more images than there are
         self._train = Images(data.train.images[repeated], data.train.labels[repeated])
         self._val = Images(data.val.images[:num_val], data.val.labels[:num_val])
-        self._data = DeviceData.place(TrainingData(data.dataset, data.digest, self._train, self._val), device)
+        self._data = DeviceData.place(replace(data, train=self._train, val=self._val), device)
         self._recipe, self._num_steps, self._device = recipe, num_steps, device
 
     def measure(self, kind: str) -> Rates:

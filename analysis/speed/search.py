@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,14 +146,14 @@ def stock(folder: Path, num_trials: int, num_images: int) -> tuple[float, Spans,
 
 def _data(folder: Path, num_images: int) -> Any:  # noqa: ANN401 - imported late, as everything here
     from cifar_tune.data.datasets import load_training_data
-    from cifar_tune.data.images import Images, TrainingData
+    from cifar_tune.data.images import Images
 
     whole = load_training_data("shapes", train_images=None, data_dir=None, store=folder)
-    parts = [
+    train, val = (
         Images(part.images[:size], part.labels[:size])
         for part, size in ((whole.train, num_images), (whole.val, NUM_VAL))
-    ]
-    return TrainingData(whole.dataset, whole.digest, *parts)
+    )
+    return replace(whole, train=train, val=val)
 
 
 def figures(begin: float, spans: Spans, end: float) -> dict[str, float]:

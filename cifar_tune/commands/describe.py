@@ -19,6 +19,7 @@ from cifar_tune.search.space import Space
 from cifar_tune.training.network_size import count_layers, count_parameters, outline
 from cifar_tune.wording import format_millions, format_number
 
+NUM_ASSUMED = 10_000  # training images, where only the files know
 MAX_STEPS = 10_000_000  # whose learning rates take seconds
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
@@ -76,7 +77,7 @@ def describe_layers(recipe: Recipe) -> tuple[list[dict[str, Any]], int]:
             "num_parameters": layer.num_parameters,
             "num_macs": layer.num_macs,
         }
-        for layer in count_layers(network)
+        for layer in count_layers(network, recipe.image_size)
     ]
     return layers, count_parameters(network[-1] if recipe.phases()[-1].frozen else network)
 
@@ -88,8 +89,11 @@ def _summary(module: nn.Module) -> str:
 
 
 def planned_rates(recipe: Recipe) -> list[float]:
-    """The learning rate of every optimizer step, for the recipe's number of training images."""
-    steps = recipe.steps_per_epoch(recipe.num_train_images)
+    """The learning rate of every optimizer step, for the recipe's number of training images.
+
+    Of a user's own images it is not known here, and NUM_ASSUMED are assumed.
+    """
+    steps = recipe.steps_per_epoch(recipe.num_train_images or NUM_ASSUMED)
     if steps * recipe.epochs > MAX_STEPS:
         raise UserError(f"{steps * recipe.epochs:,} steps are too many to describe; lower the baseline's epochs.")
     rates: list[float] = []
@@ -102,6 +106,8 @@ def planned_rates(recipe: Recipe) -> list[float]:
 
 def _notes(recipe: Recipe) -> Iterator[str]:
     """What the numbers leave out."""
+    if recipe.num_train_images is None:
+        yield f"only your files know how many images there are; the learning rates are those for {NUM_ASSUMED:,}"
     if recipe.schedule.name == "plateau":
         yield "these are plateau's initial rates, which it lowers when the validation loss stops falling"
     if len(recipe.phases()) > 1:

@@ -15,7 +15,7 @@ from cifar_tune.commands.display import progress_console
 from cifar_tune.commands.publishing import PAGE, PUBLISHED, Publisher, is_published, publishing
 from cifar_tune.commands.reruns import OpenReruns, RerunOptions, completed_baseline, opened_reruns, train_reruns
 from cifar_tune.commands.session import Ending, TrainingOptions, explain_ending, interruptible
-from cifar_tune.data.images import Images
+from cifar_tune.data.datasets import Loaded
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import read_confirmation
 from cifar_tune.evaluation.reruns import Design, fresh_seeds
@@ -76,10 +76,10 @@ def _train_and_test(
     if ending == "complete":
         console.print("Opening the test set ...", style="dim")
         use_gpu = options.gpus_per_trial != 0
-        images = open_test_set(reruns.store, reruns.search, reruns.count, options.data_dir, use_gpu=use_gpu)
+        test_set = open_test_set(reruns.store, reruns.search, reruns.count, options.data_dir, use_gpu=use_gpu)
         _print_result(reruns.store, reruns.search, flip_averaging=flip_averaging)
         console.print("Writing the page and the export ...", style="dim")
-        _write_files(reruns, images)
+        _write_files(reruns, test_set)
     return ending
 
 
@@ -105,7 +105,7 @@ def _print_addresses(store: Store, search: str, name: str, options: TrainingOpti
         out.print(line, highlight=False, soft_wrap=True)
 
 
-def _write_files(reruns: OpenReruns, images: Images) -> None:
+def _write_files(reruns: OpenReruns, test_set: Loaded) -> None:
     """Write the page and the export. Doing it again changes nothing."""
     from cifar_tune.evaluation.export import export_winner, with_baseline
     from cifar_tune.report.evaluation_page import write_page
@@ -116,7 +116,8 @@ def _write_files(reruns: OpenReruns, images: Images) -> None:
     number = evaluation.winner.number
     recipe = evaluation.design.recipes[number]
     folder = store.search(reruns.record.name)
-    write_page(folder / PAGE, search, recipe.dataset, evaluation, images)
+    names = list(test_set.class_names)
+    write_page(folder / PAGE, search, recipe.dataset, evaluation, test_set.images, names)
     weights = free_weights(store, search, evaluation.count)[number]
     comment = f"The winner of the search {search}, its trial {number}, is the recipe to beat."
     identity = read_attributes(store, search)["identity"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cifar_tune.data.images import CLASS_NAMES, TrainingData
+from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.reruns import runs_name
 from cifar_tune.evaluation.significance import estimate_accuracy
@@ -313,10 +313,7 @@ def _evaluation(store: Store, search: str, count: int) -> Callable[[], None]:
     record_name = runs_name(search, "evaluate", count)
     search_id, metrics = read_attributes(store, record_name)["id"], metrics_of(evaluation)
     number = evaluation.winner.number
-    weights, classes = (
-        free_weights(store, search, count)[number],
-        CLASS_NAMES[evaluation.design.recipes[number].dataset],
-    )
+    weights = free_weights(store, search, count)[number]
     accuracy, num_seeds = estimate_accuracy(evaluation.winner.hits), len(evaluation.design.seeds)
     description = (
         f"Trial {number} of {search}: {format_percent(accuracy.mean)} of the test images "
@@ -331,6 +328,6 @@ def _evaluation(store: Store, search: str, count: int) -> Callable[[], None]:
 
         log_files(store, search_id, store.search(record_name) / PAGE, metrics)
         classifier, _ = load_classifier(weights)
-        register_winner(store, model_name(search), search_id, classifier, classes, description)
+        register_winner(store, model_name(search), search_id, classifier, description)
 
     return publish

@@ -171,7 +171,12 @@ def _cluster(num_left: int, options: TrainingOptions) -> Iterator["Cluster | Non
 def load_data(recipe: Recipe, store: Store, options: TrainingOptions) -> TrainingData:
     """The training and validation images of a recipe."""
     return load_training_data(
-        recipe.dataset, train_images=recipe.train_images, data_dir=options.data_dir, store=store.root
+        recipe.dataset,
+        train_images=recipe.train_images,
+        data_dir=options.data_dir,
+        store=store.root,
+        image_size=recipe.image_size,
+        num_classes=recipe.num_classes,
     )
 
 

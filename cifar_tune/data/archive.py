@@ -20,7 +20,17 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES, PUBLISHED, DatasetName, Images, Part, Source, check_labels
+from cifar_tune.data.images import (
+    CLASS_NAMES,
+    IMAGE_SIZE,
+    NUM_CLASSES,
+    PUBLISHED,
+    DatasetName,
+    Images,
+    Part,
+    Source,
+    check_labels,
+)
 from cifar_tune.errors import UserError
 
 DOWNLOAD_TIMEOUT_SECONDS = 60.0  # of silence, not of the whole download
@@ -83,7 +93,7 @@ def find_batches(archive: Archive, part: Part, data_dir: Path | None, store: Pat
     for path in files:
         if not path.is_file():
             raise UserError(f"{archive.dataset} is incomplete: {path} is missing; copy or unpack it again.")
-    return Source(files, partial(decode_batches, archive, part, folder))
+    return Source(files, partial(decode_batches, archive, part, folder), CLASS_NAMES[archive.dataset])
 
 
 def _batch_folder(archive: Archive, part: Part, data_dir: Path | None, downloads: Path) -> Path:

@@ -1,7 +1,7 @@
 """The data sets by name, and labelled images in memory. No file is opened here.
 
-A new data set is a row of `DATASETS` and its name in `DatasetName`; one that a program draws also has a file like
-shapes.py. Files are read by archive.py and parquet.py, and datasets.py chooses between them.
+A new data set is a row of `DATASETS` and its name in `DatasetName`. Files are read by archive.py and parquet.py, or
+where they are a user's own by own_folder.py, own_parquet.py and own_npz.py; datasets.py chooses between them.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +15,11 @@ import numpy.typing as npt
 from cifar_tune.data import shapes
 from cifar_tune.errors import UserError
 
-DatasetName = Literal["cifar10", "cifar100", "shapes"]
+DatasetName = Literal["cifar10", "cifar100", "shapes", "digits", "folder", "parquet", "npz"]
 Part = Literal["train", "test"]
+OwnPart = Literal["train", "val", "test"]  # a user's own files can have a part for validation
 
-IMAGE_SIZE = 32  # pixels, both ways
+IMAGE_SIZE = 32  # pixels, both ways, unless a recipe has another size
 
 CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 CIFAR100_CLASSES = """
@@ -51,27 +52,32 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a data set before any file of it is opened."""
+    """What is known of a data set before any file of it is opened; of a user's own files that is nothing."""
 
-    class_names: Sequence[str]  # by label
-    num_images: int  # for training and validation together, without the test images
-    origin: Published | Drawn
+    class_names: Sequence[str] = ()  # by label
+    num_images: int | None = None  # for training and validation together, without the test images
+    origin: Published | Drawn | None = None  # None: a Collection
 
 
 DATASETS: dict[str, Dataset] = {
     "cifar10": Dataset(CIFAR10_CLASSES.split(), 50_000, Published("CIFAR10", "labels", "label")),
     "cifar100": Dataset(CIFAR100_CLASSES.split(), 50_000, Published("CIFAR100", "fine_labels", "fine_label")),
     "shapes": Dataset(list(shapes.CLASSES), 10_000, Drawn(shapes.generate, shapes.VERSION)),
+    "digits": Dataset(list("0123456789"), 1_438),
+    "folder": Dataset(),
+    "parquet": Dataset(),
+    "npz": Dataset(),
 }
-CLASS_NAMES = {name: list(dataset.class_names) for name, dataset in DATASETS.items()}
+OWN = [name for name, dataset in DATASETS.items() if not dataset.class_names]  # a user's own files
+CLASS_NAMES = {name: list(dataset.class_names) for name, dataset in DATASETS.items() if dataset.class_names}
 NUM_CLASSES = {name: len(class_names) for name, class_names in CLASS_NAMES.items()}
-NUM_IMAGES = {name: dataset.num_images for name, dataset in DATASETS.items()}
+NUM_IMAGES = {name: dataset.num_images for name, dataset in DATASETS.items() if dataset.num_images is not None}
 PUBLISHED = {name: dataset.origin for name, dataset in DATASETS.items() if isinstance(dataset.origin, Published)}
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images uint8 (N, 3, 32, 32) and their labels int64 (N,)."""
+    """Images uint8 (N, 3, S, S) and their labels int64 (N,)."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
@@ -88,11 +94,12 @@ class TrainingData:
     digest: str  # hex SHA-256 of the source's content and its split
     train: Images
     val: Images
+    class_names: Sequence[str]  # by label, of the whole data set
 
     @property
     def num_classes(self) -> int:
         """Classes of the whole data set."""
-        return NUM_CLASSES[self.dataset]
+        return len(self.class_names)
 
     def all_for_training(self) -> "TrainingData":
         """The same with the validation images added to the training images, for a run after which nothing is chosen."""
@@ -104,10 +111,15 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one part of a data set (none where it is drawn), and how they become images."""
+    """One part of a data set: its files (none where it is drawn), and how they become images.
+
+    `content` is what besides the files' bytes decides the images.
+    """
 
     files: tuple[Path, ...]
     decode: Callable[[], Images]
+    class_names: Sequence[str]
+    content: str = ""
 
 
 def check_labels(images: Images, num_classes: int, folder: Path) -> Images:

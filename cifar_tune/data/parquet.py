@@ -48,7 +48,7 @@ def find_parquet(name: DatasetName, part: Part, data_dir: Path) -> Source | None
         listed = ", ".join(str(folder) for folder in folders)
         raise UserError(f"{data_dir} holds {name} more than once ({listed}); point --data-dir at one of them.")
     shards = _all_shards(folders[0], part)
-    return Source(shards, partial(decode_parquet, name, shards))
+    return Source(shards, partial(decode_parquet, name, shards), CLASS_NAMES[name])
 
 
 def _dataset_in(folder: Path, part: Part) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cifar_tune.data.images import NUM_IMAGES, Images
+from cifar_tune.data.images import DATASETS, NUM_IMAGES, Images
 from cifar_tune.errors import UserError
 
 
@@ -27,16 +27,24 @@ class Split:
 
 FIRST_SPLIT = Split(one_in=10, seed=5_000)  # that of version 0.1, whose digests do not contain the split
 SPLIT = FIRST_SPLIT
+OWN_SPLIT = Split(one_in=5, seed=5_000, min_images=100)  # of a Collection, which often is small; of its test part, too
 
 
-def num_training_images(dataset: str) -> int:
-    """How many of a data set's images are left to train on."""
-    return NUM_IMAGES[dataset] - NUM_IMAGES[dataset] // SPLIT.one_in
+def split_of(dataset: str) -> Split:
+    """The split of a data set."""
+    return SPLIT if DATASETS[dataset].origin is not None else OWN_SPLIT
 
 
-def num_val_images(num_training: int) -> int:
-    """How many images validate a run that trains on `num_training`: the split's share of all of them, at least 500."""
-    return max(SPLIT.min_images, num_training // (SPLIT.one_in - 1))
+def num_training_images(dataset: str) -> int | None:
+    """How many of a data set's images are left to train on; None where only its files know."""
+    if dataset not in NUM_IMAGES:
+        return None
+    return NUM_IMAGES[dataset] - NUM_IMAGES[dataset] // split_of(dataset).one_in
+
+
+def num_val_images(num_training: int, split: Split = SPLIT) -> int:
+    """How many images validate a run that trains on `num_training`: the split's share of all, or its least number."""
+    return max(split.min_images, num_training // (split.one_in - 1))
 
 
 def split_digest(source_digest: str, split: Split = SPLIT) -> str:
@@ -52,19 +60,29 @@ def split_images(images: Images, train_images: int | None, split: Split = SPLIT)
     `train_images` takes that many of the training images, and of the validation images as many as `num_val_images`
     says, or all there are. A smaller number takes a part of what a larger one takes.
     """
-    order = _stratified_order(images.labels, split.seed)
+    order = stratified_order(images.labels, split.seed)
     val, train = np.split(order, [len(order) // split.one_in])
     if train_images is not None:
-        if not 1 <= train_images <= len(train):
-            raise UserError(
-                f"train_images={train_images} is not possible: choose 1 to {len(train)}, "
-                "which is what validation leaves of the training images."
-            )
-        train, val = train[:train_images], val[: num_val_images(train_images)]
+        _check_number(train_images, len(train))
+        train, val = train[:train_images], val[: num_val_images(train_images, split)]
     return _take(images, train), _take(images, val)
 
 
-def _stratified_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def first_images(images: Images, train_images: int, split: Split) -> Images:
+    """So many of the training images, where others validate: stratified, and a part of what a larger number takes."""
+    _check_number(train_images, len(images))
+    return _take(images, stratified_order(images.labels, split.seed)[:train_images])
+
+
+def _check_number(train_images: int, num_images: int) -> None:
+    if not 1 <= train_images <= num_images:
+        raise UserError(
+            f"train_images={train_images} is not possible: choose 1 to {num_images}, "
+            "which is what validation leaves of the training images."
+        )
+
+
+def stratified_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
     """All indices, shuffled so that every stretch of them holds the classes in their proportions."""
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     place = np.empty(len(labels))

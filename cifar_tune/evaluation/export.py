@@ -2,13 +2,13 @@
 
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch.export import Dim, ExportedProgram
 
-from cifar_tune.data.images import IMAGE_SIZE
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.store import WEIGHTS
 from cifar_tune.training.inference import Classifier, load_classifier
@@ -23,9 +23,16 @@ def export_winner(folder: Path, weights: Path, space: str) -> None:
     shutil.copyfile(weights, folder / WEIGHTS)
     (folder / SPACE).write_text(space, encoding="utf-8")
     classifier, _ = load_classifier(weights)
-    with warnings.catch_warnings():  # torch warns of how it writes a tensor, and the program is whole all the same
-        warnings.filterwarnings("ignore", "No complete tensor found", UserWarning)
+    with without_warning():
         torch.export.save(as_program(classifier), folder / PROGRAM)
+
+
+@contextmanager
+def without_warning() -> Iterator[None]:
+    """Save exported programs without torch's warning of how it writes tensors; the programs are whole all the same."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No complete tensor found", UserWarning)
+        yield
 
 
 def with_baseline(space: str, settings: Mapping[str, str], baseline: Recipe, comment: str) -> str:
@@ -46,6 +53,6 @@ def with_baseline(space: str, settings: Mapping[str, str], baseline: Recipe, com
 
 
 def as_program(classifier: Classifier) -> ExportedProgram:
-    """The network with its preprocessing as a graph: uint8 images (n, 3, 32, 32) to logits (n, classes), for any n."""
-    example = torch.zeros(NUM_EXAMPLES, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+    """The network with its preprocessing as a graph: uint8 images (n, 3, S, S) to logits (n, classes), for any n."""
+    example = torch.zeros(NUM_EXAMPLES, 3, classifier.image_size, classifier.image_size, dtype=torch.uint8)
     return torch.export.export(classifier, (example,), dynamic_shapes={"images": {0: Dim("batch", min=1)}})

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cifar_tune.data.datasets import load_images
+from cifar_tune.data.datasets import Loaded, load_images
 from cifar_tune.data.images import Images
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.reruns import Design, count_reruns, read_design, read_runs, runs_name, runs_of
@@ -99,8 +99,8 @@ def _read_outcome(store: Store, number: int, runs: Sequence[Trial], labels: npt.
     return Outcome(number, np.stack(logits), labels)
 
 
-def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, *, use_gpu: bool) -> Images:
-    """Log the opening, read the test images, store every network's logits of them, and return the images."""
+def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, *, use_gpu: bool) -> Loaded:
+    """Log the opening, read the test images, store every network's logits of them, and return what was read."""
     from cifar_tune.training.checkpoint import save_array  # imports torch, which reports need not load
 
     runs = read_runs(store, search, "evaluate", count)
@@ -111,13 +111,16 @@ def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, 
             f"fresh seeds, or see its error in MLflow."
         )
     note_opening(store, search, count)
-    images, _ = load_images(runs[0].recipe.dataset, "test", data_dir=data_dir, store=store.root)
+    recipe = runs[0].recipe
+    loaded = load_images(recipe.dataset, "test", data_dir=data_dir, store=store.root, image_size=recipe.image_size)
     for run in runs:
         folder = store.trial(run.search, run.number)
         if not (folder / LOGITS).is_file():
-            save_array(folder / LOGITS, _infer(folder / WEIGHTS, images, use_gpu=use_gpu))
-    save_array(_labels(store, search, count), images.labels)  # last, because it marks the evaluation as completed
-    return images
+            save_array(folder / LOGITS, _infer(folder / WEIGHTS, loaded.images, use_gpu=use_gpu))
+    save_array(
+        _labels(store, search, count), loaded.images.labels
+    )  # last, because it marks the evaluation as completed
+    return loaded
 
 
 def _infer(weights: Path, images: Images, *, use_gpu: bool) -> Array:
@@ -132,7 +135,7 @@ def _infer(weights: Path, images: Images, *, use_gpu: bool) -> Array:
     classifier = classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     parts = []
     with torch.inference_mode(), autocast(recipe, device):
-        for pixels in torch.split(torch.from_numpy(images.images), recipe.model.evaluation_batch):
+        for pixels in torch.split(torch.from_numpy(images.images), recipe.evaluation_batch):
             placed = pixels.to(device)
             parts.append(torch.stack([classifier(placed).float(), classifier(placed.flip(-1)).float()]).cpu())
     logits: Array = torch.cat(parts, dim=1).numpy()

@@ -10,8 +10,8 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
-from cifar_tune.data.images import DatasetName
-from cifar_tune.data.split import num_training_images, num_val_images
+from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES, DatasetName
+from cifar_tune.data.split import num_training_images, num_val_images, split_of
 from cifar_tune.errors import InvalidRecipeError, UserError
 from cifar_tune.recipe.augment import Augment, Scaling
 from cifar_tune.recipe.early_stopping import EarlyStopping, NoEarlyStopping
@@ -29,12 +29,17 @@ NUM_UNJUDGED_EPOCHS = 2  # after the head's phase, because the whole network's f
 class Recipe(Options):
     """One training run. The same Recipe with the same number of threads on the same CPU gives the same metrics.
 
+    `dataset` is a published one, a built-in one, or the user's own images: a `folder`, `parquet` or `npz` under
+    --data-dir, of which `num_classes` has to be said. Images of another size are resized to `image_size` pixels.
+
     `epochs` are those of all phases together. `train_images` takes a stratified part of the training split; None takes
     all of it. `precision` "mixed" is bfloat16 autocast on a GPU and float32 on a CPU. Options that make no sense
     together are refused with the reason.
     """
 
     dataset: DatasetName
+    num_classes: int | None = Field(None, ge=2)
+    image_size: int = Field(IMAGE_SIZE, ge=28, le=224)
     model: Model
     optimizer: Optimizer
     schedule: Schedule
@@ -60,6 +65,11 @@ class Recipe(Options):
 
     def _conflicts(self) -> Iterable[tuple[bool, str]]:
         finetune = self.finetune
+        known = NUM_CLASSES.get(self.dataset)
+        reason = f"dataset={self.dataset} is your own images; say with num_classes how many classes they have"
+        yield known is None and self.num_classes is None, reason
+        reason = f"{self.dataset} has {known} classes; leave num_classes out"
+        yield known is not None and self.num_classes not in (None, known), reason
         if finetune.name == "scratch":
             reason = "finetune=scratch starts from random weights; choose full to train all of them"
             yield self.model.weights != "none", f"model/weights={self.model.weights} has no use: {reason}"
@@ -82,14 +92,25 @@ class Recipe(Options):
         return full + (rest > 1 or full == 0)
 
     @property
-    def num_train_images(self) -> int:
-        """How many images of the published data set it trains on."""
+    def num_outputs(self) -> int:
+        """How many classes its network tells apart."""
+        return self.num_classes or NUM_CLASSES[self.dataset]
+
+    @property
+    def num_train_images(self) -> int | None:
+        """How many images of the whole data set it trains on; None where only the user's own files know."""
         return self.train_images or num_training_images(self.dataset)
 
     @property
-    def num_val_images(self) -> int:
-        """How many images it is validated on."""
-        return num_val_images(self.num_train_images)
+    def num_val_images(self) -> int | None:
+        """How many images of the whole data set it is validated on; None as above."""
+        num_train = num_training_images(self.dataset) and self.num_train_images
+        return num_train and num_val_images(num_train, split_of(self.dataset))
+
+    @property
+    def evaluation_batch(self) -> int:
+        """The size of a batch where no gradient is needed; a larger one would fill a small machine's memory."""
+        return max(1, self.model.evaluation_batch * IMAGE_SIZE**2 // self.image_size**2)
 
     @property
     def num_views(self) -> int | None:

@@ -11,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from sklearn.metrics import classification_report
 
-from cifar_tune.data.images import CLASS_NAMES, Images
+from cifar_tune.data.images import Images
 from cifar_tune.evaluation.significance import estimate_accuracy
 from cifar_tune.evaluation.test_set import Evaluation, Outcome, confusion, hardest_pairs
 from cifar_tune.wording import format_percent, format_percent_range, format_points, format_points_range
@@ -26,10 +26,14 @@ STYLE = (
 )
 
 
-def write_page(folder: Path, search: str, dataset: str, evaluation: Evaluation, images: Images) -> None:
-    """Write `index.html`, the figures and `classes.txt` into the folder; the test images are for the samples."""
+def write_page(
+    folder: Path, search: str, dataset: str, evaluation: Evaluation, images: Images, names: list[str]
+) -> None:
+    """Write `index.html`, the figures and `classes.txt`.
+
+    The test images are for the samples; `names` are those of the classes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    names = CLASS_NAMES[dataset]
     report = class_report(evaluation.winner, names)
     (folder / "classes.txt").write_text(report, encoding="utf-8")
     figures = {

@@ -201,8 +201,8 @@ def history(search: DrawnSearch) -> Figure:
     figure.update_layout(title=None, xaxis={"title": "trial", **whole}, yaxis={"tickformat": PERCENT})
     figure.for_each_trace(lambda trace: trace.update(name=trace.name.replace("Best Value", "best so far")))
     baseline = best_baseline(search.complete)
-    if baseline is not None and baseline.val_accuracy is not None:
-        margin = sampling_margin(baseline.val_accuracy, baseline.val_accuracy, baseline.recipe.num_val_images)
+    if baseline is not None and baseline.val_accuracy is not None and baseline.num_val_images is not None:
+        margin = sampling_margin(baseline.val_accuracy, baseline.val_accuracy, baseline.num_val_images)
         low, high = baseline.val_accuracy - margin, baseline.val_accuracy + margin
         figure.add_hrect(low, high, fillcolor=VERMILION, opacity=0.12, line_width=0, layer="below")
         figure.add_hline(y=baseline.val_accuracy, line={"dash": "dash", "color": VERMILION})

@@ -67,10 +67,10 @@ def _describe_best(trials: Sequence[Trial], *, is_confirmed: bool) -> str:
     is_over = any(trial.over_limits for trial in trials if trial.is_baseline and trial.val_accuracy == baseline)
     note = "one run each" + ("; the baseline is over a limit" if is_over else "")
     sentence = f"{sentence}, {points} the baseline's {format_percent(baseline)} ({note})."
-    if is_confirmed:
+    if is_confirmed or best.num_val_images is None:
         return sentence
-    images = format_count(best.recipe.num_val_images, "validation image")
-    margin = 100 * sampling_margin(best.val_accuracy, baseline, best.recipe.num_val_images)
+    images = format_count(best.num_val_images, "validation image")
+    margin = 100 * sampling_margin(best.val_accuracy, baseline, best.num_val_images)
     return f"{sentence} Unconfirmed; the sampling error of {images} alone is up to ±{margin:.2f} points (95 %)."
 
 

@@ -137,7 +137,7 @@ def _stints(trial: Trial) -> Iterator[tuple[Mapping[str, Any], Epochs]]:
 
 def _spans(trial: Trial, facts: Mapping[str, Any], epochs: Epochs, since: float) -> Iterator[Span]:
     queued = max(0.0, min(facts[QUEUED], facts[TAKEN_AT] - since))
-    num_images = trial.recipe.num_train_images
+    num_images = trial.num_train_images or 0
     training = sum(min(num_images / epoch["images_per_second"], epoch["seconds"]) for epoch in epochs)
     whole = sum(epoch["seconds"] for epoch in epochs)
     parts: dict[Part, float] = {

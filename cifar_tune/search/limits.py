@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, cast
 
 from optuna.trial import BaseTrial
 
-from cifar_tune.data.images import NUM_CLASSES
 from cifar_tune.errors import InvalidRecipeError, UserError
 from cifar_tune.recipe.models import Model
 from cifar_tune.recipe.recipe import Recipe
@@ -66,11 +65,12 @@ def check_limits(space: "Space") -> None:
 
 def _count(recipe: Recipe, name: CostName) -> float:
     """The recipe's cost of that name; the origin of its weights does not matter."""
-    return _count_network(recipe.model.model_copy(update={"weights": "none"}), NUM_CLASSES[recipe.dataset], name)
+    model = recipe.model.model_copy(update={"weights": "none"})
+    return _count_network(model, recipe.num_outputs, recipe.image_size, name)
 
 
 @lru_cache(maxsize=10_000)
-def _count_network(model: Model, num_classes: int, name: CostName) -> float:
+def _count_network(model: Model, num_classes: int, image_size: int, name: CostName) -> float:
     import torch
 
     from cifar_tune.training.network_size import count_macs, count_parameters
@@ -78,7 +78,7 @@ def _count_network(model: Model, num_classes: int, name: CostName) -> float:
     try:
         with torch.device("meta"):
             network = model.build(num_classes)
-        return count_parameters(network) if name == "num_parameters" else count_macs(network)
+        return count_parameters(network) if name == "num_parameters" else count_macs(network, image_size)
     except RuntimeError as error:
         if "overflow" not in str(error):
             raise

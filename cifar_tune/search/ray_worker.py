@@ -43,6 +43,8 @@ from cifar_tune.trials.facts import (
     NUM_MACS,
     NUM_PARAMETERS,
     NUM_THREADS,
+    NUM_TRAIN_IMAGES,
+    NUM_VAL_IMAGES,
     PEAK_MEMORY,
     QUEUED,
     REPLAYS,
@@ -101,11 +103,13 @@ def _train(config: Assignment, data: TrainingData, taken_at: float) -> None:
         recipe = Recipe.model_validate(config["recipe"])
         with timed(facts, DATA):
             placed = _place(data, device)
+        facts |= {NUM_TRAIN_IMAGES: len(data.train), NUM_VAL_IMAGES: len(data.val)}
         with timed(facts, STARTUP):
             cache = _feature_cache(Path(config["features"]))
             weights = _weights(config["weights"], config["weights_digest"])
             training = Training(recipe, placed, weights, cache, config["watched"])
-            facts |= {NUM_PARAMETERS: training.num_parameters, NUM_MACS: count_macs(training.model)}
+            macs = count_macs(training.model, recipe.image_size)
+            facts |= {NUM_PARAMETERS: training.num_parameters, NUM_MACS: macs}
         facts |= training.facts
         if config["watched"]:
             facts[REPLAYS] = "the validation losses and accuracies of the trial that it trains again"
@@ -182,6 +186,7 @@ def weights_metadata(training: Training) -> dict[str, Any]:
         "recipe": training.recipe.model_dump(mode="json"),
         "preprocessing": {"pixels": "RGB in [0, 1]", "mean": training.pixels.mean, "std": training.pixels.std},
         "scores": asdict(training.counted),
+        "class_names": list(training.data.class_names),
     }
 
 

@@ -23,7 +23,8 @@ from cifar_tune.search.search import ONE_OBJECTIVE, UNCONDITIONAL, Search
 from cifar_tune.search.stand_ins import BaselineTrial, WithSettings
 from cifar_tune.search.user_code import UserCode, as_user_error
 
-TASK_FIELDS = ("dataset", "train_images", "seed")  # the same in all trials of a search, so that scores can be compared
+# The same in all trials of a search, so that scores can be compared.
+TASK_FIELDS = ("dataset", "num_classes", "image_size", "train_images", "seed")
 NUM_CHECKED_DRAWS = 20
 MAX_INVALID = 100  # random draws in a row that make no recipe, before a UserError
 NUM_RANGE_DRAWS = 200

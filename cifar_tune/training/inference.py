@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from cifar_tune.data.images import NUM_CLASSES
+from cifar_tune.data.images import CLASS_NAMES, IMAGE_SIZE
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.training.inputs import Normalization
@@ -17,10 +17,19 @@ from cifar_tune.training.network_size import outline
 
 
 class Classifier(nn.Module):
-    """A network and its normalization: uint8 RGB images (n, 3, 32, 32) to logits (n, num_classes)."""
+    """A network and its normalization: uint8 RGB images (n, 3, image_size, image_size) to logits (n, num_classes)."""
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        class_names: Sequence[str],
+        image_size: int = IMAGE_SIZE,
+    ) -> None:
         super().__init__()
+        self.class_names = list(class_names)
+        self.image_size = image_size
         self.normalization = Normalization(mean, std)
         self.network = network
 
@@ -41,12 +50,13 @@ def load_classifier(path: Path) -> tuple[Classifier, Recipe]:
         mean, std = (
             [float(metadata["preprocessing"][name][channel]) for channel in range(3)] for name in ("mean", "std")
         )
+        class_names = metadata.get("class_names") or CLASS_NAMES[recipe.dataset]  # which 0.1.0 did not write
         network = _build(recipe, tensors)
     except Exception:  # a file of another program, or a damaged one, can raise anything here
         raise UserError(f"{path} holds no network of this program; give a weights.safetensors that it kept.") from None
     # The memory format of training, because another one sums in another order.
     network = network.to(memory_format=torch.channels_last)
-    return Classifier(network, mean, std).eval(), recipe
+    return Classifier(network, mean, std, class_names, recipe.image_size).eval(), recipe
 
 
 def _build(recipe: Recipe, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -54,6 +64,6 @@ def _build(recipe: Recipe, tensors: Mapping[str, Tensor]) -> nn.Module:
     shapes = {name: tensor.shape for name, tensor in outline(recipe).state_dict().items()}
     if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
         raise ValueError("The tensors are not those of the recipe's network.")
-    network = recipe.model.build(NUM_CLASSES[recipe.dataset])
+    network = recipe.model.build(recipe.num_outputs)
     network.load_state_dict(dict(tensors))
     return network

@@ -24,7 +24,7 @@ VIEWS_SEED = 9_000  # so that an image's views are the same in every trial, what
 
 @dataclass(frozen=True)
 class DeviceImages:
-    """Images on the training device: uint8 (N, 32, 32, 3), and their labels, int64 (N,)."""
+    """Images on the training device: uint8 (N, S, S, 3), and their labels, int64 (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -51,14 +51,19 @@ class DeviceData:
     dataset: str
     train: DeviceImages
     val: DeviceImages
-    num_classes: int
+    class_names: Sequence[str]
     device: torch.device
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the whole data set."""
+        return len(self.class_names)
 
     @classmethod
     def place(cls, data: TrainingData, device: torch.device) -> "DeviceData":
         """Copy the data to the device."""
         train, val = (DeviceImages.place(images, device) for images in (data.train, data.val))
-        return cls(data.dataset, train, val, data.num_classes, device)
+        return cls(data.dataset, train, val, data.class_names, device)
 
 
 class Normalization(nn.Module):
@@ -192,9 +197,7 @@ class Features:
     def _compute_all(self, images: DeviceImages, num_views: int | None) -> Tensor:
         """All features (views, N, F), in the order of the images; in memory only once, as they can be gigabytes."""
         features: Tensor | None = None
-        batches = torch.split(
-            torch.arange(len(images), device=images.images.device), self._recipe.model.evaluation_batch
-        )
+        batches = torch.split(torch.arange(len(images), device=images.images.device), self._recipe.evaluation_batch)
         for view, indices in product(range(num_views or 1), batches):
             batch = self._compute(self._fixed_pixels(images, indices, view, num_views))
             if features is None:

@@ -282,7 +282,7 @@ class Training:
         """The network's logits for images without augmentation: float32 (n, num_classes), on the device."""
         self.model.eval()
         indices = torch.arange(len(images), device=self.data.device)
-        batches = torch.split(indices, self.recipe.model.evaluation_batch)
+        batches = torch.split(indices, self.recipe.evaluation_batch)
         return torch.cat([self._logits(self._inputs.plain(images, batch)) for batch in batches])
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES
+from cifar_tune.data.images import IMAGE_SIZE
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
 
@@ -26,8 +26,8 @@ class Layer:
     num_macs: int = 0
 
 
-def count_layers(network: nn.Sequential) -> list[Layer]:
-    """The network's children, counted in a forward pass that leaves the network as it was.
+def count_layers(network: nn.Sequential, image_size: int = IMAGE_SIZE) -> list[Layer]:
+    """The network's children, counted in a forward pass of one image that leaves the network as it was.
 
     Multiply-adds are those of convolutions and linear layers; everything else is small in comparison.
     """
@@ -37,7 +37,7 @@ def count_layers(network: nn.Sequential) -> list[Layer]:
         counted = [module for module in layer.module.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
         hooks += [module.register_forward_hook(_add_macs(layer)) for module in counted]
     modes = [(module, module.training) for module in network.modules()]
-    images = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE, device=next(network.parameters()).device)
+    images = torch.zeros(1, 3, image_size, image_size, device=next(network.parameters()).device)
     with torch.no_grad():
         network.eval()(images)
     for module, mode in modes:
@@ -51,7 +51,7 @@ def outline(recipe: Recipe) -> nn.Sequential:
     """The recipe's network without any memory; a UserError where it is larger than any memory."""
     try:
         with torch.device("meta"):
-            return recipe.model.build(NUM_CLASSES[recipe.dataset])
+            return recipe.model.build(recipe.num_outputs)
     except RuntimeError as error:
         raise UserError(f"{recipe.model.name} cannot be built with these options ({error}); make it smaller.") from None
 
@@ -61,9 +61,9 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def count_macs(network: nn.Sequential) -> int:
+def count_macs(network: nn.Sequential, image_size: int = IMAGE_SIZE) -> int:
     """The multiply-adds of one image."""
-    return sum(layer.num_macs for layer in count_layers(network))
+    return sum(layer.num_macs for layer in count_layers(network, image_size))
 
 
 def _note_shape(layer: Layer) -> Any:  # noqa: ANN401 - torch's hook type is private

@@ -126,7 +126,7 @@ class Probe:
     def _price_phase(self, recipe: Recipe, phase: Phase) -> PhasePrice:
         """Time a phase, after a step and an evaluation that load libraries and compute cached features."""
         num_images = self._enough_images(recipe, phase)
-        data = self._cut(num_images, recipe.model.evaluation_batch)
+        data = self._cut(num_images, recipe.evaluation_batch)
         with TemporaryDirectory() as folder:
             training = self._training(recipe, data, FeatureCache(Path(folder)))
             reset_peak_memory(self._device)

@@ -11,9 +11,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from cifar_tune.data.images import NUM_CLASSES
 from cifar_tune.recipe.recipe import Recipe
-from cifar_tune.trials.facts import REPLAYS
+from cifar_tune.trials.facts import NUM_TRAIN_IMAGES, NUM_VAL_IMAGES, REPLAYS
 from cifar_tune.trials.goal import ACCURACY_ALONE, CostName, Goal
 
 State = Literal[
@@ -75,6 +74,16 @@ class Trial:
         return f"trial {self.number}" + (" (baseline)" if self.is_baseline else "")
 
     @property
+    def num_train_images(self) -> int | None:
+        """How many images it trains on; None where neither its worker nor its recipe says so."""
+        return self.facts.get(NUM_TRAIN_IMAGES) or self.recipe.num_train_images
+
+    @property
+    def num_val_images(self) -> int | None:
+        """How many images it is validated on; None as above."""
+        return self.facts.get(NUM_VAL_IMAGES) or self.recipe.num_val_images
+
+    @property
     def epochs(self) -> int:
         """The number of epochs that were trained."""
         return len(self.curve)
@@ -93,7 +102,7 @@ class Trial:
     def val_accuracy(self) -> float | None:
         """The score: the accuracy of the epoch that counts, chance if the run broke down, None if there is none."""
         if self.state in ("diverged", "out of memory"):
-            return 1 / NUM_CLASSES[self.recipe.dataset]
+            return 1 / self.recipe.num_outputs
         return None if not self.curve or self.state == "failed" else self.score_after(self.epochs)
 
     def score_after(self, epoch: int) -> float:

@@ -27,7 +27,7 @@ def test_every_name_of_a_data_set_is_in_the_table() -> None:
 
 
 def test_the_built_in_data_set_has_the_images_that_the_table_says(tmp_path: Path) -> None:
-    images, _ = load_images("shapes", "train", data_dir=None, store=tmp_path)
+    images = load_images("shapes", "train", data_dir=None, store=tmp_path).images
     assert len(images) == DATASETS["shapes"].num_images == NUM_IMAGES["shapes"]
 
 
@@ -122,7 +122,7 @@ def test_parts_share_a_folder_but_no_digest(tmp_path: Path) -> None:
 
 def test_training_data_is_the_split_of_the_training_part(tmp_path: Path) -> None:
     data = load_training_data("shapes", train_images=2_000, data_dir=None, store=tmp_path)
-    images, digest = load_images("shapes", "train", data_dir=None, store=tmp_path)
+    images, digest, _ = load_images("shapes", "train", data_dir=None, store=tmp_path)
     for ours, expected in zip((data.train, data.val), split_images(images, 2_000), strict=True):
         assert_same(ours, expected)
     assert (data.dataset, data.digest, data.num_classes) == ("shapes", digest, NUM_CLASSES["shapes"])

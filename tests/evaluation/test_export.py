@@ -17,7 +17,7 @@ SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.py"))
 def test_a_program_returns_the_networks_logits_for_any_number_of_images(name: str) -> None:
     torch.manual_seed(0)
     network = BASE.replace({"model/name": name}).model.build(10)
-    classifier = Classifier(network, [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]).eval()
+    classifier = Classifier(network, [0.5, 0.4, 0.3], [0.2, 0.3, 0.4], list("0123456789")).eval()
     program = as_program(classifier).module()
     for number in (1, 3):
         images = torch.randint(0, 256, (number, 3, 32, 32), dtype=torch.uint8)

@@ -19,11 +19,11 @@ from optuna.distributions import BaseDistribution
 from PIL import Image
 from safetensors.torch import save_file
 
-from cifar_tune.commands.predict import _reason, read_image
 from cifar_tune.data.archive import Archive, find_batches
 from cifar_tune.data.datasets import _read_cache, _write_cache
-from cifar_tune.data.images import Images, TrainingData
+from cifar_tune.data.images import CLASS_NAMES, Images, TrainingData
 from cifar_tune.data.parquet import find_parquet
+from cifar_tune.data.pixels import read_image, why_unreadable
 from cifar_tune.errors import UserError
 from cifar_tune.guard import explain
 from cifar_tune.search.identity import open_record
@@ -213,7 +213,7 @@ def _read_network(path: Path) -> object:
 def _tiny() -> Training:
     images = random_images(8)
     part = Images(images.images, images.labels)
-    return Training(RECIPE, placed(TrainingData("shapes", "", part, part)))
+    return Training(RECIPE, placed(TrainingData("shapes", "", part, part, CLASS_NAMES["shapes"])))
 
 
 def _state(folder: Path) -> Path:
@@ -258,7 +258,7 @@ def _read_image(path: Path) -> object:
     try:
         return read_image(path)
     except Exception as error:
-        raise UserError(f"{_reason(error, path)}.") from error
+        raise UserError(f"{why_unreadable(error, path)}.") from error
 
 
 def _images_cache(folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """Parts of a data set that are so small that a network trains on them in a moment."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cifar_tune.data.images import Images, TrainingData
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 def cut(data: TrainingData, num_train: int, num_val: int) -> TrainingData:
     train = Images(data.train.images[:num_train], data.train.labels[:num_train])
     val = Images(data.val.images[:num_val], data.val.labels[:num_val])
-    return TrainingData(data.dataset, data.digest, train, val)
+    return replace(data, train=train, val=val)
 
 
 def placed(data: TrainingData) -> "DeviceData":

@@ -1,5 +1,6 @@
 """What is trained when: the phases of each policy, what moves in them, and runs that are resumed between them."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -312,7 +313,7 @@ def test_another_data_sets_head_is_replaced_and_that_is_a_fact(
     weights_path: Path, weights: Weights, trained: Training, handful: DeviceData
 ) -> None:
     recipe = with_settings({"model/weights": str(weights_path), "finetune/name": "full", "dataset": "cifar10"})
-    data = DeviceData("cifar10", handful.train, handful.val, 10, handful.device)
+    data = replace(handful, dataset="cifar10")
     training = Training(recipe, data, weights)
     assert same_tensors(training.backbone, trained.backbone)
     assert not same_tensors(training.head, trained.head)

@@ -39,6 +39,8 @@ def replaced(settings: dict[str, Value]) -> dict[str, Value]:
 def test_a_recipe_flattens_to_one_name_per_field() -> None:
     assert ADAM.flatten() == {
         "dataset": "cifar10",
+        "num_classes": None,
+        "image_size": 32,
         "model/name": "resnet9",
         "model/dropout": 0.1,
         "model/weights": "none",
@@ -202,7 +204,7 @@ def test_every_variant_can_be_switched_to(group: str, name: str) -> None:
         ({"optimizer": "sgd"}, r"no field 'optimizer'; the nearest is optimizer/"),
         ({"optimizer/adam/lr": 1}, r"no field 'optimizer/adam/lr'; the nearest is optimizer/lr"),
         ({"optimizer/momentum": 0.5}, r"no field 'optimizer/momentum'"),
-        ({"qqq": 1}, r"no field 'qqq'; choose one of dataset, model/name, .*, seed\.$"),
+        ({"qqq": 1}, r"no field 'qqq'; choose one of dataset, num_classes, image_size, .*, seed\.$"),
         ({"optimizer/name": "adamm"}, r"^optimizer/name=adamm is not valid; the nearest is adam or adamw\.$"),
         ({"optimizer/name": "qqq"}, r"^optimizer/name=qqq is not valid; choose one of adam, adamw, sgd, muon\.$"),
         ({"optimizer/name": 3}, r"^optimizer/name=3 is not valid; choose one of adam, adamw, sgd, muon\.$"),

@@ -52,7 +52,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def classifier(seed: int) -> Classifier:
     torch.manual_seed(seed)
-    return Classifier(BASE.model.build(10), [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]).eval()
+    return Classifier(BASE.model.build(10), [0.5, 0.4, 0.3], [0.2, 0.3, 0.4], CLASSES).eval()
 
 
 def start_run(client: MlflowClient, search_id: str) -> str:
@@ -72,7 +72,7 @@ def test_the_champion_loads_without_cifar_tune_and_is_deleted_with_its_search(st
     run_id = start_run(client, "first")
     winner = classifier(0)
     for _ in range(2):
-        register_winner(store, NAME, "first", winner, CLASSES, "The first.")
+        register_winner(store, NAME, "first", winner, "The first.")
     (version,) = client.search_model_versions(f"name = '{NAME}'")
     assert (version.run_id, version.description) == (run_id, "The first.")
 
@@ -99,7 +99,7 @@ def test_the_champion_loads_without_cifar_tune_and_is_deleted_with_its_search(st
     client.create_model_version("mine", version.source, run_id)
     start_run(client, "second")
     before = files(store)
-    register_winner(store, NAME, "second", classifier(1), CLASSES, "The second.")
+    register_winner(store, NAME, "second", classifier(1), "The second.")
     assert client.get_model_version_by_alias(NAME, CHAMPION).description == "The second."
     assert delete_runs(store, "second") == 1
     assert [version.description for version in client.search_model_versions(f"name = '{NAME}'")] == ["The first."]
@@ -125,10 +125,10 @@ def test_a_registration_that_was_interrupted_is_completed_without_a_second_copy(
     with monkeypatch.context() as patched:
         patched.setattr(MlflowClient, after, die)
         with pytest.raises(KeyboardInterrupt):
-            register_winner(store, NAME, after, classifier(0), CLASSES, "It.")
+            register_winner(store, NAME, after, classifier(0), "It.")
     left = files(store)
     assert left
-    register_winner(store, NAME, after, classifier(0), CLASSES, "It.")
+    register_winner(store, NAME, after, classifier(0), "It.")
     assert files(store) == left or after == "finalize_logged_model"
     assert client.get_model_version_by_alias(NAME, CHAMPION).description == "It."
     assert len(client.search_model_versions(f"name = '{NAME}'")) == 1

@@ -1,0 +1,189 @@
+"""A user's own images in Parquet files with an image and a label column, as the Hugging Face hub exports data sets.
+
+A file belongs to the part that is a word of its name, or the name of a folder: `train-00000-of-00001.parquet`,
+`flowers-test-00000-of-00001.parquet`, `validation/0000.parquet`. Images are encoded bytes. The classes' names are those
+of the schema's metadata, or the labels themselves.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cifar_tune.data.collection import Collection, Ints, Items, numbered
+from cifar_tune.data.images import OwnPart
+from cifar_tune.data.pixels import Pixels, decode_image
+from cifar_tune.errors import UserError
+
+MAX_DEPTH = 5  # folders below the data folder; a cache of `datasets` has its files four down
+BATCH = 500  # rows that are decoded together
+PARTS: Mapping[str, OwnPart] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SHARD = re.compile(r"(.*?)-?(\d+)-of-(\d+).*")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of images and labels, and the classes' names where the schema has them."""
+
+    image: str
+    label: str
+    class_names: Sequence[str] | None
+
+
+def find_own_parquet(data_dir: Path) -> Collection:
+    """The labelled images of the folder's Parquet files; a UserError where they are no such files."""
+    files = _files(data_dir)
+    columns = _columns(files["train"][0])
+    texts = {part: _labels(paths, columns.label) for part, paths in files.items()}
+    every = [label for labels in texts.values() for label in labels]
+    class_names, labels = _as_classes(every, columns, files["train"][0])
+    ends = np.cumsum([len(each) for each in texts.values()])
+    by_part = dict(zip(texts, np.split(labels, ends[:-1]), strict=True))
+    items = {part: _items(paths, columns.image, by_part[part]) for part, paths in files.items()}
+    return Collection(str(data_dir), class_names, items["train"], items.get("val"), items.get("test"))
+
+
+def _files(data_dir: Path) -> dict[OwnPart, list[Path]]:
+    """The files of each part in order; those without a part's name are for training."""
+    patterns = ["*/" * depth + "*.parquet" for depth in range(MAX_DEPTH)]
+    paths = sorted(path for pattern in patterns for path in data_dir.glob(pattern) if path.is_file())
+    if not paths:
+        raise UserError(f"{data_dir} holds no .parquet file; point --data-dir at the folder of an export.")
+    files: dict[OwnPart, list[Path]] = {}
+    for path in paths:
+        files.setdefault(_part_of(path, data_dir), []).append(path)
+    if "train" not in files:
+        raise UserError(f"{data_dir} holds Parquet files, but none for training; name them train-….parquet.")
+    for part, members in files.items():
+        _check_whole(part, members)
+    return files
+
+
+def _part_of(path: Path, data_dir: Path) -> OwnPart:
+    """By the last word of its name that is a part's, or by its folder's name below the data folder."""
+    words = re.split(r"[-_.]", path.stem.lower())
+    folders = path.relative_to(data_dir).parts[:-1]
+    parts = [word for word in [*folders, *words] if word in PARTS]
+    return PARTS[parts[-1]] if parts else "train"
+
+
+def _check_whole(part: OwnPart, paths: Sequence[Path]) -> None:
+    """Raise a UserError where a part is there twice, or lacks one of the shards that their names count."""
+    folders = sorted({path.parent for path in paths})
+    if len(folders) > 1:
+        listed = ", ".join(map(str, folders))
+        raise UserError(f"The {part} files lie in several folders ({listed}); point --data-dir at one data set.")
+    shards = [match for path in paths if (match := SHARD.fullmatch(path.stem))]
+    missing = {int(match[3]) for match in shards} and set(range(int(shards[0][3]))) - {int(m[2]) for m in shards}
+    if missing:
+        raise UserError(f"{folders[0]} is incomplete: {part} shard {min(missing):05d} is missing; copy it there.")
+
+
+def _columns(path: Path) -> Columns:
+    schema = _read(path, pq.read_schema)
+    features = _features(schema)
+    images = [field.name for field in schema if _holds_images(field.type)]
+    named = [name for name, feature in features.items() if "names" in feature]
+    labels = named or [field.name for field in schema if field.name not in images and _may_label(field.type)]
+    image, label = _choose(images, ("image", "img"), path, "images"), _choose(labels, LABEL_COLUMNS, path, "labels")
+    return Columns(image, label, features.get(label, {}).get("names"))
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """The description of each column that `datasets` writes; empty without one."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _may_label(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _choose(names: Sequence[str], usual: Sequence[str], path: Path, what: str) -> str:
+    """The only name, or the most usual one."""
+    chosen = list(names) if len(names) == 1 else [name for name in usual if name in names][:1]
+    if not chosen:
+        there = f"several may hold them ({', '.join(names)})" if names else "there is none"
+        raise UserError(f"{path}: one column has to hold the {what}, but {there}; call it {usual[0]}.")
+    return chosen[0]
+
+
+def _labels(paths: Sequence[Path], column: str) -> list[Any]:
+    labels: list[Any] = []
+    for path in paths:
+        labels += _read(path, lambda file: pq.read_table(file, columns=[column]).column(column).to_pylist())
+    if None in labels:
+        raise UserError(f"{paths[0].parent}: a label is missing in the column {column}; fill it in or drop the row.")
+    return labels
+
+
+def _as_classes(labels: Sequence[Any], columns: Columns, path: Path) -> tuple[list[str], Ints]:
+    """The classes' names and the labels by number."""
+    if any(isinstance(label, str) for label in labels):
+        return numbered([str(label) for label in labels])
+    numbers, names = np.array(labels, np.int64), columns.class_names
+    if names is None:
+        return numbered([str(number) for number in numbers]) if numbers.min() >= 0 else _refuse_labels(path)
+    if not 0 <= numbers.min() <= numbers.max() < len(names):
+        _refuse_labels(path)
+    return [str(name) for name in names], numbers
+
+
+def _refuse_labels(path: Path) -> Any:  # noqa: ANN401 - it never returns
+    raise UserError(f"{path.parent}: a label is no number of a class; images without labels have no use here.")
+
+
+def _items(paths: Sequence[Path], column: str, labels: Ints) -> Items:
+    def read(indices: Ints, size: int) -> Pixels:
+        places = {int(index): place for place, index in enumerate(indices)}
+        images = np.empty((len(indices), 3, size, size), np.uint8)
+        row = 0
+        for path in paths:
+            for cells in _read(path, lambda file: _batches(file, column)):
+                for cell in cells:
+                    if row in places:
+                        images[places[row]] = _decode(cell, size, path, row)
+                    row += 1
+        return images
+
+    return Items(labels, paths, read)
+
+
+def _batches(path: Path, column: str) -> list[list[Any]]:
+    with pq.ParquetFile(path) as file:
+        return [batch.column(0).to_pylist() for batch in file.iter_batches(BATCH, columns=[column])]
+
+
+def _decode(cell: Any, size: int, path: Path, row: int) -> Pixels:  # noqa: ANN401 - a struct or bytes
+    encoded = cell.get("bytes") if isinstance(cell, dict) else cell
+    try:
+        if encoded is None:
+            raise ValueError("its bytes are not in the file")
+        return decode_image(encoded, size)
+    except Exception as error:  # a damaged image can raise anything in Pillow
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{path}: the image of row {row} cannot be used ({reason}); replace or drop it.") from None
+
+
+def _read(path: Path, read: Any) -> Any:  # noqa: ANN401 - what pyarrow gives
+    try:
+        return read(path)
+    except Exception as error:  # a damaged file can raise anything in pyarrow
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{path} is damaged or no Parquet file ({reason}); export it again.") from None

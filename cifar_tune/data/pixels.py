@@ -1,0 +1,104 @@
+"""Images of any size, mode and format that Pillow reads, as the pixels of a network: one rule for data and `predict`.
+
+EXIF rotation is applied, transparency becomes white, gray becomes RGB, and the centre square is resized with a Lanczos
+filter. More than 8 bits are scaled to 8. Of an animation the first frame is taken; of an animated PNG with a still
+image of its own, that image.
+"""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cifar_tune.data.images import IMAGE_SIZE, Images
+
+BACKGROUND = "white"  # behind transparent pixels
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def read_image(path: Path, size: int = IMAGE_SIZE) -> Pixels:
+    """The image in a file as uint8 (3, size, size); whatever Pillow raises where it is damaged."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")  # a pipe would be waited for
+    return _read(path, size)
+
+
+def decode_image(encoded: bytes, size: int) -> Pixels:
+    """The image in the bytes of a file as uint8 (3, size, size); whatever Pillow raises where they are damaged."""
+    return _read(io.BytesIO(encoded), size)
+
+
+def resize(images: Pixels, size: int) -> Pixels:
+    """Images uint8 (n, 3, H, W) as (n, 3, size, size); the same array where they have that size."""
+    if images.shape[2:] == (size, size):
+        return images
+    resized = [_fit(Image.fromarray(image.transpose(1, 2, 0)), size) for image in images]
+    return np.array(resized, np.uint8).reshape(-1, 3, size, size)
+
+
+def resized(images: Images, size: int) -> Images:
+    """Images and their labels, resized."""
+    return Images(resize(images.images, size), images.labels)
+
+
+def as_bytes(values: npt.NDArray[Any], *, has_16_bits: bool = False) -> Pixels:
+    """Gray or colour values of more than 8 bits as uint8; a ValueError where their scale is not certain.
+
+    Whole numbers are of 16 bits where any is above 255 (a 16-bit PGM has Pillow's mode I), fractions of 0 to 1 where
+    none is above 1.
+    """
+    if values.dtype == np.uint8:
+        return values
+    lowest, highest = float(values.min(initial=0)), float(values.max(initial=0))
+    is_whole = np.issubdtype(values.dtype, np.integer)
+    scale = 1.0
+    if has_16_bits or (is_whole and highest > 255):
+        scale = 1 / 256
+    elif not is_whole and highest <= 1:
+        scale = 255.0
+    if lowest < 0 or not highest * scale < 256:
+        raise ValueError("its values are none of 8 bits, of 16 bits or from 0 to 1; save it with 8 bits")
+    scaled: Pixels = (values * scale).astype(np.uint8)
+    return scaled
+
+
+def why_unreadable(error: Exception, path: Path) -> str:
+    """Why an image cannot be read, in one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image that can be read"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).replace(str(path), path.name).split()).rstrip(".") or type(error).__name__
+
+
+def _read(file: Path | io.BytesIO, size: int) -> Pixels:
+    with warnings.catch_warnings(action="ignore"), Image.open(file, formats=_formats()) as image:
+        return _fit(_in_colors(ImageOps.exif_transpose(image)), size)
+
+
+def _formats() -> list[str]:
+    """What Pillow reads by itself: for PostScript it starts another program, which runs the file."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
+
+
+def _in_colors(image: Image.Image) -> Image.Image:
+    """An image of any mode as 8-bit RGB."""
+    if image.mode.startswith(("I", "F")):  # Pillow would clip it at 255
+        image = Image.fromarray(as_bytes(np.asarray(image), has_16_bits=image.mode.startswith("I;16")))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    transparent = image.convert("RGBA")
+    flat = Image.new("RGB", image.size, BACKGROUND)
+    flat.paste(transparent, mask=transparent)
+    return flat
+
+
+def _fit(image: Image.Image, size: int) -> Pixels:
+    square = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))

@@ -1,0 +1,83 @@
+"""A user's own folder of images, from the search to the predictions, through the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.command_line import GOOD, Call
+from mlflow import pyfunc
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from cifar_tune.store import Store
+
+SPACE = (
+    GOOD.replace('dataset="shapes"', 'dataset="folder", num_classes=3, image_size=40')
+    .replace(", train_images=64", "")
+    .replace("num_trials=2", 'num_trials=2, scheduler={"name": "none"}')
+)
+NAMES = ["a cat", "a dog", "an owl"]
+
+
+def write_images(folder: Path, num_images: int) -> None:
+    """Noise in a colour for each class, in sizes of many shapes."""
+    random = np.random.default_rng(0)
+    for number in range(num_images):
+        label = number % 3
+        pixels = random.integers(0, 120, (40 + number % 7, 30 + number % 11, 3), dtype=np.uint8)
+        pixels[..., label] += 100
+        path = folder / NAMES[label] / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.slow
+def test_a_folder_is_searched_confirmed_evaluated_and_predicted_with_its_own_names(tmp_path: Path, call: Call) -> None:
+    images, space = tmp_path / "images", tmp_path / "own.py"
+    write_images(images, 90)
+    space.write_text(SPACE)
+    flags = ["--store", tmp_path / "store", "--data-dir", images]
+    for command in (["run", space], ["confirm", "own", "--seeds", 2], ["evaluate", "own", "--seeds", 2]):
+        answer = call(*command, *flags)
+        assert answer.code == 0, answer.stderr
+    assert "18 test images" in answer.stdout
+
+    assert "Warning" not in answer.stderr
+
+    store = Store(tmp_path / "store")
+    folder = store.search("own/evaluate-1")
+    report = (folder / "page" / "classes.txt").read_text()
+    assert all(name in report for name in NAMES)
+    weights = folder / "export" / "weights.safetensors"
+    predicted = call("predict", weights, images / "a dog" / "001.png", "--top", 3).stdout
+    assert all(name in predicted for name in NAMES)
+
+    client = MlflowClient(store.mlflow_url)
+    (version,) = client.search_model_versions("name = 'cifar-tune-own'")
+    model = pyfunc.load_model(version.source)
+    assert model.metadata.metadata["classes"] == NAMES
+    assert model.predict(np.zeros((2, 3, 40, 40), np.uint8)).shape == (2, 3)
+
+    described = json.loads(call("describe", space, "--json").stdout)
+    assert described["baseline"]["num_classes"] == 3
+    assert "the learning rates are those for 10,000" in described["notes"][0]
+
+
+def test_a_data_set_of_ones_own_needs_a_folder_and_its_number_of_classes(tmp_path: Path, call: Call) -> None:
+    space = tmp_path / "own.py"
+    space.write_text(SPACE)
+    answer = call("run", space, "--store", tmp_path / "store")
+    assert (answer.code, "say where they are with --data-dir" in answer.stderr) == (2, True)
+    write_images(tmp_path / "images", 60)
+    space.write_text(SPACE.replace("num_classes=3", "num_classes=4"))
+    answer = call("run", space, "--store", tmp_path / "store", "--data-dir", tmp_path / "images")
+    assert answer.code == 2
+    assert "holds 3 classes (a cat, a dog, an owl), but the recipe says num_classes=4" in answer.stderr
+    space.write_text(SPACE.replace("num_classes=3, ", ""))
+    answer = call("run", space, "--store", tmp_path / "store")
+    assert "say with num_classes how many classes they have" in answer.stderr
+    space.write_text(GOOD.replace('dataset="shapes"', 'dataset="shapes", num_classes=9'))
+    answer = call("run", space, "--store", tmp_path / "store")
+    assert "shapes has 10 classes; leave num_classes out" in answer.stderr
+    assert not (tmp_path / "store" / "searches" / "own").exists()
