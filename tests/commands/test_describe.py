@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_tune import Recipe
-from cifar_tune.commands.describe import describe, planned_rates, render
+from cifar_tune.commands.describe import NUM_ASSUMED, describe, planned_rates, render
 from cifar_tune.data.images import NUM_CLASSES, TrainingData
 from cifar_tune.data.split import num_training_images
 from cifar_tune.recipe.recipe import Value
@@ -80,7 +80,7 @@ def test_the_document_is_json(path: Path) -> None:
 @every_shipped_space
 def test_there_is_one_rate_per_optimizer_step(path: Path) -> None:
     document, recipe, _ = described(path)
-    num_images = recipe.num_train_images
+    num_images = recipe.num_train_images or NUM_ASSUMED
     assert len(document["learning_rates"]) == recipe.epochs * math.ceil(num_images / recipe.batch_size)
     assert max(document["learning_rates"]) <= recipe.optimizer.lr
 

@@ -1,8 +1,9 @@
 """A user's own images, in each layout of files: the parts, the classes, and what is no such layout."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,14 +50,14 @@ def write_parquet(path: Path, images: Images, names: Sequence[str] | None = NAME
     return path
 
 
-def write_npz(path: Path, parts: dict[str, Images]) -> Path:
-    arrays = {f"{part}_images": images.images.transpose(0, 2, 3, 1) for part, images in parts.items()}
+def write_npz(path: Path, parts: Mapping[OwnPart, Images]) -> Path:
+    arrays: dict[str, Any] = {f"{part}_images": images.images.transpose(0, 2, 3, 1) for part, images in parts.items()}
     arrays |= {f"{part}_labels": images.labels[:, None] for part, images in parts.items()}
     np.savez(path, class_names=NAMES, **arrays)
     return path
 
 
-def write_layouts(root: Path, parts: dict[str, Images]) -> dict[DatasetName, Path]:
+def write_layouts(root: Path, parts: Mapping[OwnPart, Images]) -> dict[DatasetName, Path]:
     """The same images in each layout."""
     for part, images in parts.items():
         write_folder(root / "folder" / part, images)
@@ -356,7 +357,7 @@ def test_a_pickle_in_an_npz_is_never_loaded(tmp_path: Path) -> None:
     ],
 )
 def test_arrays_that_are_not_images_and_labels_are_a_sentence(
-    tmp_path: Path, arrays: dict[str, np.ndarray], reason: str
+    tmp_path: Path, arrays: dict[str, Any], reason: str
 ) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(UserError, match=reason):
