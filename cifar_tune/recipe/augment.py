@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from cifar_tune.data.images import IMAGE_SIZE
 from cifar_tune.recipe.options import Options
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 Scaling = Literal["dataset", "imagenet", "symmetric", "unit"]
 
+BLACK = (0.0, 0.0, 0.0)
+NUM_TRIES = 10  # of rectangles, as torchvision's RandomErasing; its ranges of the area's share and of the ratio follow
+ERASED_SHARE = (0.02, 0.33)
+ERASED_RATIO = (0.3, 3.3)
 IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's weight enums
 
 
@@ -32,6 +37,10 @@ class Augment(Options):
     of the images, brightness, contrast and saturation times a factor in [1 - x, 1 + x], hue shifted by [-x, x] of the
     colour circle, rotation by [-x, x] degrees with black outside, and grayscale with probability x. The order is
     fixed, where torchvision's ColorJitter shuffles its four.
+
+    Last of all, `cutout` covers a square of that many pixels a side around a random pixel (DeVries and Taylor,
+    arXiv:1708.04552), and `erasing` covers a random rectangle with that probability (Zhong et al., arXiv:1708.04896,
+    with torchvision's shares and ratios). Both cover with what the scaling makes 0, the images' mean colour.
     """
 
     flip: bool = True
@@ -43,6 +52,8 @@ class Augment(Options):
     hue: float = Field(0.0, ge=0, le=0.5)
     rotation: float = Field(0.0, ge=0, le=180)
     grayscale: float = Field(0.0, ge=0, le=1)
+    cutout: int = Field(0, ge=0, le=224)
+    erasing: float = Field(0.0, ge=0, le=1)
 
     @property
     def changes_nothing(self) -> bool:
@@ -62,18 +73,21 @@ class Draws:
     hue: Tensor | None = None  # float32 (n,): share of the colour circle
     rotation: Tensor | None = None  # float32 (n,): degrees, counterclockwise
     grayscale: Tensor | None = None  # bool (n,)
+    cutout: Tensor | None = None  # int64 (n, 4), as the next one: top, left, bottom and right of what is covered
+    erasing: Tensor | None = None
 
     @property
-    def only_move_pixels(self) -> bool:
-        """Whether there are flips and crops at most, so that every value stays a byte."""
-        return all(drawn is None for name, drawn in vars(self).items() if name not in ("flip", "shift"))
+    def keep_bytes(self) -> bool:
+        """Whether pixels are moved and covered at most, so that every value stays a byte."""
+        others = ("flip", "shift", "cutout", "erasing")
+        return all(drawn is None for name, drawn in vars(self).items() if name not in others)
 
     def take(self, indices: Tensor) -> Draws:
         """The rows at `indices`."""
         return Draws(**{name: None if drawn is None else drawn[indices] for name, drawn in vars(self).items()})
 
 
-def draw(augment: Augment, n: int, generator: Generator, device: torch.device) -> Draws:
+def draw(augment: Augment, n: int, generator: Generator, device: torch.device, image_size: int = IMAGE_SIZE) -> Draws:
     """Draw the parameters of n images, in the order of their application; an option that is off draws nothing."""
     import torch
 
@@ -96,24 +110,77 @@ def draw(augment: Augment, n: int, generator: Generator, device: torch.device) -
         hue=uniform(0.0, augment.hue),
         rotation=uniform(0.0, augment.rotation),
         grayscale=chance(augment.grayscale),
+        cutout=_draw_squares(augment.cutout, n, image_size, generator, device) if augment.cutout else None,
+        erasing=_draw_rectangles(augment.erasing, n, image_size, generator, device) if augment.erasing else None,
     )
 
 
-def sample(images: Tensor, indices: Tensor, augment: Augment | None, generator: Generator | None = None) -> Tensor:
-    """The images at `indices` (n,), with new draws where there is an `augment`; shape and type are those of `apply`."""
+def _draw_squares(side: int, n: int, image_size: int, generator: Generator, device: torch.device) -> Tensor:
+    """Squares around random pixels; what lies outside the image is not covered."""
+    import torch
+
+    corner = torch.randint(0, image_size, (n, 2), generator=generator, device=device) - side // 2
+    return torch.cat([corner, corner + side], dim=1)
+
+
+def _draw_rectangles(probability: float, n: int, image_size: int, generator: Generator, device: torch.device) -> Tensor:
+    """Rectangles of 2 to 33 % of the image, of which the first of NUM_TRIES that fits is taken; empty where none is."""
+    import torch
+
+    share, ratio, top, left = torch.rand(4, NUM_TRIES, n, generator=generator, device=device)
+    area = (ERASED_SHARE[0] + (ERASED_SHARE[1] - ERASED_SHARE[0]) * share) * image_size**2
+    low, high = map(math.log, ERASED_RATIO)
+    ratio = torch.exp(low + (high - low) * ratio)
+    height, width = torch.round(torch.sqrt(area * ratio)), torch.round(torch.sqrt(area / ratio))
+    fits = (height < image_size) & (width < image_size)
+    first = fits.int().argmax(dim=0, keepdim=True)  # of equals the first
+    is_covered = fits.any(dim=0) & (torch.rand(n, generator=generator, device=device) < probability)
+    top, left = (torch.floor(place * (image_size - size + 1)) for place, size in ((top, height), (left, width)))
+    sides = torch.stack([top, left, top + height, left + width]).gather(1, first.expand(4, 1, n))[:, 0]
+    return (sides * is_covered).long().T
+
+
+def sample(
+    images: Tensor,
+    indices: Tensor,
+    augment: Augment | None,
+    generator: Generator | None = None,
+    cover: Sequence[float] = BLACK,
+) -> Tensor:
+    """The images at `indices` (n,), with new draws where there is an `augment`; all else is as in `apply`."""
     if augment is None or augment.changes_nothing:
         return images.index_select(0, indices).permute(0, 3, 1, 2)
     assert generator is not None, "augmentation draws from the run's generator"
-    return apply(images, indices, augment, draw(augment, len(indices), generator, images.device))
+    draws = draw(augment, len(indices), generator, images.device, images.shape[1])
+    return apply(images, indices, augment, draws, cover)
 
 
-def apply(images: Tensor, indices: Tensor, augment: Augment, draws: Draws) -> Tensor:
+def apply(images: Tensor, indices: Tensor, augment: Augment, draws: Draws, cover: Sequence[float] = BLACK) -> Tensor:
     """The images at `indices` (n,), each augmented by its row of `draws`: (n, 3, H, W) of 0 to 255, a new tensor.
 
-    It is uint8 where pixels only moved, unrounded float32 where a colour or a rotation was drawn.
+    It is uint8 where pixels only moved or were covered, unrounded float32 where a colour or a rotation was drawn. What
+    is covered has the colour `cover`, of channels in [0, 1].
     """
     batch = _flip_and_crop(images, indices, augment, draws).permute(0, 3, 1, 2)
-    return batch if draws.only_move_pixels else _colour_and_rotate(batch, draws)
+    batch = batch if draws.keep_bytes else _colour_and_rotate(batch, draws)
+    for sides in (draws.cutout, draws.erasing):
+        if sides is not None:
+            batch = _covered(batch, sides, cover)
+    return batch
+
+
+def _covered(batch: Tensor, sides: Tensor, colour: Sequence[float]) -> Tensor:
+    """Images (n, 3, H, W) with one rectangle each in the colour; rounded where the images are bytes."""
+    import torch
+
+    top, left, bottom, right = sides.view(-1, 4, 1, 1).unbind(1)
+    rows, columns = (torch.arange(size, device=batch.device) for size in batch.shape[2:])
+    inside = ((rows >= top.squeeze(2)) & (rows < bottom.squeeze(2)))[:, :, None] & (
+        (columns >= left.squeeze(2)) & (columns < right.squeeze(2))
+    )[:, None, :]
+    values = 255 * torch.tensor(colour, device=batch.device)
+    values = values if batch.is_floating_point() else values.round().to(batch.dtype)
+    return torch.where(inside[:, None], values.view(3, 1, 1), batch)
 
 
 def _flip_and_crop(images: Tensor, indices: Tensor, augment: Augment, draws: Draws) -> Tensor:

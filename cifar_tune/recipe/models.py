@@ -135,6 +135,35 @@ class MiniResNet(Architecture):
         )
 
 
+class ResNet18(Architecture):
+    """The ResNet-18 of torchvision in its form for CIFAR: a 3x3 convolution first, without stride and max pool.
+
+    That is the usual one of CIFAR repositories (He et al., arXiv:1512.03385, for images of 32 pixels), with 11.17 M
+    parameters for ten classes. `dropout` comes before the last layer.
+    """
+
+    head_options = frozenset({"dropout"})
+
+    name: Literal["resnet18"] = "resnet18"
+    dropout: Share = 0.0
+
+    def build(self, num_classes: int) -> nn.Sequential:
+        """Torchvision's layers by their names, and the head as `fc`."""
+        from torch import nn
+        from torchvision.models import resnet18
+
+        from cifar_tune.recipe.layers import dense_head
+
+        network = resnet18()
+        children = OrderedDict[str, nn.Module](network.named_children())
+        children["conv1"] = conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's own
+        del children["maxpool"], children["fc"]
+        children["flatten"] = nn.Flatten()
+        children["fc"] = dense_head(network.fc.in_features, [], num_classes, self.dropout)
+        return nn.Sequential(children)
+
+
 class ResNet50(Architecture):
     """The ResNet-50 of torchvision, whose children keep its names, so that its published weights fit.
 
@@ -178,4 +207,4 @@ class ResNet50(Architecture):
         return [] if self.head == "linear" else [int(width) for width in self.head.split("-")]
 
 
-Model = Annotated[ResNet9 | MiniResNet | ResNet50, Field(discriminator="name")]
+Model = Annotated[ResNet9 | MiniResNet | ResNet18 | ResNet50, Field(discriminator="name")]

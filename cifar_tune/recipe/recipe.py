@@ -14,8 +14,10 @@ from cifar_tune.data.images import IMAGE_SIZE, NUM_CLASSES, DatasetName
 from cifar_tune.data.split import num_training_images, num_val_images, split_of
 from cifar_tune.errors import InvalidRecipeError, UserError
 from cifar_tune.recipe.augment import Augment, Scaling
+from cifar_tune.recipe.averaging import Averaging, NoAveraging
 from cifar_tune.recipe.early_stopping import EarlyStopping, NoEarlyStopping
 from cifar_tune.recipe.finetune import Finetune, Phase, Scratch
+from cifar_tune.recipe.mixing import Mixing, NoMixing
 from cifar_tune.recipe.models import Model
 from cifar_tune.recipe.optimizers import GradClip, NoClipping, Optimizer
 from cifar_tune.recipe.options import UNFINISHED, Count, Options, Share, part_of
@@ -49,6 +51,8 @@ class Recipe(Options):
     augment: Augment = Augment()
     scaling: Scaling = "dataset"
     label_smoothing: Share = 0.0
+    mixing: Mixing = NoMixing()
+    averaging: Averaging = NoAveraging()
     grad_clip: GradClip = NoClipping()
     early_stopping: EarlyStopping = NoEarlyStopping()
     train_images: Count | None = None
@@ -76,6 +80,8 @@ class Recipe(Options):
         if finetune.name == "two-phase":
             reason = "finetune/head_epochs has to leave at least one of the epochs to the second phase"
             yield finetune.head_epochs >= self.epochs, f"{reason}, but is {finetune.head_epochs} of {self.epochs}"
+        reason = "a frozen network's features are not mixed; choose none, or another finetune"
+        yield self.mixing.name != "none" and finetune.name == "frozen", f"mixing={self.mixing.name}: {reason}"
         reason = "augment changes nothing, so all views of an image would be the same; leave them out"
         yield self.num_views is not None and self.augment.changes_nothing, f"finetune/views: {reason}"
 

@@ -92,6 +92,25 @@ class Cosine(BaseSchedule):
         return _cosine(1.0, 0.0, (at.step - rise) / (at.num_steps - rise))
 
 
+class Linear(BaseSchedule):
+    """A linear fall from the full learning rate to the share `final` of it, after a linear rise over `warmup`.
+
+    The triangle of fast recipes such as airbench; with a `final` above 0 the last steps are not wasted.
+    """
+
+    name: Literal["linear"] = "linear"
+    rungs: ClassVar[tuple[float, ...]] = (0.4, 0.7)  # as of the cosine, which it is near
+    warmup: Share = 0.0
+    final: Share = 0.0
+
+    def factor(self, at: Position) -> float:
+        """1 where the rise ends; `final` at the step after the last one."""
+        rise = self.warmup * at.num_steps
+        if at.step < rise:
+            return (at.step + 1) / (rise + 1)
+        return 1 - (1 - self.final) * (at.step - rise) / (at.num_steps - rise)
+
+
 class OneCycle(BaseSchedule):
     """One rise to the full learning rate and one fall (Smith, arXiv:1708.07120), from 1/25 and to 1/250,000 of it.
 
@@ -156,7 +175,7 @@ def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-Schedule = Annotated[OneCycle | Step | Cosine | Constant | Plateau, Field(discriminator="name")]
+Schedule = Annotated[OneCycle | Step | Cosine | Linear | Constant | Plateau, Field(discriminator="name")]
 
 
 def learning_rates(

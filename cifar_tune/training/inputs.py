@@ -118,15 +118,16 @@ class Pixels:
 
     def train(self, indices: Tensor, epoch: int) -> Tensor:
         """The training images, augmented with new draws."""
-        return self._normalized(sample(self._train.images, indices, self._augment, self._generator))
+        return self._normalized(sample(self._train.images, indices, self._augment, self._generator, self.mean))
 
     def view(self, number: int, indices: Tensor) -> Tensor:
         """The training images at `indices` (n,), in the fixed view of this number."""
         if number not in self._views:
             generator = torch.Generator(indices.device).manual_seed(VIEWS_SEED + number)
-            self._views[number] = draw(self._augment, len(self._train), generator, indices.device)
+            size = self._train.images.shape[1]
+            self._views[number] = draw(self._augment, len(self._train), generator, indices.device, size)
         draws = self._views[number].take(indices)
-        return self._normalized(apply(self._train.images, indices, self._augment, draws))
+        return self._normalized(apply(self._train.images, indices, self._augment, draws, self.mean))
 
     def plain(self, images: DeviceImages, indices: Tensor) -> Tensor:
         """The images without augmentation."""

@@ -6,6 +6,7 @@ an epoch, so a GPU never waits for Python. The loop knows neither Ray nor MLflow
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifar_tune.recipe.finetune import Phase
+from cifar_tune.recipe.mixing import Mix
 from cifar_tune.recipe.optimizers import set_rate
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.recipe.schedules import Position
@@ -29,7 +31,8 @@ class EpochMetrics:
     """The results of one epoch.
 
     `epoch` counts from 1, and `progress` is the share of the planned epochs that are done. Losses are mean
-    cross-entropies in nats, the training loss with the recipe's label smoothing. Accuracies are fractions. `lr` is the
+    cross-entropies in nats, the training loss with the recipe's label smoothing and mixed labels. Accuracies are
+    fractions; of mixed training images the label with their own share counts. `lr` is the
     learning rate of the last step, without the scale of any parameter group. `seconds` is the wall-clock time of the
     epoch and its validation; `images_per_second` counts training images, over the time without the validation.
     """
@@ -92,6 +95,8 @@ class Training:
         if recipe.has_fixed_features and cache:
             self.facts["features"] = "of the frozen backbone, computed once and cached"
         self._best: dict[str, Tensor] | None = None  # of the epoch that counts, under early stopping
+        is_averaged = recipe.averaging.name != "none"
+        self._average = _copies(self._changing) if is_averaged else None  # evaluated in place of the last weights
         self._enter(recipe.phases()[0])
 
     def _load(self, model: torch.nn.Sequential, weights: Weights | None) -> None:
@@ -162,13 +167,27 @@ class Training:
             yield self.history[-1]
 
     def _keep_best(self) -> None:
-        """With early stopping, remember the network of the best epoch, and restore it at the end."""
-        if self.recipe.early_stopping.name == "none":
+        """With early stopping, remember the network of the best epoch; at the end, take that or the average."""
+        if self.recipe.early_stopping.name != "none" and self.counted is self.history[-1]:
+            with self._evaluated():
+                self._best = _copies(self._changing)
+        if self.is_over:
+            if (counted := self._best or self._average) is not None:
+                self._changing.load_state_dict(counted)
+            self._average = None
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[None]:
+        """Within the block the network has its averaged weights, where the recipe averages."""
+        if self._average is None:
+            yield
             return
-        if self.counted is self.history[-1]:
-            self._best = {name: tensor.clone() for name, tensor in self._changing.state_dict().items()}
-        elif self.is_over and self._best is not None:
-            self._changing.load_state_dict(self._best)
+        own = _copies(self._changing)
+        self._changing.load_state_dict(self._average)
+        try:
+            yield
+        finally:
+            self._changing.load_state_dict(own)
 
     def _run_epoch(self) -> EpochMetrics:
         start = time.perf_counter()
@@ -239,13 +258,24 @@ class Training:
         labels = self.data.train.labels[indices]
         at = self._position(step)
         set_rate(self.optimizer, self._rate(at), recipe.schedule.momentum(at))
-        logits = self._logits(inputs)
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        mix = None if self.phase.frozen else recipe.mixing.draw(recipe.seed, step, recipe.image_size)
+        logits = self._logits(inputs if mix is None else mix.inputs(inputs))
+        loss = self._loss(logits, labels, mix)
         loss.backward()  # type: ignore[no-untyped-call]
         recipe.grad_clip.clip(self._trained.parameters())
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self._average is not None:
+            recipe.averaging.update(self._average, self._changing.state_dict(), step)
         return loss.detach() * len(indices), (logits.detach().argmax(dim=1) == labels).sum()
+
+    def _loss(self, logits: Tensor, labels: Tensor, mix: Mix | None) -> Tensor:
+        """The batch's mean cross-entropy; of mixed images, with the labels in the images' shares."""
+
+        def loss(labels: Tensor) -> Tensor:
+            return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+
+        return loss(labels) if mix is None else mix.share * loss(labels) + (1 - mix.share) * loss(mix.partners(labels))
 
     def _position(self, step: int) -> Position:
         """The position in the phase of step `step` of the run."""
@@ -283,7 +313,8 @@ class Training:
         self.model.eval()
         indices = torch.arange(len(images), device=self.data.device)
         batches = torch.split(indices, self.recipe.evaluation_batch)
-        return torch.cat([self._logits(self._inputs.plain(images, batch)) for batch in batches])
+        with self._evaluated():
+            return torch.cat([self._logits(self._inputs.plain(images, batch)) for batch in batches])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs to give the same epochs as an uninterrupted one, bit for bit on a CPU."""
@@ -292,6 +323,7 @@ class Training:
             "history": [asdict(metrics) for metrics in self.history],
             "model": self._changing.state_dict(),
             "best": self._best,
+            "average": self._average,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "cpu_rng": torch.get_rng_state(),
@@ -309,6 +341,7 @@ class Training:
         self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
         self._changing.load_state_dict(state["model"])
         self._best = state["best"]
+        self._average = state.get("average")  # which 0.1.0 did not have
         if self.history:
             self._enter(self._phase_of(self.epoch - 1))
         self.optimizer.load_state_dict(state["optimizer"])
@@ -332,3 +365,8 @@ class Training:
             torch.cuda.manual_seed(seed)
         kinds = "a GPU, and it goes on on a CPU" if was_on_gpu else "a CPU, and it goes on on a GPU"
         self.facts["random_numbers"] = f"differ from epoch {self.epoch + 1} on: its checkpoint is of {kinds}"
+
+
+def _copies(module: torch.nn.Module) -> dict[str, Tensor]:
+    """The module's tensors by name, copied."""
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import torchvision.transforms.v2.functional as tv
 from pydantic import ValidationError
 from torch import Tensor
+from torchvision.transforms import v2
 
 from cifar_tune.recipe.augment import Augment, Draws, apply, draw, mean_and_std, sample
 
@@ -45,8 +46,9 @@ TOLERANCE = 0.05
 RANGES = {name: widest for name, (widest, _) in REFERENCES.items()}
 COLOURS = [Augment(flip=False, crop_padding=0, **{name: x}) for name, x in RANGES.items()]
 EVERYTHING = Augment(**RANGES)
+COVERS = [Augment(flip=False, crop_padding=0, **each) for each in ({"cutout": 9}, {"erasing": 0.7})]
 every_option = pytest.mark.parametrize("name", REFERENCES)
-every_augmentation = pytest.mark.parametrize("augment", [None, NONE, *MOVES, *COLOURS, EVERYTHING], ids=str)
+every_augmentation = pytest.mark.parametrize("augment", [None, NONE, *MOVES, *COVERS, *COLOURS, EVERYTHING], ids=str)
 every_change = pytest.mark.parametrize("augment", [*MOVES, *COLOURS, EVERYTHING], ids=str)
 
 
@@ -142,8 +144,56 @@ def test_any_option_that_is_on_changes_something(augment: Augment) -> None:
 
 
 def test_every_option_of_colour_and_rotation_has_its_reference() -> None:
-    options = [name for name in Augment.model_fields if name not in ("flip", "crop_padding", "padding_mode")]
-    assert options == list(REFERENCES) == [field.name for field in fields(Draws)][2:]
+    others = ("flip", "crop_padding", "padding_mode", "cutout", "erasing")
+    options = [name for name in Augment.model_fields if name not in others]
+    assert options == list(REFERENCES) == [field.name for field in fields(Draws)][2:-2]
+
+
+@pytest.mark.parametrize("augment", COVERS, ids=str)
+def test_what_is_covered_is_what_torchvision_erases(augment: Augment) -> None:
+    images, indices = random_images(40), torch.arange(40)
+    draws = draw(augment, 40, seeded(), CPU)
+    result = apply(images, indices, augment, draws, (0.1, 0.5, 0.9))
+    colour = (255 * torch.tensor([0.1, 0.5, 0.9])).round().to(torch.uint8).view(3, 1, 1)
+    sides = draws.cutout if draws.cutout is not None else draws.erasing
+    assert sides is not None
+    for image, ours, (top, left, bottom, right) in zip(
+        seen(images), result, sides.clamp(0, SIZE).tolist(), strict=True
+    ):
+        assert torch.equal(ours, tv.erase(image, top, left, bottom - top, right - left, colour))
+
+
+def test_coloured_images_are_covered_last_and_not_rounded() -> None:
+    images = random_images(4)
+    batch = sample(images, torch.arange(4), Augment(brightness=0.5, cutout=32), seeded(), (0.1, 0.5, 0.9))
+    corners = (batch == 255 * torch.tensor([0.1, 0.5, 0.9]).view(3, 1, 1)).all(dim=1)
+    assert (corners.flatten(1).sum(dim=1) >= 16 * 16).all()
+
+
+def test_a_square_of_cutout_is_around_any_pixel_and_cut_at_the_edge() -> None:
+    sides = draw(Augment(cutout=8), 5_000, seeded(), CPU).cutout
+    assert sides is not None
+    assert (sides[:, 2:] - sides[:, :2] == 8).all()
+    assert sorted(set(sides[:, 0].tolist())) == sorted(set(sides[:, 1].tolist())) == list(range(-4, SIZE - 4))
+
+
+def test_rectangles_of_random_erasing_have_torchvisions_shares_and_ratios() -> None:
+    """A sample of torchvision's own has the same quantiles of the area and of the ratio of the sides."""
+    draws = draw(Augment(erasing=0.3), 20_000, seeded(), CPU).erasing
+    assert draws is not None
+    height, width = (draws[:, 2:] - draws[:, :2]).T
+    covered = height > 0
+    assert float(covered.float().mean()) == pytest.approx(0.3, abs=0.015)
+    assert (draws >= 0).all()
+    assert (draws <= SIZE).all()
+    torch.manual_seed(0)
+    params = [v2.RandomErasing.make_params(v2.RandomErasing(p=1), [torch.zeros(3, SIZE, SIZE)]) for _ in range(4_000)]
+    theirs = torch.tensor([[each["h"], each["w"]] for each in params]).float()
+    ours = torch.stack([height[covered], width[covered]], dim=1).float()
+    levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+    for signs in ([1.0, 1.0], [1.0, -1.0]):  # logarithms of the area and of the ratio
+        measured = [(sides.log() @ torch.tensor(signs)).quantile(levels) for sides in (ours, theirs)]
+        torch.testing.assert_close(*measured, rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torchvision.models import resnet50
+from torchvision.models import resnet18, resnet50
 
 from cifar_tune.recipe.layers import Resize, basic_block, conv_block, dense_head, double_conv
-from cifar_tune.recipe.models import Architecture, MiniResNet, Model, ResNet9, ResNet50
+from cifar_tune.recipe.models import Architecture, MiniResNet, Model, ResNet9, ResNet18, ResNet50
 
 MEMBERS: tuple[type[Model], ...] = get_args(get_args(Model)[0])
 every_model = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.__name__)
@@ -236,6 +236,18 @@ def test_resnet50_at_224_pixels_computes_what_torchvisions_does_of_resized_image
     with torch.no_grad():
         resized = F.interpolate(images(1), (224, 224), mode="bilinear", antialias=True)
         torch.testing.assert_close(ours.eval()(images(1)), theirs(resized), rtol=1e-4, atol=1e-4)
+
+
+def test_resnet18_computes_what_torchvisions_does_with_the_first_layers_of_cifar_repositories() -> None:
+    torch.manual_seed(0)
+    theirs = resnet18(num_classes=10)
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    settle(theirs)
+    ours = ResNet18().build(10)
+    ours.load_state_dict(theirs.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(images()), theirs(images()), rtol=1e-4, atol=1e-4)
+    assert num_parameters(ours) == 11_173_962  # the number that CIFAR repositories give
 
 
 def test_resnet50s_backbone_has_23_5_million_parameters() -> None:

@@ -9,12 +9,13 @@ from typing import Any, get_args
 import pytest
 import torch
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from cifar_tune.recipe.schedules import (
     BaseSchedule,
     Constant,
     Cosine,
+    Linear,
     OneCycle,
     Plateau,
     Position,
@@ -28,6 +29,7 @@ VARIATIONS: tuple[BaseSchedule, ...] = (
     *(member() for member in MEMBERS),
     OneCycle(shape="torch"),
     Cosine(warmup=0.25),
+    Linear(warmup=0.25, final=0.1),
     Step(every=1, gamma=0.1),
 )
 every_schedule = pytest.mark.parametrize("schedule", VARIATIONS, ids=str)
@@ -215,6 +217,13 @@ def test_cosine_is_torchs(num_steps: int) -> None:
     rates = learning_rates(Cosine(), 0.1, epochs=1, steps_per_epoch=num_steps)
     theirs = rates_of_torch(lambda o: CosineAnnealingLR(o, T_max=num_steps), num_steps, lr=0.1)
     assert rates == pytest.approx(theirs, rel=1e-7, abs=1e-12)
+
+
+@pytest.mark.parametrize("final", [0.0, 0.07])
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 100])
+def test_the_linear_fall_is_torchs(num_steps: int, final: float) -> None:
+    theirs = rates_of_torch(lambda o: LinearLR(o, 1.0, final, total_iters=num_steps), num_steps, lr=0.1)
+    assert learning_rates(Linear(final=final), 0.1, epochs=1, steps_per_epoch=num_steps) == pytest.approx(theirs)
 
 
 def test_cosine_rises_in_a_line_and_then_falls_from_the_full_rate() -> None:

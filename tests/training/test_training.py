@@ -50,10 +50,13 @@ CHOICES: dict[str, list[dict[str, Value]]] = {
             "augment/hue": 0.1,
             "augment/rotation": 15.0,
             "augment/grayscale": 0.1,
+            "augment/cutout": 8,
+            "augment/erasing": 0.5,
         },
     ],
     "scaling": [{"scaling": name} for name in get_args(Scaling)],
     "grad_clip": [{"grad_clip/name": name} for name in variants("grad_clip")],
+    "averaging": [{"averaging/name": name} for name in variants("averaging")],
 }
 Pair = frozenset[tuple[str, int]]  # two groups, each with the number of one of its choices
 
@@ -395,7 +398,7 @@ def test_every_two_choices_are_tried_in_a_few_dozen_runs() -> None:
     for first, second in combinations(CHOICES.values(), 2):
         for one, other in product(first, second):
             assert any((one | other).items() <= recipe.items() for recipe in flat)
-    assert len(COMBINATIONS) <= 32
+    assert len(COMBINATIONS) <= 40
 
 
 def test_saved_weights_give_the_same_logits_and_say_what_they_are(smallest: DeviceData, tmp_path: Path) -> None:
