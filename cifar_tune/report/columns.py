@@ -155,7 +155,7 @@ LEADERBOARD = (
         "schedule", value=lambda r: r.trial.recipe.schedule.name, group="recipe", priority=5, phrase="{} schedule"
     ),
     TrialColumn("optimizer", value=lambda r: r.trial.recipe.optimizer.name, group="recipe", priority=5, phrase="{}"),
-    TrialColumn("dataset", value=lambda r: r.trial.recipe.dataset, group="recipe", phrase="{}"),
+    TrialColumn("dataset", value=lambda r: r.trial.dataset, group="recipe", phrase="{}"),
     TrialColumn(
         "train_images",
         "training\nimages",

@@ -83,13 +83,13 @@ def _row(ranked: RankedTrial, columns: Sequence[TrialColumn]) -> dict[str, Any]:
 
 
 def _task(trial: Trial) -> tuple[Any, ...]:
-    return trial.recipe.dataset, trial.recipe.train_images
+    return trial.dataset, trial.recipe.train_images
 
 
 def _place(trial: Trial) -> tuple[Any, ...]:
     """The key by which trials are sorted: by task, by state, by epochs where they were cut short, by score."""
     place, epochs = (int(bool(trial.over_limits)), 0) if trial.is_complete else (ORDER.index(trial.state), trial.epochs)
-    return trial.recipe.dataset, trial.recipe.train_images or 0, place, -epochs, -(trial.val_accuracy or 0.0)
+    return trial.dataset, trial.recipe.train_images or 0, place, -epochs, -(trial.val_accuracy or 0.0)
 
 
 def _on_front(trials: Sequence[Trial]) -> set[tuple[str, int]]:

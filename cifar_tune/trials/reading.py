@@ -121,8 +121,9 @@ def as_trials(study: optuna.Study, optuna_trials: Iterable[FrozenTrial]) -> list
     """The trials of a study that were started, without results taken over, in the order of Optuna's."""
     num_baselines = study.user_attrs.get("num_baselines", 1)
     goal, runs = Goal.model_validate(study.user_attrs.get("goal", {})), study.user_attrs.get(RUNS, {})
+    data = study.user_attrs.get("data")
     trials = [
-        as_trial(study.study_name, trial, trial.number < num_baselines, goal)
+        as_trial(study.study_name, trial, trial.number < num_baselines, goal, data)
         for trial in optuna_trials
         if {"recipe", "state"} <= trial.user_attrs.keys() and PRIOR not in trial.user_attrs
     ]

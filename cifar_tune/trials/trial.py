@@ -11,6 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from cifar_tune.data.images import IMAGE_SIZE, OWN
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.trials.facts import NUM_TRAIN_IMAGES, NUM_VAL_IMAGES, REPLAYS
 from cifar_tune.trials.goal import ACCURACY_ALONE, CostName, Goal
@@ -55,6 +56,15 @@ class Trial:
     mlflow_run_id: str | None = None
     goal: Goal = ACCURACY_ALONE
     ranges: Mapping[str, BaseDistribution] = field(default_factory=dict)
+    data: str | None = None  # hex digest of the images; None before the search has seen them
+
+    @property
+    def dataset(self) -> str:
+        """The data set as reports name it: scores can be compared where it is the same. Own images have no name."""
+        name = self.recipe.dataset
+        digest = f" {self.data[:6]}" if self.data and name in OWN else ""
+        size = "" if self.recipe.image_size == IMAGE_SIZE else f" at {self.recipe.image_size} px"
+        return f"{name}{digest}{size}"
 
     @property
     def is_rerun(self) -> bool:
@@ -142,8 +152,10 @@ class Trial:
         return self.is_complete and not self.over_limits
 
 
-def as_trial(search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool, goal: Goal) -> Trial:
-    """The trial that an Optuna trial's user attributes describe."""
+def as_trial(
+    search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool, goal: Goal, data: str | None = None
+) -> Trial:
+    """The trial that an Optuna trial's user attributes describe; `data` is the digest of the search's images."""
     attributes = trial.user_attrs
     return Trial(
         search=search,
@@ -158,6 +170,7 @@ def as_trial(search: str, trial: FrozenTrial | optuna.Trial, is_baseline: bool, 
         mlflow_run_id=attributes.get("mlflow_run_id"),
         goal=goal,
         ranges=trial.distributions,
+        data=data,
     )
 
 

@@ -1,6 +1,7 @@
 """A user's own folder of images, from the search to the predictions, through the command line."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def test_a_folder_is_searched_confirmed_evaluated_and_predicted_with_its_own_nam
     assert model.metadata.metadata["classes"] == NAMES
     assert model.predict(np.zeros((2, 3, 40, 40), np.uint8)).shape == (2, 3)
 
+    assert re.search(r"folder [0-9a-f]{6} at 40 px", call("report", "own", *flags[:2], "--format", "csv").stdout)
     described = json.loads(call("describe", space, "--json").stdout)
     assert described["baseline"]["num_classes"] == 3
     assert "the learning rates are those for 10,000" in described["notes"][0]

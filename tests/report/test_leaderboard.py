@@ -1,5 +1,7 @@
 """The leaderboard on hand-made trials: who comes first, who is best, what gains are counted from."""
 
+from dataclasses import replace
+
 import pytest
 from helpers.made_trials import RECIPE, trial
 
@@ -99,6 +101,17 @@ def test_the_best_of_equals_is_the_earliest() -> None:
     best = best_trial([trial(2, 0.6), trial(0, 0.5), trial(1, 0.6)])
     assert best is not None
     assert best.number == 1
+
+
+def test_own_images_of_two_folders_and_two_sizes_are_tasks_of_their_own() -> None:
+    own = RECIPE.replace({"dataset": "folder", "num_classes": 3})
+    large = own.replace({"image_size": 64})
+    kinds = {"a": (own, "0a1b2c3d"), "b": (own, "f0f0f0f0"), "c": (large, "0a1b2c3d"), "d": (RECIPE, "0a1b2c3d")}
+    frame = leaderboard(
+        {name: [replace(trial(0, search=name, recipe=recipe), data=data)] for name, (recipe, data) in kinds.items()}
+    )
+    assert list(frame["dataset"]) == ["folder 0a1b2c", "folder 0a1b2c at 64 px", "folder f0f0f0", "shapes"]
+    assert list(frame["rank"]) == [1, 1, 1, 1]
 
 
 def test_ranks_restart_for_every_task_and_gains_stay_within_a_search() -> None:
