@@ -119,6 +119,18 @@ def run(
 
 @app.command()
 @guarded
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with your own images.")],
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("my_images.py"),
+) -> None:
+    """Look at a folder of your own images, and write a search space for them."""
+    from cifar_tune.commands.init import write_space
+
+    write_space(folder, output)
+
+
+@app.command()
+@guarded
 def describe(
     space: SpaceFile,
     settings: Settings = None,

@@ -61,6 +61,11 @@ class Collection:
         if len(self.class_names) < 2:
             raise UserError(f"{self.place} has {len(self.class_names)} classes; a classifier needs at least two.")
 
+    @property
+    def num_images(self) -> int:
+        """How many images there are for training and validation."""
+        return len(self._chosen("train")[1]) + len(self._chosen("val")[1])
+
     def source(self, part: OwnPart, size: int) -> Source | None:
         """A part's images in a size in pixels; None for the validation part where the files have none."""
         items, indices = self._chosen(part)

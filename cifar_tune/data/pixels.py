@@ -33,6 +33,15 @@ def decode_image(encoded: bytes, size: int) -> Pixels:
     return _read(io.BytesIO(encoded), size)
 
 
+def shorter_side(path: Path) -> int:
+    """The pixels of the shorter side of an image, which is not decoded; 0 where it is none."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_formats()) as image:
+            return min(image.size)
+    except Exception:  # a damaged image can raise anything in Pillow; who reads it will say so
+        return 0
+
+
 def resize(images: Pixels, size: int) -> Pixels:
     """Images uint8 (n, 3, H, W) as (n, 3, size, size); the same array where they have that size."""
     if images.shape[2:] == (size, size):

@@ -257,7 +257,10 @@ def mean_and_std(scaling: Scaling, images: Tensor) -> tuple[Sequence[float], Seq
 
 
 def _measure(images: Tensor) -> tuple[list[float], list[float]]:
-    """Exact mean and deviation of each channel, from the counts of its 256 values, summed in float64."""
+    """Exact mean and deviation of each channel, from the counts of its 256 values, summed in float64.
+
+    The deviation of a channel with one value alone is taken for 1, as scikit-learn does.
+    """
     import torch
 
     values = torch.arange(256, dtype=torch.float64) / 255
@@ -265,4 +268,4 @@ def _measure(images: Tensor) -> tuple[list[float], list[float]]:
     shares = counts.double() / counts.sum(dim=1, keepdim=True)
     mean = (shares * values).sum(dim=1)
     variance = (shares * (values - mean[:, None]) ** 2).sum(dim=1)
-    return mean.tolist(), variance.sqrt().tolist()
+    return mean.tolist(), [deviation if deviation > 1e-9 else 1.0 for deviation in variance.sqrt().tolist()]

@@ -389,3 +389,11 @@ def test_the_fixed_scalings_map_black_and_white_to_their_ends(
 def test_the_imagenet_scaling_is_the_published_one() -> None:
     mean, std = mean_and_std("imagenet", random_images(1))
     assert (tuple(mean), tuple(std)) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_a_channel_with_one_value_alone_is_only_shifted() -> None:
+    images = random_images(4)
+    images[..., 1] = 70
+    mean, std = mean_and_std("dataset", images)
+    assert (mean[1], std[1]) == (pytest.approx(70 / 255), 1.0)
+    assert std[0] < 0.5
