@@ -17,7 +17,9 @@ from cifar_tune.evaluation.test_set import Evaluation, Outcome, confusion, harde
 from cifar_tune.wording import format_percent, format_percent_range, format_points, format_points_range
 
 NUM_SAMPLES = 8  # of right predictions, and of wrong ones
-MAX_NAMED = 20  # classes; the cells of more have no room for a number
+MAX_NUMBERED = 20  # classes; the cells of more have no room for a number
+MAX_NAMED = 150  # classes; more have no room for their names
+MAX_LETTERS = 24  # of a class's name in figures
 STYLE = (
     "body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.4}"
     "img{max-width:100%;height:auto;background:#fff}pre{overflow-x:auto}"
@@ -73,17 +75,19 @@ def class_report(outcome: Outcome, names: list[str]) -> str:
 
 
 def draw_confusion(outcome: Outcome, names: list[str]) -> Figure:
-    """The confusion matrix as shares of each label's images: with numbers for few classes, small names for many."""
+    """The confusion matrix as shares of each label's images: numbers for few classes, small names or none for many."""
     shares = confusion(outcome)
-    size = 7.0 if len(names) <= MAX_NAMED else 0.16 * len(names)
+    size = 7.0 if len(names) <= MAX_NUMBERED else 0.16 * min(len(names), MAX_NAMED)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, vmin=0, vmax=1))  # so that a confusion of 4 % is visible
     axes.set(xlabel="predicted", ylabel="label")
-    font = 9 if len(names) <= MAX_NAMED else 6
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
-    axes.set_yticks(range(len(names)), names, fontsize=font)
+    font = 9 if len(names) <= MAX_NUMBERED else 6
     if len(names) <= MAX_NAMED:
+        short = [shortened(name) for name in names]
+        axes.set_xticks(range(len(names)), short, rotation=90, fontsize=font)
+        axes.set_yticks(range(len(names)), short, fontsize=font)
+    if len(names) <= MAX_NUMBERED:
         for (label, guess), share in np.ndenumerate(shares):
             color = "black" if share > 0.3 else "white"
             axes.text(guess, label, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=9)
@@ -103,9 +107,15 @@ def draw_samples(outcome: Outcome, images: Images, names: list[str]) -> Figure:
             axes.axis("off")
         for axes, i in zip(row, chosen, strict=False):
             axes.imshow(images.images[i].transpose(1, 2, 0))
-            label = "" if is_right else f"is {names[outcome.labels[i]]}\n"
-            axes.set_title(f"{label}{names[guesses[i]]}, {format_percent(confidences[i], 0)}", fontsize=8)
+            label = "" if is_right else f"is {shortened(names[outcome.labels[i]])}\n"
+            axes.set_title(f"{label}{shortened(names[guesses[i]])}, {format_percent(confidences[i], 0)}", fontsize=8)
     return figure
+
+
+def shortened(name: str) -> str:
+    """A class's name as figures have room for it; matplotlib would read dollar signs as mathematics."""
+    short = name if len(name) <= MAX_LETTERS else name[: MAX_LETTERS - 1] + "…"
+    return short.replace("$", r"\$")
 
 
 def _save(figure: Figure, path: Path) -> bytes:

@@ -15,6 +15,7 @@ from helpers.command_line import GOOD, Call, Start, wait_until
 from helpers.image_files import one_shard, random_images, write_shard
 from helpers.records import written
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from cifar_tune.data.images import Images
 from cifar_tune.errors import UserError
@@ -27,7 +28,7 @@ from cifar_tune.evaluation.test_set import (
     read_evaluation,
 )
 from cifar_tune.evaluation.test_set_log import OPENINGS, note_opening, read_openings
-from cifar_tune.report.evaluation_page import class_report, draw_confusion
+from cifar_tune.report.evaluation_page import class_report, draw_confusion, draw_samples
 from cifar_tune.report.sentences import describe_openings
 from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import load_space
@@ -233,6 +234,22 @@ def test_a_hundred_classes_are_drawn_with_their_names() -> None:
     figure = draw_confusion(outcome(labels, labels, 100), [f"class{i}" for i in labels])
     assert len(figure.axes[0].get_xticklabels()) == 100
     assert figure.get_size_inches()[0] > 12
+
+
+@pytest.mark.parametrize("num_classes", [2, 150, 1_000])
+def test_figures_have_a_size_that_a_screen_shows_whatever_the_classes_are_called(
+    tmp_path: Path, num_classes: int
+) -> None:
+    labels = list(range(num_classes))
+    names = [f"costs $5 and $6, {i} " + "a very long name " * 10 for i in labels]
+    figures = [
+        draw_confusion(outcome(labels, labels, num_classes), names),
+        draw_samples(outcome(labels, labels, num_classes), random_images(num_classes, num_classes), names),
+    ]
+    for figure in figures:
+        figure.savefig(tmp_path / "figure.png", dpi=130)
+        with Image.open(tmp_path / "figure.png") as picture:
+            assert max(picture.size) < 4_000
 
 
 def test_the_baseline_wins_a_tie() -> None:
