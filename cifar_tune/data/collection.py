@@ -59,7 +59,19 @@ class Collection:
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
-            raise UserError(f"{self.place} has {len(self.class_names)} classes; a classifier needs at least two.")
+            raise UserError(
+                f"{self.place} has fewer than two classes; point --data-dir at the folder with a folder for each class."
+            )
+        if len(set(self.class_names)) < len(self.class_names):
+            raise UserError(f"{self.place} has two classes of one name; rename one of them.")
+        for part in ("train", "val", "test"):
+            self._check_classes(part)
+
+    def _check_classes(self, part: OwnPart) -> None:
+        """Raise a UserError where a part lacks a class; only labels are looked at."""
+        items, indices = self._chosen(part)
+        if items is not None:
+            check_all_present(items.labels[indices], self.class_names, part, self.place)
 
     @property
     def num_images(self) -> int:
@@ -71,12 +83,6 @@ class Collection:
         items, indices = self._chosen(part)
         if items is None:
             return None
-        absent = sorted(set(range(len(self.class_names))) - set(items.labels[indices].tolist()))
-        if absent:
-            raise UserError(
-                f"{self.place}: the {part} part has no image of class {self.class_names[absent[0]]!r}; "
-                f"every class needs images for training, validation and test."
-            )
         return items.source(indices, self.class_names, size)
 
     def _chosen(self, part: OwnPart) -> tuple[Items | None, Ints]:
@@ -88,9 +94,21 @@ class Collection:
         return self.train, np.sort(test if part == "test" else train)
 
 
+def check_all_present(labels: Ints, class_names: Sequence[str], part: str, place: str) -> None:
+    """Raise a UserError where the labels of a part lack a class."""
+    absent = sorted(set(range(len(class_names))) - set(labels.tolist()))
+    if absent:
+        raise UserError(
+            f"{place}: the {part} part has no image of class {class_names[absent[0]]!r}; "
+            f"every class needs images for training, validation and test."
+        )
+
+
 def numbered(names: Sequence[str]) -> tuple[list[str], Ints]:
     """The classes of images by their names, numbers in their order and text by the alphabet; and each image's label."""
     distinct = set(names)
-    class_names = sorted(distinct, key=int) if all(name.isdecimal() for name in distinct) else sorted(distinct)
+    class_names = (
+        sorted(distinct, key=int) if all(name.isdecimal() and name.isascii() for name in distinct) else sorted(distinct)
+    )
     labels = {name: label for label, name in enumerate(class_names)}
     return class_names, np.array([labels[name] for name in names], np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from cifar_tune.data.archive import find_batches, published_archive
-from cifar_tune.data.collection import Collection
+from cifar_tune.data.collection import Collection, check_all_present
 from cifar_tune.data.digits import digits
 from cifar_tune.data.images import (
     CLASS_NAMES,
@@ -57,6 +57,8 @@ def load_training_data(
     split, own_val = split_of(name), _load_val(name, data_dir, store, image_size)
     if own_val is None:
         train, val = split_images(loaded.images, train_images, split)
+        if train_images is None and DATASETS[name].origin is None:
+            check_all_present(val.labels, loaded.class_names, "val", str(data_dir or name))
         return TrainingData(name, split_digest(loaded.digest, split), train, val, loaded.class_names)
     digest = hashlib.sha256(f"{loaded.digest} {own_val.digest}".encode()).hexdigest()
     train = loaded.images if train_images is None else first_images(loaded.images, train_images, split)

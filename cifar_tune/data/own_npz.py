@@ -68,7 +68,7 @@ def _class_names(path: Path, names: set[str], labels: Mapping[str, Ints]) -> lis
     highest = max((int(each.max(initial=0)) for each in labels.values()), default=0)
     if any(each.min(initial=0) < 0 for each in labels.values()):
         raise UserError(f"{path}: a label is below 0; number the classes from 0.")
-    class_names = [str(name) for name in _array(path, CLASS_NAMES)] if CLASS_NAMES in names else []
+    class_names = [str(name) for name in _array(path, CLASS_NAMES).astype(str).ravel()] if CLASS_NAMES in names else []
     if class_names and len(class_names) <= highest:
         raise UserError(f"{path}: the label {highest} has no name in {CLASS_NAMES}; add it.")
     return class_names or [str(label) for label in range(highest + 1)]

@@ -7,7 +7,7 @@ of the schema's metadata, or the labels themselves.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cifar_tune.data.collection import Collection, Ints, Items, numbered
+from cifar_tune.data.image_files import PARTS
 from cifar_tune.data.images import OwnPart
 from cifar_tune.data.pixels import Pixels, decode_image
 from cifar_tune.errors import UserError
 
 MAX_DEPTH = 5  # folders below the data folder; a cache of `datasets` has its files four down
 BATCH = 500  # rows that are decoded together
-PARTS: Mapping[str, OwnPart] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 SHARD = re.compile(r"(.*?)-?(\d+)-of-(\d+).*")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")
 
@@ -41,6 +41,10 @@ def find_own_parquet(data_dir: Path) -> Collection:
     """The labelled images of the folder's Parquet files; a UserError where they are no such files."""
     files = _files(data_dir)
     columns = _columns(files["train"][0])
+    for paths in files.values():
+        names = _columns(paths[0]).class_names
+        if names and columns.class_names and names != columns.class_names:
+            raise UserError(f"{paths[0]} and the training files name their classes otherwise; export them together.")
     texts = {part: _labels(paths, columns.label) for part, paths in files.items()}
     every = [label for labels in texts.values() for label in labels]
     class_names, labels = _as_classes(every, columns, files["train"][0])
@@ -56,9 +60,12 @@ def _files(data_dir: Path) -> dict[OwnPart, list[Path]]:
     paths = sorted(path for pattern in patterns for path in data_dir.glob(pattern) if path.is_file())
     if not paths:
         raise UserError(f"{data_dir} holds no .parquet file; point --data-dir at the folder of an export.")
+    parts = [_part_of(path, data_dir) for path in paths]
+    if any(parts) and not all(parts):
+        raise UserError(f"{paths[parts.index(None)]} is named after no part, and other files are; rename or remove it.")
     files: dict[OwnPart, list[Path]] = {}
-    for path in paths:
-        files.setdefault(_part_of(path, data_dir), []).append(path)
+    for path, part in zip(paths, parts, strict=True):
+        files.setdefault(part or "train", []).append(path)
     if "train" not in files:
         raise UserError(f"{data_dir} holds Parquet files, but none for training; name them train-….parquet.")
     for part, members in files.items():
@@ -66,12 +73,12 @@ def _files(data_dir: Path) -> dict[OwnPart, list[Path]]:
     return files
 
 
-def _part_of(path: Path, data_dir: Path) -> OwnPart:
+def _part_of(path: Path, data_dir: Path) -> OwnPart | None:
     """By the last word of its name that is a part's, or by its folder's name below the data folder."""
     words = re.split(r"[-_.]", path.stem.lower())
-    folders = path.relative_to(data_dir).parts[:-1]
+    folders = map(str.lower, path.relative_to(data_dir).parts[:-1])
     parts = [word for word in [*folders, *words] if word in PARTS]
-    return PARTS[parts[-1]] if parts else "train"
+    return PARTS[parts[-1]] if parts else None
 
 
 def _check_whole(part: OwnPart, paths: Sequence[Path]) -> None:
@@ -81,6 +88,8 @@ def _check_whole(part: OwnPart, paths: Sequence[Path]) -> None:
         listed = ", ".join(map(str, folders))
         raise UserError(f"The {part} files lie in several folders ({listed}); point --data-dir at one data set.")
     shards = [match for path in paths if (match := SHARD.fullmatch(path.stem))]
+    if len({(match[1], match[3]) for match in shards}) > 1 or len(shards) not in (0, len(paths)):
+        raise UserError(f"{folders[0]} holds {part} files of several exports; leave those of one there.")
     missing = {int(match[3]) for match in shards} and set(range(int(shards[0][3]))) - {int(m[2]) for m in shards}
     if missing:
         raise UserError(f"{folders[0]} is incomplete: {part} shard {min(missing):05d} is missing; copy it there.")
@@ -112,6 +121,8 @@ def _holds_images(kind: pa.DataType) -> bool:
 
 
 def _may_label(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):  # a category of pandas
+        return _may_label(kind.value_type)
     return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
@@ -135,6 +146,8 @@ def _labels(paths: Sequence[Path], column: str) -> list[Any]:
 
 def _as_classes(labels: Sequence[Any], columns: Columns, path: Path) -> tuple[list[str], Ints]:
     """The classes' names and the labels by number."""
+    if not labels:
+        raise UserError(f"{path.parent} holds no image; point --data-dir at the folder of an export.")
     if any(isinstance(label, str) for label in labels):
         return numbered([str(label) for label in labels])
     numbers, names = np.array(labels, np.int64), columns.class_names

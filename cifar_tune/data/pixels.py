@@ -63,6 +63,8 @@ def as_bytes(values: npt.NDArray[Any], *, has_16_bits: bool = False) -> Pixels:
     """
     if values.dtype == np.uint8:
         return values
+    if values.dtype.kind not in "buif":
+        raise ValueError("its values are no numbers")
     lowest, highest = float(values.min(initial=0)), float(values.max(initial=0))
     is_whole = np.issubdtype(values.dtype, np.integer)
     scale = 1.0

@@ -177,17 +177,19 @@ def test_classes_are_numbered_by_number_or_by_name() -> None:
 
 
 def test_images_of_all_kinds_below_a_class_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
-    for number, name in enumerate(["a/1.PNG", "a/deep/2.bmp", "b/3.jpeg", "b/4.tif"]):
+    names = [f"a/{name}" for name in ("1.PNG", "deep/2.bmp", "e.gif", "f.jfif", "g.png")]
+    names += [f"b/{name}" for name in ("3.jpeg", "4.tif", "5.webp", "6.pgm", "7.TIFF")]
+    for number, name in enumerate(names):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (50, 40), 60 * number).save(path)
+        Image.new("L", (50, 40), 25 * number).save(path, "JPEG" if path.suffix == ".jfif" else None)
     for left_by_a_system in ("a/.DS_Store", "a/._1.png", ".git/x.png", "__MACOSX/a/1.png", "b/notes.txt"):
         (tmp_path / left_by_a_system).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / left_by_a_system).write_bytes(b"no image")
     collection = find_folder(tmp_path)
     assert list(collection.class_names) == ["a", "b"]
-    images = collection.train.read(np.arange(4), 32)
-    np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), [0, 60, 120, 180], atol=1)
+    images = collection.train.read(np.arange(10), 32)
+    np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), range(0, 250, 25), atol=1)
 
 
 def test_a_test_folder_without_labels_is_left_alone(tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
 
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path, in_order(30), ["cat"] * 3)
-    with pytest.raises(UserError, match="has 1 classes; a classifier needs at least two"):
+    with pytest.raises(UserError, match="has fewer than two classes; point --data-dir"):
         find_folder(tmp_path)
 
 
@@ -236,14 +238,20 @@ def test_a_csv_labels_the_images_of_a_flat_folder(tmp_path: Path, header: str, s
 
 
 def test_a_csv_tells_images_of_one_name_apart_by_their_folder(tmp_path: Path) -> None:
-    for folder, value in (("left", 10), ("right", 20)):
+    rows, backslash = ["file,label"], "\\"
+    for folder, value in (("right", 20), ("left", 10)):
         (tmp_path / folder).mkdir()
-        Image.new("L", (32, 32), value).save(tmp_path / folder / "1.png")
-    (tmp_path / "labels.csv").write_text("file,label\nright/1.png,b\nleft/1,a\n")
+        for number in range(5):
+            Image.new("L", (32, 32), value + number).save(tmp_path / folder / f"{number}.png")
+            rows.append(f"{folder}{'/' if number else backslash}{number}{'.png' * (number % 2)},{folder}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
     items = find_folder(tmp_path).train
-    assert items.read(np.arange(2), 32).mean(axis=(1, 2, 3)).tolist() == [20, 10]
+    assert items.read(np.arange(10), 32).mean(axis=(1, 2, 3)).tolist() == [*range(20, 25), *range(10, 15)]
     (tmp_path / "labels.csv").write_text("file,label\n1.png,b\nleft/1,a\n")
     with pytest.raises(UserError, match=r"a label for 1\.png, but 2 images are called so"):
+        find_folder(tmp_path)
+    (tmp_path / "labels.csv").write_text("file,label\nleft/1,a\nup/1.png,b\n")
+    with pytest.raises(UserError, match=r"a label for up/1\.png, but there is no such image"):
         find_folder(tmp_path)
 
 
@@ -251,8 +259,14 @@ def test_a_csv_tells_images_of_one_name_apart_by_their_folder(tmp_path: Path) ->
     ("table", "reason"),
     [
         ("id,label\nx,cat\nmissing,dog\n", "has a label for missing, but there is no such image"),
-        ("id\nx\n", "needs a header and two columns"),
-        ("", "needs a header and two columns"),
+        ("id\nx\n", "needs commas, a header and two columns"),
+        ("", "needs commas, a header and two columns"),
+        ("id;label\nx;cat\n", "needs commas, a header and two columns"),
+        ("id,size,label\nx,3,cat\nx,3\n", "needs commas, a header and two columns"),
+        ("x.png,cat\nx.png,cat\n", "has no header: its first line is about an image"),
+        ("id,rust,scab\nx,0,1\n", "of its 3 columns none is called label"),
+        ("id,label\nx,cat\nx,dog\n", "has two labels for x"),
+        ("id,label\nx,\n", "has no label for x"),
         (None, "one CSV has to give their labels, but there is no"),
     ],
 )
@@ -262,6 +276,57 @@ def test_a_csv_that_does_not_label_the_images_is_a_sentence(tmp_path: Path, tabl
         (tmp_path / "labels.csv").write_text(table)
     with pytest.raises(UserError, match=reason):
         find_folder(tmp_path)
+
+
+def test_a_row_that_is_there_twice_is_one_image(tmp_path: Path) -> None:
+    for number in range(20):
+        Image.new("L", (32, 32), number).save(tmp_path / f"{number}.png")
+    rows = [f"{7 * number},{number % 20},{'ab'[number % 2]}" for number in range(40)]
+    (tmp_path / "labels.csv").write_text("\n".join([",id,label", *rows]))
+    items = find_folder(tmp_path).train
+    assert items.read(np.arange(20), 32)[:, 0, 0, 0].tolist() == list(range(20))
+    assert items.labels.tolist() == [0, 1] * 10
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training_set", "test_set"), ("Training", "testing images")])
+def test_folders_of_parts_may_be_called_as_people_call_them(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        write_folder(tmp_path / name, in_order(30))
+    collection = find_folder(tmp_path)
+    assert list(collection.class_names) == NAMES
+    assert collection.test is not None
+
+
+def test_folders_named_after_parts_are_no_classes_but_trains_may_be_one(tmp_path: Path) -> None:
+    for name in ("train_images", "test_images"):
+        write_folder(tmp_path / "flat", in_order(30), [name] * 3)
+    with pytest.raises(UserError, match="one CSV has to give their labels, but there is no"):
+        find_folder(tmp_path / "flat")
+    write_folder(tmp_path / "lost" / "val", in_order(30))
+    with pytest.raises(UserError, match="has the folder val, but none for training; call that one train"):
+        find_folder(tmp_path / "lost")
+    write_folder(tmp_path / "vehicles", in_order(30), ["bus", "car", "train"])
+    assert list(find_folder(tmp_path / "vehicles").class_names) == ["bus", "car", "train"]
+
+
+def test_a_csv_with_another_name_does_not_replace_class_folders(tmp_path: Path) -> None:
+    write_folder(tmp_path, in_order(30))
+    (tmp_path / "metadata.csv").write_text("file,sex\n0000.png,f\n0001.png,m\n")
+    assert list(find_folder(tmp_path).class_names) == NAMES
+
+
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path: Path) -> None:
+    write_folder(tmp_path, in_order(30))
+    (tmp_path / "cat" / "loop").symlink_to(tmp_path)
+    assert len(find_folder(tmp_path).train.labels) == 30
+
+
+def test_a_class_with_too_few_images_for_three_parts_is_named_before_a_search(tmp_path: Path) -> None:
+    images = in_order(60)
+    few = np.arange(43)
+    write_folder(tmp_path / "mine", Images(images.images[few], images.labels[few]))
+    with pytest.raises(UserError, match="the val part has no image of class 'owl'"):
+        load("folder", tmp_path / "mine")
 
 
 # Parquet
@@ -298,6 +363,33 @@ def test_folders_may_name_the_parts(tmp_path: Path) -> None:
         write_parquet(tmp_path / "default" / part / "0000.parquet", in_order(30))
     collection = find_own_parquet(tmp_path)
     assert [len(whole(collection, part)) for part in PARTS] == [30, 30, 30]
+
+
+def test_files_of_two_exports_or_with_other_names_of_classes_are_refused(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a" / "train-00000-of-00001.parquet", in_order(30))
+    for number in range(2):
+        write_parquet(tmp_path / "a" / f"train-0000{number}-of-00002.parquet", in_order(30))
+    with pytest.raises(UserError, match="holds train files of several exports"):
+        find_own_parquet(tmp_path / "a")
+    write_parquet(tmp_path / "b" / "train.parquet", in_order(30))
+    write_parquet(tmp_path / "b" / "test.parquet", in_order(30), ["dog", "cat", "owl"])
+    with pytest.raises(UserError, match="name their classes otherwise; export them together"):
+        find_own_parquet(tmp_path / "b")
+    write_parquet(tmp_path / "c" / "train.parquet", in_order(30))
+    write_parquet(tmp_path / "c" / "extra.parquet", in_order(30))
+    with pytest.raises(UserError, match=r"extra\.parquet is named after no part, and other files are"):
+        find_own_parquet(tmp_path / "c")
+
+
+def test_categories_are_labels_and_an_empty_file_is_a_sentence(tmp_path: Path) -> None:
+    images = in_order(30)
+    kinds = pa.array([NAMES[i] for i in images.labels]).dictionary_encode()
+    pq.write_table(pa.table({"image": cells(images), "label": kinds}), tmp_path / "a.parquet")
+    assert list(find_own_parquet(tmp_path).class_names) == NAMES
+    path = write_parquet(tmp_path / "empty" / "a.parquet", images)
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    with pytest.raises(UserError, match=r"empty holds no image; point --data-dir"):
+        find_own_parquet(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
@@ -362,6 +454,22 @@ def test_arrays_that_are_not_images_and_labels_are_a_sentence(
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(UserError, match=reason):
         find_npz(tmp_path)
+
+
+def test_names_of_classes_may_be_bytes_but_not_twice_the_same(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {"train_images": np.zeros((60, 28, 28), np.uint8), "train_labels": np.arange(60) % 2}
+    np.savez(tmp_path / "a.npz", class_names=np.array([b"cat", b"dog"]), **arrays)
+    assert list(find_npz(tmp_path).class_names) == ["cat", "dog"]
+    np.savez(tmp_path / "a.npz", class_names=["cat", "cat"], **arrays)
+    with pytest.raises(UserError, match="has two classes of one name"):
+        find_npz(tmp_path)
+
+
+def test_text_and_complex_numbers_are_no_images(tmp_path: Path) -> None:
+    for values in (np.full((60, 28, 28), "a"), np.zeros((60, 28, 28), complex)):
+        np.savez(tmp_path / "a.npz", train_images=values, train_labels=np.arange(60) % 2)
+        with pytest.raises(UserError, match="train_images cannot be used: its values are no numbers"):
+            whole(find_npz(tmp_path), "train")
 
 
 def test_volumes_and_other_counts_are_a_sentence(tmp_path: Path) -> None:
