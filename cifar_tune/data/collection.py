@@ -64,14 +64,10 @@ class Collection:
             )
         if len(set(self.class_names)) < len(self.class_names):
             raise UserError(f"{self.place} has two classes of one name; rename one of them.")
-        for part in ("train", "val", "test"):
-            self._check_classes(part)
-
-    def _check_classes(self, part: OwnPart) -> None:
-        """Raise a UserError where a part lacks a class; only labels are looked at."""
-        items, indices = self._chosen(part)
-        if items is not None:
-            check_all_present(items.labels[indices], self.class_names, part, self.place)
+        for part in ("train", "val", "test"):  # of which only the labels are looked at
+            items, indices = self._chosen(part)
+            if items is not None:
+                check_all_present(items.labels[indices], self.class_names, part, self.place)
 
     @property
     def num_images(self) -> int:
@@ -81,13 +77,12 @@ class Collection:
     def source(self, part: OwnPart, size: int) -> Source | None:
         """A part's images in a size in pixels; None for the validation part where the files have none."""
         items, indices = self._chosen(part)
-        if items is None:
-            return None
-        return items.source(indices, self.class_names, size)
+        return None if items is None else items.source(indices, self.class_names, size)
 
     def _chosen(self, part: OwnPart) -> tuple[Items | None, Ints]:
+        """The items that a part is taken from, and which of them it has."""
         own = {"train": self.train, "val": self.val, "test": self.test}[part]
-        if part == "val" or (own is not None and self.test is not None):
+        if part == "val" or self.test is not None:
             return own, np.arange(0 if own is None else len(own.labels))
         order = stratified_order(self.train.labels, OWN_SPLIT.seed)
         test, train = np.split(order, [len(order) // OWN_SPLIT.one_in])

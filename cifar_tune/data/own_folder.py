@@ -4,7 +4,7 @@ The class folders lie in the data folder itself, or in its folders `train`, `val
 images instead, own_csv.py reads it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,20 @@ def find_folder(data_dir: Path) -> Collection:
 
     A CSV of labels comes first: beside one, folders can hold images without being classes.
     """
-    parts = _part_folders(data_dir)
-    class_names = _class_names(data_dir)
-    if is_labelled(data_dir) or not (parts or class_names) or (all(map(part_named, class_names)) and not parts):
+    if is_labelled(data_dir):
         return find_labelled(data_dir)
-    if not parts:
-        return Collection(str(data_dir), class_names, _items(data_dir, class_names))
+    if parts := _part_folders(data_dir):
+        return _in_parts(data_dir, parts)
+    class_names = _class_names(data_dir)
+    if all(part_named(name) for name in class_names):  # no folders, or those of parts without classes in them
+        return find_labelled(data_dir)
+    return Collection(str(data_dir), class_names, _items(data_dir, class_names))
+
+
+def _in_parts(data_dir: Path, parts: Mapping[OwnPart, Path]) -> Collection:
     if "train" not in parts:
-        part = next(iter(parts.values()))
-        raise UserError(f"{data_dir} has the folder {part.name}, but none for training; call that one train.")
+        name = next(iter(parts.values())).name
+        raise UserError(f"{data_dir} has the folder {name}, but none for training; call that one train.")
     class_names = _class_names(parts["train"])
     items = {part: _items(folder, class_names) for part, folder in parts.items()}
     return Collection(str(data_dir), class_names, items["train"], items.get("val"), items.get("test"))

@@ -77,6 +77,13 @@ def test_a_network_gives_one_logit_per_class(member: type[Model], num_classes: i
 
 
 @every_model
+@pytest.mark.parametrize("size", [28, 45, 224])
+def test_a_network_takes_images_of_every_size(member: type[Model], size: int) -> None:
+    with torch.device("meta"):
+        assert member().build(7)(torch.zeros(2, 3, size, size)).shape == (2, 7)
+
+
+@every_model
 def test_every_parameter_gets_a_gradient(member: type[Model]) -> None:
     network = member().build(10)
     F.cross_entropy(network(images(4)), torch.arange(4)).backward()  # type: ignore[no-untyped-call]
