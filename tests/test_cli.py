@@ -459,6 +459,7 @@ def test_a_search_is_deleted_after_asking(store: Store, call: Call, monkeypatch:
 OPTIONS = {
     "run": "--name --num-trials --time-budget --set --data-dir --store --cpus-per-trial --gpus-per-trial "
     "--max-concurrent --seed --address --plan --debug",
+    "init": "--output",
     "describe": "--json --set",
     "report": "--format --output --trial --store",
     "confirm": "--top --seeds --again --data-dir --store --cpus-per-trial --gpus-per-trial --max-concurrent --address",
