@@ -84,7 +84,7 @@ def _reader(path: Path, part: str, num_labels: int) -> Callable[[Ints, int], Pix
                 f"it has to be ({num_labels}, H, W) or ({num_labels}, H, W, 3)."
             )
         try:
-            colors = as_bytes(images)[indices]
+            colors = as_bytes(images, has_16_bits=images.dtype == np.uint16)[indices]
         except ValueError as error:
             raise UserError(f"{path}: {part}_images cannot be used: {error}.") from None
         channels = colors[:, None].repeat(3, axis=1) if is_gray else colors.transpose(0, 3, 1, 2)

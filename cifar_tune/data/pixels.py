@@ -58,8 +58,7 @@ def resized(images: Images, size: int) -> Images:
 def as_bytes(values: npt.NDArray[Any], *, has_16_bits: bool = False) -> Pixels:
     """Gray or colour values of more than 8 bits as uint8; a ValueError where their scale is not certain.
 
-    Whole numbers are of 16 bits where any is above 255 (a 16-bit PGM has Pillow's mode I), fractions of 0 to 1 where
-    none is above 1.
+    Whole numbers of no known width are of 16 bits where any is above 255, fractions of 0 to 1 where none is above 1.
     """
     if values.dtype == np.uint8:
         return values
@@ -89,7 +88,8 @@ def why_unreadable(error: Exception, path: Path) -> str:
 
 def _read(file: Path | io.BytesIO, size: int) -> Pixels:
     with warnings.catch_warnings(action="ignore"), Image.open(file, formats=_formats()) as image:
-        return _fit(_in_colors(ImageOps.exif_transpose(image)), size)
+        has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+        return _fit(_in_colors(ImageOps.exif_transpose(image), has_16_bits=has_16_bits), size)
 
 
 def _formats() -> list[str]:
@@ -98,10 +98,10 @@ def _formats() -> list[str]:
     return [name for name in Image.OPEN if name != "EPS"]
 
 
-def _in_colors(image: Image.Image) -> Image.Image:
-    """An image of any mode as 8-bit RGB."""
+def _in_colors(image: Image.Image, *, has_16_bits: bool) -> Image.Image:
+    """An image of any mode as 8-bit RGB; a 16-bit PGM has Pillow's mode of 32 bits."""
     if image.mode.startswith(("I", "F")):  # Pillow would clip it at 255
-        image = Image.fromarray(as_bytes(np.asarray(image), has_16_bits=image.mode.startswith("I;16")))
+        image = Image.fromarray(as_bytes(np.asarray(image), has_16_bits=has_16_bits))
     if not image.has_transparency_data:
         return image.convert("RGB")
     transparent = image.convert("RGBA")

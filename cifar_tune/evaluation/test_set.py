@@ -22,6 +22,7 @@ from cifar_tune.store import WEIGHTS, Store
 from cifar_tune.trials.trial import Trial
 
 LOGITS = "test_logits.npy"  # in a run's folder: float32 (2, images, classes) of the images and of their mirror images
+DIGEST = "test_images.sha256"  # in the evaluation's folder: hex SHA-256 of the source of its test images
 LABELS = "test_labels.npy"  # in the evaluation's folder: int64 (images,)
 
 Array = npt.NDArray[np.float32]
@@ -113,6 +114,7 @@ def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, 
     note_opening(store, search, count)
     recipe = runs[0].recipe
     loaded = load_images(recipe.dataset, "test", data_dir=data_dir, store=store.root, image_size=recipe.image_size)
+    _check_same(store, search, count, loaded.digest)
     for run in runs:
         folder = store.trial(run.search, run.number)
         if not (folder / LOGITS).is_file():
@@ -121,6 +123,18 @@ def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, 
         _labels(store, search, count), loaded.images.labels
     )  # last, because it marks the evaluation as completed
     return loaded
+
+
+def _check_same(store: Store, search: str, count: int, digest: str) -> None:
+    """Raise a UserError where an interrupted evaluation had opened other test images: its logits are of those."""
+    path = store.search(runs_name(search, "evaluate", count)) / DIGEST
+    if path.is_file() and path.read_text(encoding="utf-8") != digest:
+        raise UserError(
+            f"The test images have changed since this evaluation opened them; put the old ones back, or run "
+            f"`evaluate {search} --again`."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(digest, encoding="utf-8")
 
 
 def _infer(weights: Path, images: Images, *, use_gpu: bool) -> Array:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.hub import download_url_to_file, get_dir
 
 from cifar_tune.data.archive import DOWNLOAD_TIMEOUT_SECONDS, socket_timeout
+from cifar_tune.data.images import OWN
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.training.foreign import find_prefix, unwrap
@@ -291,7 +292,8 @@ def fitting(model: nn.Sequential, weights: Weights, dataset: str) -> tuple[dict[
     """The tensors that fit the model (on any device, also meta), and a sentence where its head is not among them.
 
     All children before the head must fit exactly, or a UserError is raised. The head is taken if it fits, and if the
-    file does not say that it was trained on another data set: the same number of classes can be other classes.
+    file does not say that it was trained on another data set: the same number of classes can be other classes. Images
+    of one's own have no name to know them by, so a head that was trained on such is never taken.
     """
     *_, (last, _) = model.named_children()
     prefix = f"{last}."
@@ -299,7 +301,7 @@ def fitting(model: nn.Sequential, weights: Weights, dataset: str) -> tuple[dict[
     body, head = _split(weights.tensors, prefix)
     if misfits := _misfits(own_body, body):
         raise UserError(_describe_misfits(misfits, weights.source))
-    is_other = weights.dataset not in (None, dataset)
+    is_other = weights.dataset is not None and (weights.dataset != dataset or dataset in OWN)
     if is_other or _misfits(own_head, head):
         return body, _describe_replacement(own_head, head, weights, is_other)
     return body | head, None

@@ -22,6 +22,7 @@ from cifar_tune.errors import UserError
 from cifar_tune.evaluation.reruns import read_runs
 from cifar_tune.evaluation.test_set import (
     Outcome,
+    _check_same,
     choose_winner,
     confusion,
     hardest_pairs,
@@ -234,6 +235,15 @@ def test_a_hundred_classes_are_drawn_with_their_names() -> None:
     figure = draw_confusion(outcome(labels, labels, 100), [f"class{i}" for i in labels])
     assert len(figure.axes[0].get_xticklabels()) == 100
     assert figure.get_size_inches()[0] > 12
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_same_test_images_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for _ in range(2):
+        _check_same(store, "tiny", 1, "0a1b")
+    with pytest.raises(UserError, match="test images have changed since this evaluation opened them"):
+        _check_same(store, "tiny", 1, "2c3d")
+    _check_same(store, "tiny", 2, "2c3d")
 
 
 @pytest.mark.parametrize("num_classes", [2, 150, 1_000])

@@ -465,6 +465,14 @@ def test_names_of_classes_may_be_bytes_but_not_twice_the_same(tmp_path: Path) ->
         find_npz(tmp_path)
 
 
+def test_arrays_of_16_bits_have_one_scale_in_every_part(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {f"{part}_labels": np.arange(30) % 2 for part in PARTS}
+    for part, value in zip(PARTS, (0x8000, 0x00FF, 0x0100), strict=True):
+        arrays[f"{part}_images"] = np.full((30, 28, 28), value, np.uint16)
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert [whole(find_npz(tmp_path), part).images.max() for part in PARTS] == [0x80, 0, 1]
+
+
 def test_text_and_complex_numbers_are_no_images(tmp_path: Path) -> None:
     for values in (np.full((60, 28, 28), "a"), np.zeros((60, 28, 28), complex)):
         np.savez(tmp_path / "a.npz", train_images=values, train_labels=np.arange(60) % 2)

@@ -33,6 +33,7 @@ def test_a_plain_image_of_any_mode_is_read_as_it_looks(tmp_path: Path, mode: str
     ("name", "values", "expected"),
     [
         ("a.pgm", np.full((40, 40), 0x80FF, np.uint16), 0x80),
+        ("dark.pgm", np.full((40, 40), 0x00FF, np.uint16), 0),
         ("a.tiff", np.full((40, 40), 0x80FF, np.int32), 0x80),
         ("a.tiff", np.full((40, 40), 200, np.int32), 200),
         ("a.tiff", np.full((40, 40), 0.5, np.float32), 127),

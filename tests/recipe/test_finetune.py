@@ -29,7 +29,7 @@ from cifar_tune.recipe.schedules import learning_rates
 from cifar_tune.training.checkpoint import save_state, save_weights
 from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import Training
-from cifar_tune.training.weights import Weights, read_weights
+from cifar_tune.training.weights import Weights, fitting, read_weights
 
 FROZEN = with_settings({"finetune/name": "frozen", "batch_size": 3})
 TWO_PHASE = with_settings(
@@ -307,6 +307,15 @@ def test_a_run_starts_from_its_weights(
     assert same_tensors(training.model, trained.model)
     assert training.evaluate(handful.val) == pytest.approx(trained.evaluate(handful.val))
     assert training.facts == {"weights": f"weights.safetensors, sha256 {weights.file_digest[:16]}"}
+
+
+def test_a_head_of_ones_own_images_is_replaced_because_its_classes_are_not_known(weights: Weights) -> None:
+    assert weights.recipe is not None
+    own = replace(weights, recipe={**weights.recipe, "dataset": "folder"})
+    tensors, note = fitting(BASE.model.build(10), own, "folder")
+    assert note == "The head of weights.safetensors is for 10 classes of folder and is replaced by a new one."
+    assert set(tensors) < set(weights.tensors)
+    assert fitting(BASE.model.build(10), weights, "shapes") == (weights.tensors, None)
 
 
 def test_another_data_sets_head_is_replaced_and_that_is_a_fact(
