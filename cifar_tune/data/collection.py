@@ -7,7 +7,7 @@ the names of files are read before that, so the test images stay closed.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -64,29 +64,29 @@ class Collection:
             )
         if len(set(self.class_names)) < len(self.class_names):
             raise UserError(f"{self.place} has two classes of one name; rename one of them.")
-        for part in ("train", "val", "test"):  # of which only the labels are looked at
-            items, indices = self._chosen(part)
-            if items is not None:
-                check_all_present(items.labels[indices], self.class_names, part, self.place)
+        for part, (items, indices) in self._parts.items():  # of which only the labels are looked at
+            check_all_present(items.labels[indices], self.class_names, part, self.place)
 
     @property
     def num_images(self) -> int:
         """How many images there are for training and validation."""
-        return len(self._chosen("train")[1]) + len(self._chosen("val")[1])
+        return sum(len(indices) for part, (_, indices) in self._parts.items() if part != "test")
 
-    def source(self, part: OwnPart, size: int) -> Source | None:
-        """A part's images in a size in pixels; None for the validation part where the files have none."""
-        items, indices = self._chosen(part)
-        return None if items is None else items.source(indices, self.class_names, size)
+    def source(self, part: OwnPart, size: int) -> Source:
+        """A part's images in a size in pixels; a KeyError for the validation part where `val` is None."""
+        items, indices = self._parts[part]
+        return items.source(indices, self.class_names, size)
 
-    def _chosen(self, part: OwnPart) -> tuple[Items | None, Ints]:
-        """The items that a part is taken from, and which of them it has."""
-        own = {"train": self.train, "val": self.val, "test": self.test}[part]
-        if part == "val" or self.test is not None:
-            return own, np.arange(0 if own is None else len(own.labels))
-        order = stratified_order(self.train.labels, OWN_SPLIT.seed)
-        test, train = np.split(order, [len(order) // OWN_SPLIT.one_in])
-        return self.train, np.sort(test if part == "test" else train)
+    @cached_property
+    def _parts(self) -> dict[OwnPart, tuple[Items, Ints]]:
+        """For each part the items that it is taken from, and which of them it has."""
+        own: dict[OwnPart, Items | None] = {"train": self.train, "val": self.val, "test": self.test}
+        parts = {part: (items, np.arange(len(items.labels))) for part, items in own.items() if items is not None}
+        if self.test is None:
+            order = stratified_order(self.train.labels, OWN_SPLIT.seed)
+            test, train = np.split(order, [len(order) // OWN_SPLIT.one_in])
+            parts |= {"train": (self.train, np.sort(train)), "test": (self.train, np.sort(test))}
+        return parts
 
 
 def check_all_present(labels: Ints, class_names: Sequence[str], part: str, place: str) -> None:

@@ -52,14 +52,19 @@ def load_training_data(
     `data_dir` holds the files of a published data set; without one they are downloaded into the store. A user's own
     files have to be of `num_classes`.
     """
-    loaded = load_images(name, "train", data_dir=data_dir, store=store, image_size=image_size)
+    if not _is_collection(name):
+        loaded = load_images(name, "train", data_dir=data_dir, store=store, image_size=image_size)
+        train, val = split_images(loaded.images, train_images)
+        return TrainingData(name, split_digest(loaded.digest), train, val, loaded.class_names)
+    collection, split = find_collection(name, data_dir), split_of(name)
+    loaded = _load(name, "train", collection.source("train", image_size), store, image_size)
     _check_classes(loaded, num_classes, data_dir)
-    split, own_val = split_of(name), _load_val(name, data_dir, store, image_size)
-    if own_val is None:
+    if collection.val is None:
         train, val = split_images(loaded.images, train_images, split)
-        if train_images is None and DATASETS[name].origin is None:
+        if train_images is None:
             check_all_present(val.labels, loaded.class_names, "val", str(data_dir or name))
         return TrainingData(name, split_digest(loaded.digest, split), train, val, loaded.class_names)
+    own_val = _load(name, "val", collection.source("val", image_size), store, image_size)
     digest = hashlib.sha256(f"{loaded.digest} {own_val.digest}".encode()).hexdigest()
     train = loaded.images if train_images is None else first_images(loaded.images, train_images, split)
     return TrainingData(name, digest, train, own_val.images, loaded.class_names)
@@ -77,15 +82,16 @@ def load_images(
     name: DatasetName, part: Part, *, data_dir: Path | None, store: Path, image_size: int = IMAGE_SIZE
 ) -> Loaded:
     """One whole part, from the store's cache where it is there."""
-    return _load(name, part, find_source(name, part, data_dir, store, image_size), store, image_size)
+    if _is_collection(name):
+        source = find_collection(name, data_dir).source(part, image_size)
+    else:
+        source = find_source(name, part, data_dir, store)
+    return _load(name, part, source, store, image_size)
 
 
-def _load_val(name: DatasetName, data_dir: Path | None, store: Path, image_size: int) -> Loaded | None:
-    """The validation part; None where it is split from the training part."""
-    if DATASETS[name].origin is not None:
-        return None
-    source = find_collection(name, data_dir).source("val", image_size)
-    return None if source is None else _load(name, "val", source, store, image_size)
+def _is_collection(name: DatasetName) -> bool:
+    """Whether the data set is neither a published nor a drawn one; an unknown name is none, and find_source says so."""
+    return name in DATASETS and DATASETS[name].origin is None
 
 
 def _load(name: DatasetName, part: OwnPart, source: Source, store: Path, image_size: int) -> Loaded:
@@ -106,22 +112,14 @@ def _check_classes(loaded: Loaded, num_classes: int | None, data_dir: Path | Non
         )
 
 
-def find_source(
-    name: DatasetName, part: Part, data_dir: Path | None, store: Path, image_size: int = IMAGE_SIZE
-) -> Source:
-    """The files of a part and how to decode them; a UserError where there are none.
-
-    Only the images of a collection, which have many sizes, are decoded in `image_size`.
+def find_source(name: DatasetName, part: Part, data_dir: Path | None, store: Path) -> Source:
+    """The files of a published or drawn part and how to decode them; a UserError where there are none.
 
     A Parquet export comes before torchvision's layout, because looking for it needs no import of torch.
     """
     if name not in DATASETS:
         raise UserError(f"There is no dataset {name!r}; choose one of {', '.join(DATASETS)}.")
     origin = DATASETS[name].origin
-    if origin is None:
-        source = find_collection(name, data_dir).source(part, image_size)
-        assert source is not None
-        return source
     if isinstance(origin, Drawn):
         return Source((), lambda: Images(*origin.draw(part)), CLASS_NAMES[name], origin.version)
     if data_dir is not None:

@@ -7,7 +7,8 @@ of the schema's metadata, or the labels themselves.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ import pyarrow.parquet as pq
 from cifar_tune.data.collection import Collection, Ints, Items, numbered
 from cifar_tune.data.image_files import PARTS
 from cifar_tune.data.images import OwnPart
-from cifar_tune.data.pixels import Pixels, decode_image
+from cifar_tune.data.pixels import Pixels, decode_image, why_unreadable
 from cifar_tune.errors import UserError
 
 MAX_DEPTH = 5  # folders below the data folder; a cache of `datasets` has its files four down
-BATCH = 500  # rows that are decoded together
+BATCH = 500  # rows that are read together
 SHARD = re.compile(r"(.*?)-?(\d+)-of-(\d+).*")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")
 
@@ -96,7 +97,8 @@ def _check_whole(part: OwnPart, paths: Sequence[Path]) -> None:
 
 
 def _columns(path: Path) -> Columns:
-    schema = _read(path, pq.read_schema)
+    with _reading(path):
+        schema = pq.read_schema(path)
     features = _features(schema)
     images = [field.name for field in schema if _holds_images(field.type)]
     named = [name for name, feature in features.items() if "names" in feature]
@@ -138,7 +140,8 @@ def _choose(names: Sequence[str], usual: Sequence[str], path: Path, what: str) -
 def _labels(paths: Sequence[Path], column: str) -> list[Any]:
     labels: list[Any] = []
     for path in paths:
-        labels += _read(path, lambda file: pq.read_table(file, columns=[column]).column(column).to_pylist())
+        with _reading(path):
+            labels += pq.read_table(path, columns=[column]).column(column).to_pylist()
     if None in labels:
         raise UserError(f"{paths[0].parent}: a label is missing in the column {column}; fill it in or drop the row.")
     return labels
@@ -151,15 +154,11 @@ def _as_classes(labels: Sequence[Any], columns: Columns, path: Path) -> tuple[li
     if any(isinstance(label, str) for label in labels):
         return numbered([str(label) for label in labels])
     numbers, names = np.array(labels, np.int64), columns.class_names
+    if numbers.min() < 0 or (names is not None and numbers.max() >= len(names)):
+        raise UserError(f"{path.parent}: a label is no number of a class; images without labels have no use here.")
     if names is None:
-        return numbered([str(number) for number in numbers]) if numbers.min() >= 0 else _refuse_labels(path)
-    if not 0 <= numbers.min() <= numbers.max() < len(names):
-        _refuse_labels(path)
+        return numbered([str(number) for number in numbers])
     return [str(name) for name in names], numbers
-
-
-def _refuse_labels(path: Path) -> Any:  # noqa: ANN401 - it never returns
-    raise UserError(f"{path.parent}: a label is no number of a class; images without labels have no use here.")
 
 
 def _items(paths: Sequence[Path], column: str, labels: Ints) -> Items:
@@ -168,19 +167,20 @@ def _items(paths: Sequence[Path], column: str, labels: Ints) -> Items:
         images = np.empty((len(indices), 3, size, size), np.uint8)
         row = 0
         for path in paths:
-            for cells in _read(path, lambda file: _batches(file, column)):
-                for cell in cells:
-                    if row in places:
-                        images[places[row]] = _decode(cell, size, path, row)
-                    row += 1
+            for cell in _cells(path, column):
+                if row in places:
+                    images[places[row]] = _decode(cell, size, path, row)
+                row += 1
         return images
 
     return Items(labels, paths, read)
 
 
-def _batches(path: Path, column: str) -> list[list[Any]]:
-    with pq.ParquetFile(path) as file:
-        return [batch.column(0).to_pylist() for batch in file.iter_batches(BATCH, columns=[column])]
+def _cells(path: Path, column: str) -> Iterator[Any]:
+    """The column's cells, of which only a batch is in memory at a time."""
+    with _reading(path), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(BATCH, columns=[column]):
+            yield from batch.column(0).to_pylist()
 
 
 def _decode(cell: Any, size: int, path: Path, row: int) -> Pixels:  # noqa: ANN401 - a struct or bytes
@@ -190,13 +190,15 @@ def _decode(cell: Any, size: int, path: Path, row: int) -> Pixels:  # noqa: ANN4
             raise ValueError("its bytes are not in the file")
         return decode_image(encoded, size)
     except Exception as error:  # a damaged image can raise anything in Pillow
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = why_unreadable(error, path)
         raise UserError(f"{path}: the image of row {row} cannot be used ({reason}); replace or drop it.") from None
 
 
-def _read(path: Path, read: Any) -> Any:  # noqa: ANN401 - what pyarrow gives
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise a UserError for what pyarrow raises in the block."""
     try:
-        return read(path)
+        yield
     except Exception as error:  # a damaged file can raise anything in pyarrow
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = why_unreadable(error, path)
         raise UserError(f"{path} is damaged or no Parquet file ({reason}); export it again.") from None

@@ -119,9 +119,8 @@ def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, 
         folder = store.trial(run.search, run.number)
         if not (folder / LOGITS).is_file():
             save_array(folder / LOGITS, _infer(folder / WEIGHTS, loaded.images, use_gpu=use_gpu))
-    save_array(
-        _labels(store, search, count), loaded.images.labels
-    )  # last, because it marks the evaluation as completed
+    # The labels last, because they mark the evaluation as completed.
+    save_array(_labels(store, search, count), loaded.images.labels)
     return loaded
 
 

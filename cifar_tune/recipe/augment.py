@@ -173,11 +173,10 @@ def _covered(batch: Tensor, sides: Tensor, colour: Sequence[float]) -> Tensor:
     """Images (n, 3, H, W) with one rectangle each in the colour; rounded where the images are bytes."""
     import torch
 
-    top, left, bottom, right = sides.view(-1, 4, 1, 1).unbind(1)
+    top, left, bottom, right = sides.view(-1, 4, 1).unbind(1)
     rows, columns = (torch.arange(size, device=batch.device) for size in batch.shape[2:])
-    inside = ((rows >= top.squeeze(2)) & (rows < bottom.squeeze(2)))[:, :, None] & (
-        (columns >= left.squeeze(2)) & (columns < right.squeeze(2))
-    )[:, None, :]
+    in_rows, in_columns = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+    inside = in_rows[:, :, None] & in_columns[:, None, :]
     values = 255 * torch.tensor(colour, device=batch.device)
     values = values if batch.is_floating_point() else values.round().to(batch.dtype)
     return torch.where(inside[:, None], values.view(3, 1, 1), batch)

@@ -32,9 +32,9 @@ class EpochMetrics:
 
     `epoch` counts from 1, and `progress` is the share of the planned epochs that are done. Losses are mean
     cross-entropies in nats, the training loss with the recipe's label smoothing and mixed labels. Accuracies are
-    fractions; of mixed training images the label with their own share counts. `lr` is the
-    learning rate of the last step, without the scale of any parameter group. `seconds` is the wall-clock time of the
-    epoch and its validation; `images_per_second` counts training images, over the time without the validation.
+    fractions; of a mixed training image its own label counts, not its partner's. `lr` is the learning rate of the last
+    step, without the scale of any parameter group. `seconds` is the wall-clock time of the epoch and its validation;
+    `images_per_second` counts training images, over the time without the validation.
     """
 
     epoch: int
