@@ -49,7 +49,7 @@ ROOMS = {
         "__init__.py",
     ),
     "mlflow": ("tracking/",),
-    "torchvision": ("data/archive.py", "recipe/models.py"),
+    "torchvision": ("data/archive.py", "recipe/models.py", "recipe/trivial_augment.py"),
     "kornia": ("recipe/augment.py",),
     "pyarrow": ("data/parquet.py", "data/own_parquet.py"),
     "PIL": ("data/parquet.py", "data/pixels.py"),

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from cifar_tune.data.images import IMAGE_SIZE
 from cifar_tune.recipe.options import Options
+from cifar_tune.recipe.trivial_augment import apply_operations, draw_operations
 
 if TYPE_CHECKING:
     import torch
@@ -38,14 +39,17 @@ class Augment(Options):
     colour circle, rotation by [-x, x] degrees with black outside, and grayscale with probability x. The order is
     fixed, where torchvision's ColorJitter shuffles its four.
 
-    Last of all, `cutout` covers a square of that many pixels a side around a random pixel (DeVries and Taylor,
-    arXiv:1708.04552), and `erasing` covers a random rectangle with that probability (Zhong et al., arXiv:1708.04896,
-    with torchvision's shares and ratios). Both cover with what the scaling makes 0, the images' mean colour.
+    With `trivial_augment` the crop and the flip are followed by one of 14 operations at a random strength
+    (trivial_augment.py). Last of all, `cutout` covers a square of that many pixels a side around a random pixel
+    (DeVries and Taylor, arXiv:1708.04552), and `erasing` covers a random rectangle with that probability (Zhong et al.,
+    arXiv:1708.04896, with torchvision's shares and ratios). Both cover with what the scaling makes 0, the images' mean
+    colour.
     """
 
     flip: bool = True
     crop_padding: int = Field(4, ge=0, le=16)
     padding_mode: Literal["reflect", "zero"] = "reflect"
+    trivial_augment: bool = False
     brightness: float = Field(0.0, ge=0, le=1)
     contrast: float = Field(0.0, ge=0, le=1)
     saturation: float = Field(0.0, ge=0, le=1)
@@ -67,6 +71,7 @@ class Draws:
 
     flip: Tensor | None = None  # bool (n,)
     shift: Tensor | None = None  # int64 (n, 2): rows and columns
+    trivial_augment: Tensor | None = None  # int64 (n, 3): operation, magnitude, sign
     brightness: Tensor | None = None  # float32 (n,), as the next two: the factor
     contrast: Tensor | None = None
     saturation: Tensor | None = None
@@ -78,9 +83,9 @@ class Draws:
 
     @property
     def keep_bytes(self) -> bool:
-        """Whether pixels are moved and covered at most, so that every value stays a byte."""
-        others = ("flip", "shift", "cutout", "erasing")
-        return all(drawn is None for name, drawn in vars(self).items() if name not in others)
+        """Whether nothing makes a value that is no byte."""
+        keeping = ("flip", "shift", "trivial_augment", "cutout", "erasing")
+        return all(drawn is None for name, drawn in vars(self).items() if name not in keeping)
 
     def take(self, indices: Tensor) -> Draws:
         """The rows at `indices`."""
@@ -104,6 +109,7 @@ def draw(augment: Augment, n: int, generator: Generator, device: torch.device, i
     return Draws(
         flip=chance(0.5 if augment.flip else 0.0),
         shift=shift(augment.crop_padding),
+        trivial_augment=draw_operations(n, generator, device) if augment.trivial_augment else None,
         brightness=uniform(1.0, augment.brightness),
         contrast=uniform(1.0, augment.contrast),
         saturation=uniform(1.0, augment.saturation),
@@ -158,10 +164,12 @@ def sample(
 def apply(images: Tensor, indices: Tensor, augment: Augment, draws: Draws, cover: Sequence[float] = BLACK) -> Tensor:
     """The images at `indices` (n,), each augmented by its row of `draws`: (n, 3, H, W) of 0 to 255, a new tensor.
 
-    It is uint8 where pixels only moved or were covered, unrounded float32 where a colour or a rotation was drawn. What
+    It is unrounded float32 where a colour or a rotation was drawn, uint8 otherwise. What
     is covered has the colour `cover`, of channels in [0, 1].
     """
     batch = _flip_and_crop(images, indices, augment, draws).permute(0, 3, 1, 2)
+    if draws.trivial_augment is not None:
+        batch = apply_operations(batch, draws.trivial_augment)
     batch = batch if draws.keep_bytes else _colour_and_rotate(batch, draws)
     for sides in (draws.cutout, draws.erasing):
         if sides is not None:

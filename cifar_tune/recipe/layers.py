@@ -6,8 +6,13 @@ up by the network's repr. If you change a `forward` and the repr stays the same,
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+PATCH_SIZE = 2  # pixels, both ways
+NUM_WHITENED = 2 * 3 * PATCH_SIZE**2  # channels: every component of a patch, and its negative
+WHITENING_EPS = 5e-4  # airbench's, added to the variances
 
 
 def conv_block(in_channels: int, out_channels: int, *, stride: int = 1, pool: bool = False) -> nn.Sequential:
@@ -20,6 +25,53 @@ def conv_block(in_channels: int, out_channels: int, *, stride: int = 1, pool: bo
     if pool:
         layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers)
+
+
+class PatchWhitening(nn.Module):
+    """The patches of 2x2 pixels, decorrelated and with equal variances: a convolution that is fitted, not trained.
+
+    It is the first layer of David Page's and of Keller Jordan's fast networks (arXiv:2404.00498), with a trained bias.
+    """
+
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        pixels = torch.eye(NUM_WHITENED // 2).view(-1, 3, PATCH_SIZE, PATCH_SIZE)
+        self.register_buffer("weight", torch.cat([pixels, -pixels]))
+        self.bias = nn.Parameter(torch.zeros(NUM_WHITENED))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, NUM_WHITENED, H - 1, W - 1)."""
+        return F.conv2d(x, self.weight, self.bias)
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Take the principal components of all patches of normalized images (n, 3, H, W)."""
+        patches = F.unfold(images, PATCH_SIZE).transpose(1, 2).flatten(0, 1).double()
+        variances, components = torch.linalg.eigh((patches.T @ patches / len(patches)).cpu())
+        filters = (components / (variances + WHITENING_EPS).sqrt()).T.reshape(-1, 3, PATCH_SIZE, PATCH_SIZE)
+        self.weight.copy_(torch.cat([filters, -filters]))
+
+
+def whitened() -> nn.Sequential:
+    """Patch whitening and GELU, as airbench has them."""
+    return nn.Sequential(PatchWhitening(), nn.GELU())
+
+
+def fast_block(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A block of airbench: two convolutions that begin as the identity, batch norms with short memory, GELU."""
+
+    def conv(channels: int) -> nn.Conv2d:
+        layer = nn.Conv2d(channels, out_channels, 3, padding=1, bias=False)
+        nn.init.dirac_(layer.weight[: layer.in_channels].detach())
+        return layer
+
+    def norm() -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(out_channels, eps=1e-12, momentum=0.4)
+
+    first = [conv(in_channels), nn.MaxPool2d(2), norm(), nn.GELU()]
+    return nn.Sequential(*first, conv(out_channels), norm(), nn.GELU())
 
 
 class Residual(nn.Module):

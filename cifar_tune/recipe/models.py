@@ -69,16 +69,25 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
+def first_layers(whitening: bool) -> tuple[dict[str, nn.Module], int]:
+    """What comes before the first convolution, and how many channels that one gets."""
+    from cifar_tune.recipe.layers import NUM_WHITENED, whitened
+
+    return ({"whiten": whitened()}, NUM_WHITENED) if whitening else ({}, 3)
+
+
 class ResNet9(Architecture):
     """The nine-layer network of the ResNet9 one-cycle project, with 6.57 M parameters.
 
-    It comes from David Page's DAWNBench entry. `width` multiplies the channels of every convolution.
+    It comes from David Page's DAWNBench entry. `width` multiplies the channels of every convolution. With `whitening`
+    a layer that whitens patches comes first (layers.py).
     """
 
     head_options = frozenset({"dropout"})
 
     name: Literal["resnet9"] = "resnet9"
     width: Positive = 1.0
+    whitening: bool = False
     dropout: Share = 0.2
 
     def build(self, num_classes: int) -> nn.Sequential:
@@ -88,9 +97,11 @@ class ResNet9(Architecture):
         from cifar_tune.recipe.layers import conv_block, double_conv
 
         width = scaled(64, self.width)
+        first, num_channels = first_layers(self.whitening)
         return nn.Sequential(
             OrderedDict(
-                conv1=conv_block(3, width),
+                **first,
+                conv1=conv_block(num_channels, width),
                 conv2=conv_block(width, 2 * width, pool=True),
                 res1=double_conv(2 * width),
                 conv3=conv_block(2 * width, 4 * width, pool=True),
@@ -105,11 +116,13 @@ class ResNet9(Architecture):
 class MiniResNet(Architecture):
     """The small residual network of the Mini-ResNet step-decay project: three stages of two basic blocks.
 
-    `width` multiplies the channels of every convolution.
+    `width` multiplies the channels of every convolution. With `whitening` a layer that whitens patches comes first
+    (layers.py).
     """
 
     name: Literal["mini_resnet"] = "mini_resnet"
     width: Positive = 1.0
+    whitening: bool = False
 
     def build(self, num_classes: int) -> nn.Sequential:
         """The layers of the project's list, in its order."""
@@ -118,9 +131,11 @@ class MiniResNet(Architecture):
         from cifar_tune.recipe.layers import basic_block, conv_block
 
         width = scaled(16, self.width)
+        first, num_channels = first_layers(self.whitening)
         return nn.Sequential(
             OrderedDict(
-                conv1=conv_block(3, width),
+                **first,
+                conv1=conv_block(num_channels, width),
                 res1=basic_block(width),
                 res2=basic_block(width),
                 down1=conv_block(width, 2 * width, stride=2),
@@ -131,6 +146,36 @@ class MiniResNet(Architecture):
                 res6=basic_block(4 * width),
                 pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
                 classifier=nn.Linear(4 * width, num_classes),
+            )
+        )
+
+
+class AirBench(Architecture):
+    """The network of Keller Jordan's airbench94 (arXiv:2404.00498), with 1.97 M parameters for ten classes.
+
+    Patch whitening (layers.py) and three blocks of two convolutions. `width` multiplies their channels. Unlike the
+    original's, its batch norms have trained weights, and its head is torch's own linear layer.
+    """
+
+    name: Literal["airbench"] = "airbench"
+    width: Positive = 1.0
+
+    def build(self, num_classes: int) -> nn.Sequential:
+        """The layers of the original, with its names."""
+        from torch import nn
+
+        from cifar_tune.recipe.layers import fast_block
+
+        widths = [scaled(channels, self.width) for channels in (64, 256, 256)]
+        first, num_channels = first_layers(whitening=True)
+        return nn.Sequential(
+            OrderedDict(
+                **first,
+                block1=fast_block(num_channels, widths[0]),
+                block2=fast_block(widths[0], widths[1]),
+                block3=fast_block(widths[1], widths[2]),
+                pool=nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
+                head=nn.Linear(widths[2], num_classes),
             )
         )
 
@@ -207,4 +252,4 @@ class ResNet50(Architecture):
         return [] if self.head == "linear" else [int(width) for width in self.head.split("-")]
 
 
-Model = Annotated[ResNet9 | MiniResNet | ResNet18 | ResNet50, Field(discriminator="name")]
+Model = Annotated[ResNet9 | MiniResNet | AirBench | ResNet18 | ResNet50, Field(discriminator="name")]

@@ -140,8 +140,8 @@ def _trained(network: nn.Sequential) -> list[nn.Parameter]:
 
 
 def _hidden_weights(network: nn.Sequential) -> dict[nn.Parameter, None]:
-    """The trained ones of the network's hidden weights, in its order."""
-    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    """The trained ones of the network's hidden weights, in its order; whitening's count as the first layer's."""
+    weights = [tensor for tensor in network.state_dict(keep_vars=True).values() if tensor.ndim > 1]
     return dict.fromkeys(weight for weight in weights[1:-1] if weight.requires_grad)
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifar_tune.recipe.finetune import Phase
+from cifar_tune.recipe.layers import PatchWhitening
 from cifar_tune.recipe.mixing import Mix
 from cifar_tune.recipe.optimizers import set_rate
 from cifar_tune.recipe.recipe import Recipe
@@ -24,6 +25,8 @@ from cifar_tune.training.features import FeatureCache, describe_structure
 from cifar_tune.training.inputs import DeviceData, DeviceImages, Features, Inputs, Pixels, autocast
 from cifar_tune.training.network_size import count_parameters
 from cifar_tune.training.weights import Weights, for_network, load_weights
+
+NUM_FITTED_ON = 5_000  # training images, as airbench
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class Training:
         is_frozen = all(phase.frozen for phase in recipe.phases())
         self._changing: torch.nn.Module = self.head if is_frozen else self.model  # what has to be saved
         self.pixels = Pixels(recipe, data, self.generator)
+        if weights is None:
+            self._fit_layers()
         self.features = Features(recipe, data, self.pixels, self.backbone, self._backbone_key(weights), cache)
         if recipe.has_fixed_features and cache:
             self.facts["features"] = "of the frozen backbone, computed once and cached"
@@ -110,6 +115,13 @@ class Training:
                 self.facts["weights"] += f"; {stripped}"
             if note:
                 self.facts["head"] = note
+
+    def _fit_layers(self) -> None:
+        """Fit the layers that are not trained on some training images, without augmentation."""
+        for module in self.model.modules():
+            if isinstance(module, PatchWhitening):
+                indices = torch.arange(min(NUM_FITTED_ON, len(self.data.train)), device=self.data.device)
+                module.fit(self.pixels.plain(self.data.train, indices))
 
     def _backbone_key(self, weights: Weights | None) -> dict[str, Any]:
         """Everything that decides the backbone's layers and their values."""

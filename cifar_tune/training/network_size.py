@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cifar_tune.data.images import IMAGE_SIZE
 from cifar_tune.errors import UserError
+from cifar_tune.recipe.layers import PatchWhitening
 from cifar_tune.recipe.recipe import Recipe
 
 
@@ -34,7 +35,7 @@ def count_layers(network: nn.Sequential, image_size: int = IMAGE_SIZE) -> list[L
     layers = [Layer(name, child, count_parameters(child)) for name, child in network.named_children()]
     hooks = [layer.module.register_forward_hook(_note_shape(layer)) for layer in layers]
     for layer in layers:
-        counted = [module for module in layer.module.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+        counted = [each for each in layer.module.modules() if isinstance(each, nn.Conv2d | nn.Linear | PatchWhitening)]
         hooks += [module.register_forward_hook(_add_macs(layer)) for module in counted]
     modes = [(module, module.training) for module in network.modules()]
     images = torch.zeros(1, 3, image_size, image_size, device=next(network.parameters()).device)

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
-from cifar_tune.recipe.layers import Resize, basic_block, conv_block, dense_head, double_conv
-from cifar_tune.recipe.models import Architecture, MiniResNet, Model, ResNet9, ResNet18, ResNet50
+from cifar_tune.recipe.layers import PatchWhitening, Resize, basic_block, conv_block, dense_head, double_conv
+from cifar_tune.recipe.models import AirBench, Architecture, MiniResNet, Model, ResNet9, ResNet18, ResNet50
 
 MEMBERS: tuple[type[Model], ...] = get_args(get_args(Model)[0])
 every_model = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.__name__)
@@ -133,6 +133,51 @@ def test_the_last_child_is_the_head_on_flat_features(member: type[Model]) -> Non
 def test_a_network_is_described_by_its_children(member: type[Model]) -> None:
     network = member().build(10)
     assert sum(num_parameters(child) for child in network.children()) == num_parameters(network)
+
+
+def test_whitened_patches_are_uncorrelated_and_vary_alike() -> None:
+    smooth = F.avg_pool2d(torch.randn(200, 3, 40, 40, generator=torch.Generator().manual_seed(2)), 3, stride=1)
+    layer = PatchWhitening()
+    layer.fit(smooth)
+    whitened = layer(smooth).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(whitened[:12], -whitened[12:])
+    products = whitened[:12] @ whitened[:12].T / whitened.shape[1]
+    assert (products - torch.diag(products.diag())).abs().max() < 1e-4
+    variances = torch.linalg.svdvals(F.unfold(smooth, 2).transpose(1, 2).flatten(0, 1)) ** 2 / whitened.shape[1]
+    torch.testing.assert_close(products.diag(), (variances / (variances + 5e-4)).flip(0), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("member", [ResNet9, MiniResNet])
+def test_whitening_comes_first_and_leaves_the_rest_as_it_is(member: type[ResNet9] | type[MiniResNet]) -> None:
+    plain, whitened = (member(whitening=each).build(10) for each in (False, True))
+    assert [name for name, _ in whitened.named_children()] == ["whiten", *(n for n, _ in plain.named_children())]
+    width = output_shapes(plain)["conv1"][0]
+    assert num_parameters(whitened) - num_parameters(plain) == 24 + 9 * (24 - 3) * width
+    assert output_shapes(whitened)["whiten"] == (24, 31, 31)
+
+
+def test_airbench_has_the_shapes_of_the_original() -> None:
+    network = AirBench().build(10)
+    assert output_shapes(network) == {
+        "whiten": (24, 31, 31),
+        "block1": (64, 15, 15),
+        "block2": (256, 7, 7),
+        "block3": (256, 3, 3),
+        "pool": (256,),
+        "head": (10,),
+    }
+    assert round(num_parameters(network) / 1e6, 2) == 1.97
+
+
+def test_an_airbench_convolution_begins_as_the_identity() -> None:
+    """Of its first channels; those that are more than its inputs begin at random."""
+    network = AirBench().build(10)
+    first, last = (network.get_submodule(f"block2.{place}") for place in (0, 4))
+    x = torch.randn(2, 64, 9, 9)
+    torch.testing.assert_close(first(x)[:, :64], x)
+    assert not torch.equal(first(x)[:, 64:128], x)
+    y = torch.randn(2, 256, 9, 9)
+    torch.testing.assert_close(last(y), y)
 
 
 def test_resnet9_has_the_output_shapes_of_the_projects_table() -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
+from cifar_tune.recipe.models import MiniResNet
 from cifar_tune.recipe.optimizers import (
     SGD,
     Adam,
@@ -290,6 +291,13 @@ def test_muon_has_the_hidden_weights_and_adamw_everything_else() -> None:
     assert names_of([adamw], model) == [
         ["0.weight", "0.bias", "1.weight", "1.bias", "3.bias", "4.0.bias", "4.2.weight", "4.2.bias"]
     ]
+
+
+def test_behind_whitening_every_convolution_is_hidden() -> None:
+    model = MiniResNet(whitening=True).build(10)
+    muon, _ = Muon(lr=0.1).build(model).param_groups
+    convolutions = [f"{name}.weight" for name, each in model.named_modules() if isinstance(each, nn.Conv2d)]
+    assert names_of([muon], model) == [convolutions]
 
 
 def test_the_schedule_moves_the_rates_of_muon_and_adamw_alike() -> None:

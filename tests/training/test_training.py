@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from cifar_tune import Recipe
 from cifar_tune.data.images import TrainingData
 from cifar_tune.recipe.augment import Scaling, sample
+from cifar_tune.recipe.layers import PatchWhitening
 from cifar_tune.recipe.recipe import Value
 from cifar_tune.recipe.schedules import learning_rates
 from cifar_tune.training.checkpoint import load_state, save_state, save_weights
@@ -44,6 +45,7 @@ CHOICES: dict[str, list[dict[str, Value]]] = {
         {"augment/flip": True, "augment/crop_padding": 4},
         {
             "augment/padding_mode": "zero",
+            "augment/trivial_augment": True,
             "augment/brightness": 0.2,
             "augment/contrast": 0.2,
             "augment/saturation": 0.2,
@@ -255,6 +257,21 @@ def test_a_run_that_diverges_later_names_the_step_of_the_whole_run(data: DeviceD
 
 
 @pytest.mark.slow
+def test_whitening_is_fitted_on_the_training_images_and_stays(smallest: DeviceData, tmp_path: Path) -> None:
+    recipe = with_settings({"model/whitening": True, "optimizer/name": "muon", "optimizer/lr": 0.01})
+    whole, stopped = Training(recipe, smallest), Training(recipe, smallest)
+    expected = PatchWhitening()
+    expected.fit(whole.pixels.plain(smallest.train, torch.arange(len(smallest.train))))
+    first = whole.model.get_submodule("whiten.0").weight.clone()
+    torch.testing.assert_close(first, expected.weight)
+    losses = [metrics.val_loss for metrics in whole.fit()]
+    assert torch.equal(whole.model.get_submodule("whiten.0").weight, first)
+    next(stopped.fit())
+    save_state(tmp_path, stopped.state_dict())
+    again = resumed(recipe, smallest, tmp_path)
+    assert [metrics.val_loss for metrics in again.fit()] == losses[1:]
+
+
 def test_a_few_images_are_learnt_by_heart(smallest: DeviceData) -> None:
     recipe = with_settings({"epochs": 15, "batch_size": 16, **NO_AUGMENT})
     epochs = train(recipe, smallest)
