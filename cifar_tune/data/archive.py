@@ -13,7 +13,6 @@ import socket
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from cifar_tune.data.images import (
     PUBLISHED,
     DatasetName,
     Images,
+    Labelled,
     Part,
     Source,
     check_labels,
@@ -93,7 +93,7 @@ def find_batches(archive: Archive, part: Part, data_dir: Path | None, store: Pat
     for path in files:
         if not path.is_file():
             raise UserError(f"{archive.dataset} is incomplete: {path} is missing; copy or unpack it again.")
-    return Source(files, partial(decode_batches, archive, part, folder), CLASS_NAMES[archive.dataset])
+    return Source(files, lambda: Labelled.whole(decode_batches(archive, part, folder)), CLASS_NAMES[archive.dataset])
 
 
 def _batch_folder(archive: Archive, part: Part, data_dir: Path | None, downloads: Path) -> Path:

@@ -5,33 +5,33 @@ the names of files are read before that, so the test images stay closed.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from cifar_tune.data.images import Images, OwnPart, Source
-from cifar_tune.data.pixels import Pixels
+from cifar_tune.data.images import Ints, Labelled, OwnPart, Pixels, Source
 from cifar_tune.data.split import OWN_SPLIT, stratified_order
 from cifar_tune.errors import UserError
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Items:
     """Labelled images that are not decoded yet: `labels` int64 (n,) and `files`, one for each image or for all of them.
 
-    `read(indices, size)` decodes some of them as uint8 (len(indices), 3, size, size).
+    `blocks(indices, size)` decodes those at `indices`, which ascend, in some blocks of uint8 (n, 3, size, size).
     """
 
     labels: Ints
     files: Sequence[Path]
-    read: Callable[[Ints, int], Pixels]
+    blocks: Callable[[Ints, int], Iterator[Pixels]]
     is_one_each: bool = False
+
+    def read(self, indices: Ints, size: int) -> Pixels:
+        """Those at `indices` in memory."""
+        return np.concatenate(list(self.blocks(indices, size)))
 
     def source(self, indices: Ints, class_names: Sequence[str], size: int) -> Source:
         """The images at `indices` as a part of a data set, which decodes them in this size."""
@@ -40,11 +40,10 @@ class Items:
         content = hashlib.sha256(f"{list(class_names)} {labels.tolist()}".encode())
         if not self.is_one_each:
             content.update(repr(indices.tolist()).encode())
-        decode = partial(self._decode, indices, size)
-        return Source(tuple(files), decode, class_names, content.hexdigest())
+        return Source(tuple(files), partial(self._labelled, indices, size), class_names, content.hexdigest())
 
-    def _decode(self, indices: Ints, size: int) -> Images:
-        return Images(self.read(indices, size), self.labels[indices])
+    def _labelled(self, indices: Ints, size: int) -> Labelled:
+        return Labelled(self.labels[indices], self.blocks(indices, size))
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,14 +5,15 @@ digits. Augmentation and scaling are no part of the data.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 
 from cifar_tune.data.archive import find_batches, published_archive
+from cifar_tune.data.cache import cached
 from cifar_tune.data.collection import Collection, check_all_present
 from cifar_tune.data.digits import digits
 from cifar_tune.data.images import (
@@ -22,6 +23,7 @@ from cifar_tune.data.images import (
     DatasetName,
     Drawn,
     Images,
+    Labelled,
     OwnPart,
     Part,
     Source,
@@ -31,11 +33,11 @@ from cifar_tune.data.own_folder import find_folder
 from cifar_tune.data.own_npz import find_npz
 from cifar_tune.data.own_parquet import find_own_parquet
 from cifar_tune.data.parquet import find_parquet
-from cifar_tune.data.pixels import resized
-from cifar_tune.data.split import first_images, split_digest, split_images, split_of
+from cifar_tune.data.split import split_digest, split_images, split_of, training_order
 from cifar_tune.errors import UserError
 
-CACHE_VERSION = "1"  # part of every digest: raise it when decoding changes
+DECODING = "1"  # part of every digest: raise it when decoding changes
+TRAINING_PARTS: tuple[OwnPart, ...] = ("train", "val")  # of which a data set may have only the first
 
 
 def load_training_data(
@@ -52,41 +54,61 @@ def load_training_data(
     `data_dir` holds the files of a published data set; without one they are downloaded into the store. A user's own
     files have to be of `num_classes`.
     """
+    sources, num_val = _training_sources(name, data_dir, store, image_size, num_classes)
+    split, class_names = split_of(name), sources[0].class_names
+    digests = [_digest(name, part, each, image_size) for part, each in zip(TRAINING_PARTS, sources, strict=False)]
+    own_digest = hashlib.sha256(" ".join(digests).encode()).hexdigest()
+    digest = split_digest(digests[0], split) if num_val is None else own_digest
+    images = cached(
+        _cache_file(store, name, "train", digest),
+        lambda: _joined(sources),
+        lambda labels: training_order(labels, split, num_val),
+        image_size,
+    )
+    train, val = split_images(images, train_images, split, num_val)
+    if _is_collection(name) and train_images is None:
+        check_all_present(val.labels, class_names, "val", str(data_dir or name))
+    return TrainingData(name, digest, train, val, class_names)
+
+
+def _training_sources(
+    name: DatasetName, data_dir: Path | None, store: Path, image_size: int, num_classes: int | None
+) -> tuple[list[Source], int | None]:
+    """The training part, and the validation part with its number of images where the data set has one of its own."""
     if not _is_collection(name):
-        loaded = load_images(name, "train", data_dir=data_dir, store=store, image_size=image_size)
-        train, val = split_images(loaded.images, train_images)
-        return TrainingData(name, split_digest(loaded.digest), train, val, loaded.class_names)
-    collection, split = find_collection(name, data_dir), split_of(name)
-    loaded = _load(name, "train", collection.source("train", image_size), store, image_size)
-    _check_classes(loaded, num_classes, data_dir)
+        return [find_source(name, "train", data_dir, store)], None
+    collection = find_collection(name, data_dir)
+    _check_classes(collection.class_names, num_classes, data_dir)
     if collection.val is None:
-        train, val = split_images(loaded.images, train_images, split)
-        if train_images is None:
-            check_all_present(val.labels, loaded.class_names, "val", str(data_dir or name))
-        return TrainingData(name, split_digest(loaded.digest, split), train, val, loaded.class_names)
-    own_val = _load(name, "val", collection.source("val", image_size), store, image_size)
-    digest = hashlib.sha256(f"{loaded.digest} {own_val.digest}".encode()).hexdigest()
-    train = loaded.images if train_images is None else first_images(loaded.images, train_images, split)
-    return TrainingData(name, digest, train, own_val.images, loaded.class_names)
+        return [collection.source("train", image_size)], None
+    return [collection.source(part, image_size) for part in TRAINING_PARTS], len(collection.val.labels)
+
+
+def _joined(sources: Sequence[Source]) -> Labelled:
+    """The images of all sources, one after the other."""
+    parts = [source.labelled() for source in sources]
+    labels = np.concatenate([part.labels for part in parts])
+    return Labelled(labels, chain.from_iterable(part.blocks for part in parts))
 
 
 class Loaded(NamedTuple):
-    """One whole part of a data set, the hex SHA-256 of its source, and the names of its classes."""
+    """The test images of a data set, the hex SHA-256 of their source, and the names of its classes."""
 
     images: Images
     digest: str
     class_names: Sequence[str]
 
 
-def load_images(
-    name: DatasetName, part: Part, *, data_dir: Path | None, store: Path, image_size: int = IMAGE_SIZE
-) -> Loaded:
-    """One whole part, from the store's cache where it is there."""
+def load_test_images(name: DatasetName, *, data_dir: Path | None, store: Path, image_size: int = IMAGE_SIZE) -> Loaded:
+    """The test images, from the store's cache where they are there."""
     if _is_collection(name):
-        source = find_collection(name, data_dir).source(part, image_size)
+        source = find_collection(name, data_dir).source("test", image_size)
     else:
-        source = find_source(name, part, data_dir, store)
-    return _load(name, part, source, store, image_size)
+        source = find_source(name, "test", data_dir, store)
+    digest = _digest(name, "test", source, image_size)
+    path = _cache_file(store, name, "test", digest)
+    images = cached(path, source.labelled, lambda labels: np.arange(len(labels)), image_size)
+    return Loaded(images, digest, source.class_names)
 
 
 def _is_collection(name: DatasetName) -> bool:
@@ -94,18 +116,11 @@ def _is_collection(name: DatasetName) -> bool:
     return name in DATASETS and DATASETS[name].origin is None
 
 
-def _load(name: DatasetName, part: OwnPart, source: Source, store: Path, image_size: int) -> Loaded:
-    digest = _digest(name, part, source, image_size)
-    path = store / "cache" / f"{name}-{part}-{digest[:16]}.npz"
-    images = _cached(path, lambda: resized(source.decode(), image_size), image_size)
-    return Loaded(images, digest, source.class_names)
-
-
-def _check_classes(loaded: Loaded, num_classes: int | None, data_dir: Path | None) -> None:
+def _check_classes(class_names: Sequence[str], num_classes: int | None, data_dir: Path | None) -> None:
     """Raise a UserError where a user's own files are not of as many classes as their recipe says."""
-    found = len(loaded.class_names)
+    found = len(class_names)
     if num_classes not in (None, found):
-        listed = ", ".join(list(loaded.class_names[:5]) + ["..."] * (found > 5))
+        listed = ", ".join(list(class_names[:5]) + ["..."] * (found > 5))
         raise UserError(
             f"{data_dir} holds {found} classes ({listed}), but the recipe says num_classes={num_classes}; "
             f"set num_classes={found}, or correct --data-dir."
@@ -121,7 +136,7 @@ def find_source(name: DatasetName, part: Part, data_dir: Path | None, store: Pat
         raise UserError(f"There is no dataset {name!r}; choose one of {', '.join(DATASETS)}.")
     origin = DATASETS[name].origin
     if isinstance(origin, Drawn):
-        return Source((), lambda: Images(*origin.draw(part)), CLASS_NAMES[name], origin.version)
+        return Source((), lambda: Labelled.whole(Images(*origin.draw(part))), CLASS_NAMES[name], origin.version)
     if data_dir is not None:
         check_folder(data_dir)
     exported = find_parquet(name, part, data_dir) if data_dir is not None else None
@@ -149,12 +164,9 @@ def check_folder(data_dir: Path) -> None:
         raise UserError(f"The data folder {data_dir} does not exist; correct --data-dir or CIFAR_TUNE_DATA_DIR.")
 
 
-# The cache
-
-
 def _digest(name: str, part: str, source: Source, image_size: int) -> str:
     """Hex SHA-256 of the files' bytes and of what else decides the decoded images."""
-    digest = hashlib.sha256(f"{CACHE_VERSION} {name} {part} {source.content}".encode())
+    digest = hashlib.sha256(f"{DECODING} {name} {part} {source.content}".encode())
     if image_size != IMAGE_SIZE:
         digest.update(f" {image_size}".encode())
     for path in source.files:
@@ -166,32 +178,5 @@ def _digest(name: str, part: str, source: Source, image_size: int) -> str:
     return digest.hexdigest()
 
 
-def _cached(path: Path, decode: Callable[[], Images], image_size: int) -> Images:
-    """The images of the cache file; where it cannot be read they are decoded, by one process at a time."""
-    cached = _read_cache(path, image_size)
-    if cached is not None:
-        return cached
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        cached = _read_cache(path, image_size)
-        if cached is None:
-            cached = decode()
-            _write_cache(path, cached)
-    return cached
-
-
-def _read_cache(path: Path, image_size: int = IMAGE_SIZE) -> Images | None:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
-        is_whole = images.shape == (*labels.shape, 3, image_size, image_size)
-        return Images(images, labels) if is_whole and (images.dtype, labels.dtype) == (np.uint8, np.int64) else None
-    except Exception:  # a damaged file can raise anything in zipfile and numpy
-        return None
-
-
-def _write_cache(path: Path, images: Images) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    with unfinished.open("wb") as file:
-        np.savez(file, images=images.images, labels=images.labels)
-    unfinished.replace(path)
+def _cache_file(store: Path, name: str, part: str, digest: str) -> Path:
+    return store / "cache" / f"{name}-{part}-{digest[:16]}.npy"

@@ -3,11 +3,13 @@
 They are the test images of the UCI repository's "Optical Recognition of Handwritten Digits".
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from cifar_tune.data.collection import Collection, Ints, Items
-from cifar_tune.data.images import CLASS_NAMES
-from cifar_tune.data.pixels import Pixels, resize
+from cifar_tune.data.collection import Collection, Items
+from cifar_tune.data.images import CLASS_NAMES, Ints, Pixels
+from cifar_tune.data.pixels import resize
 
 
 def digits() -> Collection:
@@ -18,7 +20,7 @@ def digits() -> Collection:
     gray = np.round(values.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
     images = gray.repeat(3, axis=1)
 
-    def read(indices: Ints, size: int) -> Pixels:
-        return resize(images[indices], size)
+    def blocks(indices: Ints, size: int) -> Iterator[Pixels]:
+        yield resize(images[indices], size)
 
-    return Collection("digits", CLASS_NAMES["digits"], Items(labels.astype(np.int64), (), read))
+    return Collection("digits", CLASS_NAMES["digits"], Items(labels.astype(np.int64), (), blocks))

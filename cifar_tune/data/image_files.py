@@ -4,11 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from cifar_tune.data.collection import Ints, Items
-from cifar_tune.data.images import OwnPart
-from cifar_tune.data.pixels import Pixels, read_image, why_unreadable
+from cifar_tune.data.collection import Items
+from cifar_tune.data.images import Ints, OwnPart, Pixels
+from cifar_tune.data.pixels import read_image, why_unreadable
 from cifar_tune.errors import UserError
 
 # torchvision's IMG_EXTENSIONS and three more that Pillow reads.
@@ -51,13 +49,11 @@ def images_in(folder: Path) -> Iterator[Path]:
 def items_of(files: Sequence[Path], labels: Ints) -> Items:
     """Labelled images in files of their own."""
 
-    def read(indices: Ints, size: int) -> Pixels:
-        images = np.empty((len(indices), 3, size, size), np.uint8)
-        for place, index in enumerate(indices):
-            images[place] = _read(files[index], size)
-        return images
+    def blocks(indices: Ints, size: int) -> Iterator[Pixels]:
+        for index in indices:
+            yield _read(files[index], size)[None]
 
-    return Items(labels, files, read, is_one_each=True)
+    return Items(labels, files, blocks, is_one_each=True)
 
 
 def _read(path: Path, size: int) -> Pixels:

@@ -4,10 +4,10 @@ A new data set is a row of `DATASETS` and its name in `DatasetName`. Files are r
 where they are a user's own by own_folder.py, own_parquet.py and own_npz.py; datasets.py chooses between them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from cifar_tune.errors import UserError
 DatasetName = Literal["cifar10", "cifar100", "shapes", "digits", "folder", "parquet", "npz"]
 Part = Literal["train", "test"]
 OwnPart = Literal["train", "val", "test"]  # a user's own files can have a part for validation
+
+Pixels = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
 
 IMAGE_SIZE = 32  # pixels, both ways, unless a recipe has another size
 
@@ -79,11 +82,29 @@ PUBLISHED = {name: dataset.origin for name, dataset in DATASETS.items() if isins
 class Images:
     """Images uint8 (N, 3, S, S) and their labels int64 (N,)."""
 
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
+    images: Pixels
+    labels: Ints
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def part(self, start: int, stop: int) -> "Images":
+        """Those with the numbers from `start` up to `stop`, without a copy."""
+        return Images(self.images[start:stop], self.labels[start:stop])
+
+    def followed_by(self, others: "Images") -> "Images":
+        """These and the others."""
+        images = np.concatenate([self.images, others.images])
+        return Images(images, np.concatenate([self.labels, others.labels]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pixels in one block of memory, which processes can share."""
+        return from_rows, (np.ascontiguousarray(self.images.transpose(0, 2, 3, 1)), self.labels)
+
+
+def from_rows(rows: Pixels, labels: Ints) -> Images:
+    """Images of pixels (N, S, S, 3), as a network takes them and the cache keeps them."""
+    return Images(rows.transpose(0, 3, 1, 2), labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +124,23 @@ class TrainingData:
 
     def all_for_training(self) -> "TrainingData":
         """The same with the validation images added to the training images, for a run after which nothing is chosen."""
-        images, labels = (
-            np.concatenate([getattr(self.train, name), getattr(self.val, name)]) for name in ("images", "labels")
-        )
-        return replace(self, train=Images(images, labels))
+        return replace(self, train=self.train.followed_by(self.val))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labels int64 (N,), and the pixels of their images in the same order: blocks of uint8 (n, 3, H, W).
+
+    Blocks are decoded one after another, so that not all need be in memory.
+    """
+
+    labels: Ints
+    blocks: Iterable[Pixels]
+
+    @classmethod
+    def whole(cls, images: Images) -> "Labelled":
+        """Images that are in memory, as one block."""
+        return cls(images.labels, [images.images])
 
 
 @dataclass(frozen=True)
@@ -117,9 +151,14 @@ class Source:
     """
 
     files: tuple[Path, ...]
-    decode: Callable[[], Images]
+    labelled: Callable[[], Labelled]
     class_names: Sequence[str]
     content: str = ""
+
+    def decode(self) -> Images:
+        """All of its images in memory."""
+        labelled = self.labelled()
+        return Images(np.concatenate(list(labelled.blocks)), labelled.labels)
 
 
 def check_labels(images: Images, num_classes: int, folder: Path) -> Images:

@@ -4,15 +4,16 @@
 an array `class_names` may name them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cifar_tune.data.collection import Collection, Ints, Items
-from cifar_tune.data.pixels import Pixels, as_bytes, resize
+from cifar_tune.data.collection import Collection, Items
+from cifar_tune.data.images import Ints, Pixels
+from cifar_tune.data.pixels import as_bytes, resize
 from cifar_tune.errors import UserError
 
 CLASS_NAMES = "class_names"
@@ -74,8 +75,8 @@ def _class_names(path: Path, names: set[str], labels: Mapping[str, Ints]) -> lis
     return class_names or [str(label) for label in range(highest + 1)]
 
 
-def _reader(path: Path, part: str, num_labels: int) -> Callable[[Ints, int], Pixels]:
-    def read(indices: Ints, size: int) -> Pixels:
+def _reader(path: Path, part: str, num_labels: int) -> Callable[[Ints, int], Iterator[Pixels]]:
+    def blocks(indices: Ints, size: int) -> Iterator[Pixels]:
         images = _array(path, f"{part}_images")
         is_gray = images.ndim == 3
         if len(images) != num_labels or not (is_gray or (images.ndim == 4 and images.shape[-1] == 3)):
@@ -84,10 +85,11 @@ def _reader(path: Path, part: str, num_labels: int) -> Callable[[Ints, int], Pix
                 f"it has to be ({num_labels}, H, W) or ({num_labels}, H, W, 3)."
             )
         try:
-            colors = as_bytes(images, has_16_bits=images.dtype == np.uint16)[indices]
+            colors = as_bytes(images, has_16_bits=images.dtype == np.uint16)
         except ValueError as error:
             raise UserError(f"{path}: {part}_images cannot be used: {error}.") from None
         channels = colors[:, None].repeat(3, axis=1) if is_gray else colors.transpose(0, 3, 1, 2)
-        return resize(np.ascontiguousarray(channels), size)
+        for index in indices:
+            yield resize(channels[index][None], size)
 
-    return read
+    return blocks

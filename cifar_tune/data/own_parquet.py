@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cifar_tune.data.collection import Collection, Ints, Items, numbered
+from cifar_tune.data.collection import Collection, Items, numbered
 from cifar_tune.data.image_files import PARTS
-from cifar_tune.data.images import OwnPart
-from cifar_tune.data.pixels import Pixels, decode_image, why_unreadable
+from cifar_tune.data.images import Ints, OwnPart, Pixels
+from cifar_tune.data.pixels import decode_image, why_unreadable
 from cifar_tune.errors import UserError
 
 MAX_DEPTH = 5  # folders below the data folder; a cache of `datasets` has its files four down
@@ -162,18 +162,15 @@ def _as_classes(labels: Sequence[Any], columns: Columns, path: Path) -> tuple[li
 
 
 def _items(paths: Sequence[Path], column: str, labels: Ints) -> Items:
-    def read(indices: Ints, size: int) -> Pixels:
-        places = {int(index): place for place, index in enumerate(indices)}
-        images = np.empty((len(indices), 3, size, size), np.uint8)
-        row = 0
+    def blocks(indices: Ints, size: int) -> Iterator[Pixels]:
+        wanted, row = set(indices.tolist()), 0
         for path in paths:
             for cell in _cells(path, column):
-                if row in places:
-                    images[places[row]] = _decode(cell, size, path, row)
+                if row in wanted:
+                    yield _decode(cell, size, path, row)[None]
                 row += 1
-        return images
 
-    return Items(labels, paths, read)
+    return Items(labels, paths, blocks)
 
 
 def _cells(path: Path, column: str) -> Iterator[Any]:

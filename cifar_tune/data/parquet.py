@@ -8,7 +8,6 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from cifar_tune.data.images import (
     PUBLISHED,
     DatasetName,
     Images,
+    Labelled,
     Part,
     Source,
     check_labels,
@@ -48,7 +48,7 @@ def find_parquet(name: DatasetName, part: Part, data_dir: Path) -> Source | None
         listed = ", ".join(str(folder) for folder in folders)
         raise UserError(f"{data_dir} holds {name} more than once ({listed}); point --data-dir at one of them.")
     shards = _all_shards(folders[0], part)
-    return Source(shards, partial(decode_parquet, name, shards), CLASS_NAMES[name])
+    return Source(shards, lambda: Labelled.whole(decode_parquet(name, shards)), CLASS_NAMES[name])
 
 
 def _dataset_in(folder: Path, part: Part) -> str:

@@ -14,11 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cifar_tune.data.images import IMAGE_SIZE, Images
+from cifar_tune.data.images import IMAGE_SIZE, Pixels
 
 BACKGROUND = "white"  # behind transparent pixels
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def read_image(path: Path, size: int = IMAGE_SIZE) -> Pixels:
@@ -48,11 +46,6 @@ def resize(images: Pixels, size: int) -> Pixels:
         return images
     resized = [_fit(Image.fromarray(image.transpose(1, 2, 0)), size) for image in images]
     return np.array(resized, np.uint8).reshape(-1, 3, size, size)
-
-
-def resized(images: Images, size: int) -> Images:
-    """Images and their labels, resized."""
-    return Images(resize(images.images, size), images.labels)
 
 
 def as_bytes(values: npt.NDArray[Any], *, has_16_bits: bool = False) -> Pixels:

@@ -7,9 +7,8 @@ import hashlib
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from cifar_tune.data.images import DATASETS, NUM_IMAGES, Images
+from cifar_tune.data.images import DATASETS, NUM_IMAGES, Images, Ints
 from cifar_tune.errors import UserError
 
 
@@ -54,24 +53,36 @@ def split_digest(source_digest: str, split: Split = SPLIT) -> str:
     return hashlib.sha256(f"{source_digest} {asdict(split)}".encode()).hexdigest()
 
 
-def split_images(images: Images, train_images: int | None, split: Split = SPLIT) -> tuple[Images, Images]:
-    """(training, validation) images: stratified and always the same.
+def training_order(labels: Ints, split: Split = SPLIT, num_val: int | None = None) -> Ints:
+    """The places of all images, those for training first and those for validation last: stratified, always the same.
+
+    The last `num_val` images are the data set's own for validation; None takes the split's share.
+    """
+    if num_val is not None:
+        end = len(labels) - num_val
+        return np.concatenate([stratified_order(labels[:end], split.seed), np.arange(end, len(labels))])
+    order = stratified_order(labels, split.seed)
+    val, train = np.split(order, [len(order) // split.one_in])
+    return np.concatenate([train, val])
+
+
+def split_images(
+    ordered: Images, train_images: int | None, split: Split = SPLIT, num_val: int | None = None
+) -> tuple[Images, Images]:
+    """(training, validation) images, of all images in their `training_order`.
 
     `train_images` takes that many of the training images, and of the validation images as many as `num_val_images`
-    says, or all there are. A smaller number takes a part of what a larger one takes.
+    says, or all there are; `num_val` of the data set's own are never fewer. A smaller number takes a part of what a
+    larger one takes.
     """
-    order = stratified_order(images.labels, split.seed)
-    val, train = np.split(order, [len(order) // split.one_in])
-    if train_images is not None:
-        _check_number(train_images, len(train))
-        train, val = train[:train_images], val[: num_val_images(train_images, split)]
-    return _take(images, train), _take(images, val)
-
-
-def first_images(images: Images, train_images: int, split: Split) -> Images:
-    """So many of the training images, where others validate: stratified, and a part of what a larger number takes."""
-    _check_number(train_images, len(images))
-    return _take(images, stratified_order(images.labels, split.seed)[:train_images])
+    num_train = len(ordered) - (len(ordered) // split.one_in if num_val is None else num_val)
+    train, val = ordered.part(0, num_train), ordered.part(num_train, len(ordered))
+    if train_images is None:
+        return train, val
+    _check_number(train_images, num_train)
+    if num_val is None:
+        val = val.part(0, num_val_images(train_images, split))
+    return train.part(0, train_images), val
 
 
 def _check_number(train_images: int, num_images: int) -> None:
@@ -82,7 +93,7 @@ def _check_number(train_images: int, num_images: int) -> None:
         )
 
 
-def stratified_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def stratified_order(labels: Ints, seed: int) -> Ints:
     """All indices, shuffled so that every stretch of them holds the classes in their proportions."""
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     place = np.empty(len(labels))
@@ -90,7 +101,3 @@ def stratified_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np
         members = shuffled[labels[shuffled] == label]
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
     return np.lexsort((labels, place)).astype(np.int64)
-
-
-def _take(images: Images, indices: npt.NDArray[np.int64]) -> Images:
-    return Images(images.images[indices], images.labels[indices])

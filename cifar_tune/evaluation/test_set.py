@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cifar_tune.data.datasets import Loaded, load_images
+from cifar_tune.data.datasets import Loaded, load_test_images
 from cifar_tune.data.images import Images
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.reruns import Design, count_reruns, read_design, read_runs, runs_name, runs_of
@@ -113,7 +113,7 @@ def open_test_set(store: Store, search: str, count: int, data_dir: Path | None, 
         )
     note_opening(store, search, count)
     recipe = runs[0].recipe
-    loaded = load_images(recipe.dataset, "test", data_dir=data_dir, store=store.root, image_size=recipe.image_size)
+    loaded = load_test_images(recipe.dataset, data_dir=data_dir, store=store.root, image_size=recipe.image_size)
     _check_same(store, search, count, loaded.digest)
     for run in runs:
         folder = store.trial(run.search, run.number)

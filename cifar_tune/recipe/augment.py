@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Scaling = Literal["dataset", "imagenet", "symmetric", "unit"]
 
 BLACK = (0.0, 0.0, 0.0)
+BLOCK = 10_000  # images that are counted at a time, because each channel is copied
 NUM_TRIES = 10  # of rectangles, as torchvision's RandomErasing; its ranges of the area's share and of the ratio follow
 ERASED_SHARE = (0.02, 0.33)
 ERASED_RATIO = (0.3, 3.3)
@@ -263,6 +264,13 @@ def mean_and_std(scaling: Scaling, images: Tensor) -> tuple[Sequence[float], Seq
     return _measure(images)
 
 
+def _counts(images: Tensor) -> Tensor:
+    """How often each channel has each value: int64 (3, 256)."""
+    import torch
+
+    return torch.stack([torch.bincount(images[..., c].flatten(), minlength=256) for c in range(3)])
+
+
 def _measure(images: Tensor) -> tuple[list[float], list[float]]:
     """Exact mean and deviation of each channel, from the counts of its 256 values, summed in float64.
 
@@ -271,7 +279,7 @@ def _measure(images: Tensor) -> tuple[list[float], list[float]]:
     import torch
 
     values = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([torch.bincount(images[..., c].flatten(), minlength=256) for c in range(3)]).cpu()
+    counts = torch.stack([_counts(block) for block in torch.split(images, BLOCK)]).sum(dim=0).cpu()
     shares = counts.double() / counts.sum(dim=1, keepdim=True)
     mean = (shares * values).sum(dim=1)
     variance = (shares * (values - mean[:, None]) ** 2).sum(dim=1)

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,9 +32,16 @@ class DeviceImages:
 
     @classmethod
     def place(cls, images: Images, device: torch.device) -> "DeviceImages":
-        """Copy images to the device, channels last as a network takes them."""
+        """Images on the device, channels last as a network takes them; on a CPU without a copy where they are so."""
         pixels = np.ascontiguousarray(images.images.transpose(0, 2, 3, 1))
-        return cls(torch.from_numpy(pixels).to(device), torch.from_numpy(np.array(images.labels)).to(device))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that what Ray's workers share cannot be written to
+            return cls(torch.from_numpy(pixels).to(device), torch.from_numpy(np.array(images.labels)).to(device))
+
+    @cached_property
+    def mean_and_std(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and deviation of each channel, for pixels in [0, 1], measured when they are first needed."""
+        return mean_and_std("dataset", self.images)
 
     @cached_property
     def digest(self) -> str:
@@ -111,7 +119,8 @@ class Pixels:
         self._augment = recipe.augment
         self._train = data.train
         self._generator = generator
-        mean, std = mean_and_std(recipe.scaling, data.train.images)
+        is_measured = recipe.scaling == "dataset"
+        mean, std = data.train.mean_and_std if is_measured else mean_and_std(recipe.scaling, data.train.images)
         self.mean, self.std = tuple(mean), tuple(std)
         self._normalize = Normalization(mean, std).to(data.device)
         self._views: dict[int, Draws] = {}

@@ -13,12 +13,13 @@ from helpers.image_files import Tripwire, assert_same, cells, random_images
 from PIL import Image
 
 from cifar_tune.data.collection import Collection, numbered
-from cifar_tune.data.datasets import load_images, load_training_data
+from cifar_tune.data.datasets import load_test_images, load_training_data
 from cifar_tune.data.digits import digits
 from cifar_tune.data.images import DATASETS, OWN, DatasetName, Images, OwnPart, TrainingData
 from cifar_tune.data.own_folder import find_folder
 from cifar_tune.data.own_npz import find_npz
 from cifar_tune.data.own_parquet import find_own_parquet
+from cifar_tune.data.split import OWN_SPLIT, stratified_order
 from cifar_tune.errors import UserError
 
 NAMES = ["cat", "dog", "owl"]
@@ -88,9 +89,10 @@ def test_every_layout_gives_the_same_images_parts_and_classes(tmp_path: Path) ->
     for name, data_dir in write_layouts(tmp_path, written).items():
         data = load(name, data_dir)
         assert list(data.class_names) == NAMES
-        assert_same(data.train, written["train"])
+        order = stratified_order(written["train"].labels, OWN_SPLIT.seed)
+        assert_same(data.train, Images(written["train"].images[order], written["train"].labels[order]))
         assert_same(data.val, written["val"])
-        assert_same(load_images(name, "test", data_dir=data_dir, store=tmp_path).images, written["test"])
+        assert_same(load_test_images(name, data_dir=data_dir, store=tmp_path).images, written["test"])
 
 
 def test_every_layout_is_split_in_the_same_way_where_it_has_one_part(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_every_layout_is_split_in_the_same_way_where_it_has_one_part(tmp_path: P
     tests, datas = [], []
     for name, data_dir in write_layouts(tmp_path, {"train": written}).items():
         datas.append(load(name, data_dir))
-        tests.append(load_images(name, "test", data_dir=data_dir, store=tmp_path).images)
+        tests.append(load_test_images(name, data_dir=data_dir, store=tmp_path).images)
     for data, test in zip(datas, tests, strict=True):
         assert [len(part) for part in (data.train, data.val, test)] == [96, 24, 30]
         assert np.bincount(test.labels).tolist() == [10, 10, 10]
@@ -122,7 +124,7 @@ def test_a_search_reads_no_test_image(tmp_path: Path, name: DatasetName) -> None
         np.savez(data_dir / "images.npz", **{**arrays, "test_images": np.zeros(3)})
     assert len(load(name, data_dir).train) == 30
     with pytest.raises(UserError, match=r"cannot be used|has the shape"):
-        load_images(name, "test", data_dir=data_dir, store=tmp_path)
+        load_test_images(name, data_dir=data_dir, store=tmp_path)
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -491,7 +493,7 @@ def test_volumes_and_other_counts_are_a_sentence(tmp_path: Path) -> None:
 
 def test_the_digits_are_split_into_all_of_their_images(tmp_path: Path) -> None:
     data = load_training_data("digits", train_images=None, data_dir=None, store=tmp_path)
-    test = load_images("digits", "test", data_dir=None, store=tmp_path)
+    test = load_test_images("digits", data_dir=None, store=tmp_path)
     assert [len(data.train), len(data.val), len(test.images)] == [1151, 287, 359]
     assert len(data.train) + len(data.val) == DATASETS["digits"].num_images
     assert data.class_names == DATASETS["digits"].class_names

@@ -20,8 +20,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cifar_tune.data.archive import Archive, find_batches
-from cifar_tune.data.datasets import _read_cache, _write_cache
-from cifar_tune.data.images import CLASS_NAMES, Images, TrainingData
+from cifar_tune.data.cache import read_cache, write_cache
+from cifar_tune.data.images import CLASS_NAMES, IMAGE_SIZE, Images, Labelled, TrainingData
 from cifar_tune.data.parquet import find_parquet
 from cifar_tune.data.pixels import read_image, why_unreadable
 from cifar_tune.errors import UserError
@@ -262,8 +262,13 @@ def _read_image(path: Path) -> object:
 
 
 def _images_cache(folder: Path) -> Path:
-    _write_cache(folder / "images.npz", random_images(20))
-    return folder / "images.npz"
+    path = folder / "images.npy"
+    write_cache(path, Labelled.whole(random_images(20)), lambda labels: np.arange(len(labels)), IMAGE_SIZE)
+    return path
+
+
+def _read_images_cache(path: Path) -> object:
+    return read_cache(path, IMAGE_SIZE)
 
 
 def _features(folder: Path) -> Path:
@@ -302,7 +307,7 @@ KINDS = {
     "old state_dict": Kind(_network_file("pth", _legacy), _read_network),
     "state": Kind(_state, _read_state),
     "classifier": Kind(_classifier, _read_classifier),
-    "images cache": Kind(_images_cache, _read_cache),
+    "images cache": Kind(_images_cache, _read_images_cache),
     "features": Kind(_features, _read_features),
     "space": Kind(_space, load_space),
     **{f"image {kind}": Kind(_image(kind), _read_image) for kind in IMAGE_KINDS},
