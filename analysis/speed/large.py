@@ -63,13 +63,13 @@ def memory(process: psutil.Process) -> Iterator[tuple[str, int, int]]:
 def search(space: Path, data_dir: Path, store: Path) -> None:
     """Run the search and print what it took."""
     start, first = time.monotonic(), None
-    command = ["cifar-tune", "run", space, "--data-dir", data_dir, "--store", store, "--trials", "2"]
+    command = ["cifar-tune", "run", space, "--data-dir", data_dir, "--store", store]
     peaks: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     with subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         while process.poll() is None:
             for role, rss, uss in memory(psutil.Process(process.pid)):
                 peaks[role] = [max(old, new) for old, new in zip(peaks[role], (rss, uss), strict=True)]
-            if first is None and any(store.glob("searches/*/trials/*/weights.safetensors")):
+            if first is None and any(store.glob(f"searches/{space.stem}/trials/*/weights.safetensors")):
                 first = time.monotonic() - start
             time.sleep(0.5)
         output = process.stdout.read().decode() if process.stdout else ""
@@ -89,12 +89,11 @@ def main() -> None:
     arguments = parser.parse_args()
     images = arguments.folder / "images"
     write_images(images, arguments.images, arguments.size)
-    space = arguments.folder / "large.py"
-    space.write_text(SPACE.format(classes=NUM_CLASSES, size=arguments.size), encoding="utf-8")
-    for name in ("an empty cache", "a full cache"):
-        print(f"{arguments.images:,} images of {arguments.size} px, {name}:", flush=True)
+    for number, cache in enumerate(("an empty cache", "a full cache")):
+        space = arguments.folder / f"search_{number}.py"
+        space.write_text(SPACE.format(classes=NUM_CLASSES, size=arguments.size), encoding="utf-8")
+        print(f"{arguments.images:,} images of {arguments.size} px, {cache}:", flush=True)
         search(space, images, arguments.folder / "store")
-        space.write_text(space.read_text(encoding="utf-8").replace("0.07", "0.08"), encoding="utf-8")
 
 
 if __name__ == "__main__":
