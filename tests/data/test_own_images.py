@@ -15,7 +15,7 @@ from PIL import Image
 from cifar_tune.data.collection import Collection, numbered
 from cifar_tune.data.datasets import load_images, load_training_data
 from cifar_tune.data.digits import digits
-from cifar_tune.data.images import DATASETS, OWN, DatasetName, Images, OwnPart, TrainingData
+from cifar_tune.data.images import CLASS_NAMES, DATASETS, OWN, DatasetName, Images, OwnPart, TrainingData
 from cifar_tune.data.own_folder import find_folder
 from cifar_tune.data.own_npz import find_npz
 from cifar_tune.data.own_parquet import find_own_parquet
@@ -307,6 +307,23 @@ def test_folders_named_after_parts_are_no_classes_but_trains_may_be_one(tmp_path
         find_folder(tmp_path / "lost")
     write_folder(tmp_path / "vehicles", in_order(30), ["bus", "car", "train"])
     assert list(find_folder(tmp_path / "vehicles").class_names) == ["bus", "car", "train"]
+
+
+def test_cinic_10_is_a_folder_as_its_archive_unpacks(tmp_path: Path) -> None:
+    names, parts = CLASS_NAMES["cifar10"], {"train": "train", "valid": "val", "test": "test"}
+    for value, folder in enumerate(parts):
+        for name in names:
+            (tmp_path / "cinic" / folder / name).mkdir(parents=True)
+            for file in (f"cifar10-{folder}-1.png", "n01234567_1.png"):
+                Image.new("RGB", (32, 32), (value, 0, 0)).save(tmp_path / "cinic" / folder / name / file)
+    data = load_training_data(
+        "folder", train_images=None, data_dir=tmp_path / "cinic", store=tmp_path / "store", num_classes=10
+    )
+    assert data.class_names == names
+    test = load_images("folder", "test", data_dir=tmp_path / "cinic", store=tmp_path / "store").images
+    for value, images in enumerate((data.train, data.val, test)):
+        assert images.labels.tolist() == [label for label in range(10) for _ in range(2)]
+        assert (images.images[:, 0] == value).all()
 
 
 def test_a_csv_with_another_name_does_not_replace_class_folders(tmp_path: Path) -> None:
