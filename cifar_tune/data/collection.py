@@ -18,6 +18,8 @@ from cifar_tune.data.pixels import Pixels
 from cifar_tune.data.split import OWN_SPLIT, stratified_order
 from cifar_tune.errors import UserError
 
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")  # of a table, the most usual one first
+
 Ints = npt.NDArray[np.int64]
 
 
