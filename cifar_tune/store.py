@@ -3,7 +3,7 @@
 optuna.db            the record of every search (search/record.py); while it is open, its last changes are in the files
                      -wal and -shm beside it
 mlflow.db, artifacts what the MLflow UI shows (tracking/)
-cache, downloads     data sets (data/datasets.py, data/archive.py)
+cache, downloads     data sets (data/datasets.py, data/download.py)
 features             the features of frozen backbones (training/features.py)
 errors               tracebacks of commands that failed (guard.py)
 locks                a file for each search, locked while it runs, and one for making the databases

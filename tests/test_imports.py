@@ -49,7 +49,7 @@ ROOMS = {
         "__init__.py",
     ),
     "mlflow": ("tracking/",),
-    "torchvision": ("data/archive.py", "recipe/models.py", "recipe/trivial_augment.py"),
+    "torchvision": ("data/download.py", "recipe/models.py", "recipe/trivial_augment.py"),
     "kornia": ("recipe/augment.py",),
     "pyarrow": ("data/parquet.py", "data/own_parquet.py"),
     "PIL": ("data/parquet.py", "data/pixels.py"),
@@ -57,7 +57,7 @@ ROOMS = {
     "pandas": ("report/",),
     "plotly": ("report/",),
     "jinja2": ("report/",),
-    "scipy": ("search/", "evaluation/significance.py"),
+    "scipy": ("data/svhn.py", "search/", "evaluation/significance.py"),
     "typer": ("cli.py",),
     "filelock": ("data/", "training/", "store.py"),
 }

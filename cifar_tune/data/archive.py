@@ -1,15 +1,7 @@
-"""CIFAR in torchvision's layout: pickled batches in a folder or an archive, and the download of that archive.
+"""CIFAR in torchvision's layout: pickled batches in a folder, or in an archive that is unpacked or downloaded."""
 
-Addresses, checksums and download helpers are torchvision's. Only the functions that need torchvision import it,
-because that takes seconds.
-"""
-
-import contextlib
-import hashlib
-import http.client
 import io
 import pickle
-import socket
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +11,12 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from cifar_tune.data.download import PublishedFile, check_whole, described, download, is_whole
 from cifar_tune.data.images import (
+    BATCHES,
     CLASS_NAMES,
     IMAGE_SIZE,
     NUM_CLASSES,
-    PUBLISHED,
     DatasetName,
     Images,
     Labelled,
@@ -33,7 +26,6 @@ from cifar_tune.data.images import (
 )
 from cifar_tune.errors import UserError
 
-DOWNLOAD_TIMEOUT_SECONDS = 60.0  # of silence, not of the whole download
 ARRAY_PARTS = {  # what an array is pickled as
     "numpy": ("ndarray", "dtype"),
     "numpy.core.multiarray": ("_reconstruct",),
@@ -47,13 +39,9 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A published archive of pickled batches. The checksums are MD5, because that is what is published."""
+class Archive(PublishedFile):
+    """A published archive of pickled batches."""
 
-    dataset: str
-    url: str
-    filename: str
-    md5: str
     folder: str
     train: tuple[tuple[str, str], ...]  # (file, md5)
     test: tuple[tuple[str, str], ...]
@@ -71,9 +59,7 @@ class Archive:
 
 def published_archive(name: DatasetName) -> Archive:
     """The archive as torchvision describes it."""
-    import torchvision.datasets
-
-    published = getattr(torchvision.datasets, PUBLISHED[name].torchvision_class)
+    published = described(name)
     return Archive(
         dataset=name,
         url=published.url,
@@ -82,7 +68,7 @@ def published_archive(name: DatasetName) -> Archive:
         folder=published.base_folder,
         train=tuple((file, md5) for file, md5 in published.train_list),
         test=tuple((file, md5) for file, md5 in published.test_list),
-        label_key=PUBLISHED[name].batch_labels,
+        label_key=BATCHES[name].batch_labels,
     )
 
 
@@ -113,25 +99,13 @@ def unpacked(archive: Archive, part: Part, downloads: Path, packed: Path | None)
     folder = downloads / archive.folder
     downloads.mkdir(parents=True, exist_ok=True)
     with FileLock(downloads / f"{archive.filename}.lock"):
-        if not all(_is_whole(folder / file, md5) for file, md5 in archive.batches(part)):
-            source = packed or download(archive, downloads)
-            if not _is_whole(source, archive.md5):
-                raise UserError(f"{source} is damaged: its MD5 is not the published one; download it again.")
+        if not all(is_whole(folder / file, md5) for file, md5 in archive.batches(part)):
+            source = packed or download(archive, downloads, archive.layouts)
+            check_whole(source, archive.md5)
             folder.mkdir(exist_ok=True)
             for file, content in _members(source, archive):
                 (folder / file).write_bytes(content)
     return folder
-
-
-def _is_whole(path: Path, md5: str) -> bool:
-    """Whether the file is there and has the MD5; a UserError where it cannot be read."""
-    if not path.is_file():
-        return False
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == md5
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); correct its rights.") from None
 
 
 def _members(packed: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
@@ -143,38 +117,6 @@ def _members(packed: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
                 yield file, member.read() if member else b""
     except Exception as error:  # a damaged archive can raise anything in tarfile and zlib
         raise UserError(f"{packed} cannot be unpacked ({_in_one_line(error)}); download it again.") from None
-
-
-def download(archive: Archive, downloads: Path) -> Path:
-    """The archive under `downloads`, verified by its checksum; downloaded unless a whole one is there."""
-    from torchvision.datasets.utils import download_url
-
-    instead = (
-        "get it on a machine that can and point --data-dir or CIFAR_TUNE_DATA_DIR at a folder that holds "
-        f"{archive.layouts}."
-    )
-    try:
-        with socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
-            download_url(archive.url, downloads, archive.filename, archive.md5)
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"{archive.dataset} could not be downloaded from {archive.url} ({error}); {instead}") from None
-    except RuntimeError:
-        raise UserError(
-            f"What {archive.url} sent is not the published {archive.filename} (its MD5 differs); "
-            f"try again, or {instead}"
-        ) from None
-    return downloads / archive.filename
-
-
-@contextlib.contextmanager
-def socket_timeout(seconds: float) -> Iterator[None]:
-    """Set the default timeout of sockets within the block: download helpers set none, and could wait forever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def decode_batches(archive: Archive, part: Part, folder: Path) -> Images:
@@ -196,7 +138,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _read_batch(path: Path, md5: str, label_key: str) -> Images:
-    if not _is_whole(path, md5):
+    if not is_whole(path, md5):
         raise UserError(f"{path} is damaged: its MD5 is not the published one; copy or unpack it again.")
     try:
         batch = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()

@@ -16,6 +16,8 @@ from cifar_tune.data.images import Ints, Labelled, OwnPart, Pixels, Source
 from cifar_tune.data.split import OWN_SPLIT, stratified_order
 from cifar_tune.errors import UserError
 
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")  # of a table, the most usual one first
+
 
 @dataclass(frozen=True, eq=False)
 class Items:

@@ -1,7 +1,7 @@
 """A data set's images by its name: located, decoded once into the store's cache, and split by split.py.
 
-Published data sets are read by archive.py and parquet.py; what collection.py describes are a user's own images and the
-digits. Augmentation and scaling are no part of the data.
+Published data sets are read by archive.py, parquet.py, svhn.py and mnist.py; what collection.py describes are a user's
+own images and the digits. Augmentation and scaling are no part of the data.
 """
 
 import hashlib
@@ -22,18 +22,22 @@ from cifar_tune.data.images import (
     IMAGE_SIZE,
     DatasetName,
     Drawn,
+    IdxFiles,
     Images,
     Labelled,
+    MatFiles,
     OwnPart,
     Part,
     Source,
     TrainingData,
 )
+from cifar_tune.data.mnist import find_idx, published_idx
 from cifar_tune.data.own_folder import find_folder
 from cifar_tune.data.own_npz import find_npz
 from cifar_tune.data.own_parquet import find_own_parquet
 from cifar_tune.data.parquet import find_parquet
 from cifar_tune.data.split import split_digest, split_images, split_of, training_order
+from cifar_tune.data.svhn import find_mat, published_mat
 from cifar_tune.errors import UserError
 
 DECODING = "1"  # part of every digest: raise it when decoding changes
@@ -139,6 +143,10 @@ def find_source(name: DatasetName, part: Part, data_dir: Path | None, store: Pat
         return Source((), lambda: Labelled.whole(Images(*origin.draw(part))), CLASS_NAMES[name], origin.version)
     if data_dir is not None:
         check_folder(data_dir)
+    if isinstance(origin, MatFiles):
+        return find_mat(published_mat(name, part), data_dir, store)
+    if isinstance(origin, IdxFiles):
+        return find_idx(published_idx(name, part), data_dir, store)
     exported = find_parquet(name, part, data_dir) if data_dir is not None else None
     return exported or find_batches(published_archive(name), part, data_dir, store)
 

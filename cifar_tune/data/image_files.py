@@ -37,10 +37,13 @@ def visible(folder: Path) -> list[Path]:
 
 
 def images_in(folder: Path) -> Iterator[Path]:
-    """The image files of a folder and of those in it; a link to a folder above is not followed."""
+    """The image files of a folder and of those in it; neither pipes and devices, nor links to a folder above.
+
+    A link to nothing is one of them, so that who reads it says what is missing.
+    """
     for each in visible(folder) if folder.is_dir() else ():
         if not each.is_dir():
-            if each.suffix.lower() in EXTENSIONS:
+            if each.suffix.lower() in EXTENSIONS and (each.is_file() or not each.exists()):
                 yield each
         elif not (each.is_symlink() and each.resolve() in (folder.resolve(), *folder.resolve().parents)):
             yield from images_in(each)

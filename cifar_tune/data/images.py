@@ -1,7 +1,7 @@
 """The data sets by name, and labelled images in memory. No file is opened here.
 
-A new data set is a row of `DATASETS` and its name in `DatasetName`. Files are read by archive.py and parquet.py, or
-where they are a user's own by own_folder.py, own_parquet.py and own_npz.py; datasets.py chooses between them.
+A new data set is a row of `DATASETS` and its name in `DatasetName`. Files are read by archive.py, parquet.py, svhn.py
+and mnist.py, or where they are a user's own by own_folder.py, own_parquet.py and own_npz.py; datasets.py chooses.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,19 @@ import numpy.typing as npt
 from cifar_tune.data import shapes
 from cifar_tune.errors import UserError
 
-DatasetName = Literal["cifar10", "cifar100", "shapes", "digits", "folder", "parquet", "npz"]
+DatasetName = Literal[
+    "cifar10",
+    "cifar100",
+    "svhn",
+    "mnist",
+    "fashion_mnist",
+    "kmnist",
+    "shapes",
+    "digits",
+    "folder",
+    "parquet",
+    "npz",
+]
 Part = Literal["train", "test"]
 OwnPart = Literal["train", "val", "test"]  # a user's own files can have a part for validation
 
@@ -34,15 +46,36 @@ pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose
 skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
 tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
+DIGITS = "0123456789"
+# As torchvision has them, which is not imported for a name.
+MNIST_CLASSES = "0 - zero,1 - one,2 - two,3 - three,4 - four,5 - five,6 - six,7 - seven,8 - eight,9 - nine"
+FASHION_CLASSES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+KMNIST_CLASSES = "o ki su tsu na ha ma ya re wo"
 
 
 @dataclass(frozen=True)
 class Published:
-    """The names in a published data set's files: CIFAR's pickled batches, and the Hugging Face hub's Parquet export."""
+    """A data set that torchvision knows: its class in torchvision.datasets has the addresses and the checksums."""
 
-    torchvision_class: str  # in torchvision.datasets, which knows the archive's address and checksums
+    torchvision_class: str
+
+
+@dataclass(frozen=True)
+class Batches(Published):
+    """CIFAR's pickled batches or the Hugging Face hub's Parquet export, and what the labels are called in them."""
+
     batch_labels: str  # the key of the labels in a batch
     parquet_labels: str  # the column of the labels in the export
+
+
+@dataclass(frozen=True)
+class MatFiles(Published):
+    """A MATLAB file for each part, as SVHN has it."""
+
+
+@dataclass(frozen=True)
+class IdxFiles(Published):
+    """A file of images and one of labels for each part, in MNIST's format."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +96,14 @@ class Dataset:
 
 
 DATASETS: dict[str, Dataset] = {
-    "cifar10": Dataset(CIFAR10_CLASSES.split(), 50_000, Published("CIFAR10", "labels", "label")),
-    "cifar100": Dataset(CIFAR100_CLASSES.split(), 50_000, Published("CIFAR100", "fine_labels", "fine_label")),
+    "cifar10": Dataset(CIFAR10_CLASSES.split(), 50_000, Batches("CIFAR10", "labels", "label")),
+    "cifar100": Dataset(CIFAR100_CLASSES.split(), 50_000, Batches("CIFAR100", "fine_labels", "fine_label")),
+    "svhn": Dataset(list(DIGITS), 73_257, MatFiles("SVHN")),
+    "mnist": Dataset(MNIST_CLASSES.split(","), 60_000, IdxFiles("MNIST")),
+    "fashion_mnist": Dataset(FASHION_CLASSES.split(","), 60_000, IdxFiles("FashionMNIST")),
+    "kmnist": Dataset(KMNIST_CLASSES.split(), 60_000, IdxFiles("KMNIST")),
     "shapes": Dataset(list(shapes.CLASSES), 10_000, Drawn(shapes.generate, shapes.VERSION)),
-    "digits": Dataset(list("0123456789"), 1_438),
+    "digits": Dataset(list(DIGITS), 1_438),
     "folder": Dataset(),
     "parquet": Dataset(),
     "npz": Dataset(),
@@ -75,7 +112,7 @@ OWN = [name for name, dataset in DATASETS.items() if not dataset.class_names]  #
 CLASS_NAMES = {name: list(dataset.class_names) for name, dataset in DATASETS.items() if dataset.class_names}
 NUM_CLASSES = {name: len(class_names) for name, class_names in CLASS_NAMES.items()}
 NUM_IMAGES = {name: dataset.num_images for name, dataset in DATASETS.items() if dataset.num_images is not None}
-PUBLISHED = {name: dataset.origin for name, dataset in DATASETS.items() if isinstance(dataset.origin, Published)}
+BATCHES = {name: dataset.origin for name, dataset in DATASETS.items() if isinstance(dataset.origin, Batches)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,58 +1,120 @@
 """A user's own images as files that one CSV labels, as Kaggle gives them.
 
 The CSV has the images' names in its first column, with or without folder and extension. The labels are in a column
-`label`, `class` or the like, or in the second one where there are two.
+`label`, `class` or the like, or in the second one where there are two. A CSV that is called after validation or test
+and has the same column labels the images of that part.
 """
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from cifar_tune.data.collection import Collection, numbered
-from cifar_tune.data.image_files import EXTENSIONS, images_in, items_of, part_named, visible
+import numpy as np
+
+from cifar_tune.data.collection import LABEL_COLUMNS, Collection, Items, numbered
+from cifar_tune.data.image_files import EXTENSIONS, PARTS, images_in, items_of, part_named, visible
+from cifar_tune.data.images import OwnPart
 from cifar_tune.errors import UserError
 
-LABEL_COLUMNS = ("label", "labels", "class", "category", "target")
 INDEX_COLUMNS = ("", "unnamed: 0")  # of rows, as pandas writes it
 
 Files = Mapping[str, Sequence[Path]]  # by their names without folder and extension
 
 
-def is_labelled(data_dir: Path) -> bool:
-    """Whether one CSV is called after labels or training, and its first row names an image."""
-    tables = [path for path in _tables(data_dir) if _says_so(path)]
-    if len(tables) != 1:
-        return False
-    rows = _read(tables[0])
-    return bool(rows) and _stem(rows[0][0]) in _images(data_dir)
+class Table(NamedTuple):
+    """A CSV: the column of its labels, and the (name, label) of each row, in order."""
+
+    path: Path
+    column: str
+    rows: Sequence[tuple[str, str]]
 
 
-def find_labelled(data_dir: Path) -> Collection:
-    """The labelled images; a UserError where no CSV labels them, or where it does not fit the images."""
-    files = _images(data_dir)
-    if not files:
+class Cells(NamedTuple):
+    """A CSV as it stands, with the names of its columns in lower case."""
+
+    path: Path
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def certain_table(data_dir: Path) -> Table | None:
+    """The one CSV that is called after labels or training, if its first row names an image."""
+    paths = [path for path in _csvs(data_dir, "train") if _says_so(path)]
+    if len(paths) != 1:
+        return None
+    table = _table(_cells(paths[0]))
+    return table if table.rows and _stem(table.rows[0][0]) in _images(data_dir, {"test"}) else None
+
+
+def only_table(data_dir: Path) -> Table:
+    """The CSV that has to label the images; a UserError where there are no images, or not one such CSV."""
+    if not _images(data_dir, {"test"}):
         raise UserError(
             f"{data_dir} holds no images in class folders, and no images for a CSV of labels; "
             f"point --data-dir at the folder with a folder for each class, or with train/, val/ and test/."
         )
-    table = _choose(data_dir)
+    paths = _csvs(data_dir, "train")
+    chosen = [path for path in paths if _says_so(path)] or paths
+    if len(chosen) == 1:
+        return _table(_cells(chosen[0]))
+    number = f"{len(chosen)} that may do so ({', '.join(path.name for path in chosen)})" if chosen else "no"
+    raise UserError(
+        f"{data_dir} holds images without class folders, so one CSV has to give their labels, but there is {number}; "
+        f"name it labels.csv."
+    )
+
+
+def find_labelled(data_dir: Path, train: Table) -> Collection:
+    """The images that the table labels, and those of other parts; a UserError where a table does not fit the images."""
+    tables: dict[OwnPart, Table] = {"train": train, **_other_tables(data_dir, train.column)}
+    labels = {part: _labels(table, _images(data_dir, {"test", *tables} - {part})) for part, table in tables.items()}
+    class_names, _ = numbered(list(labels["train"].values()))
+    items = {part: _items(labels[part], class_names, table.path) for part, table in tables.items()}
+    return Collection(str(data_dir), class_names, items["train"], items.get("val"), items.get("test"))
+
+
+def _other_tables(data_dir: Path, column: str) -> dict[OwnPart, Table]:
+    """The tables of other parts. Competitions have some without labels, for which there is no use."""
+    tables: dict[OwnPart, Table] = {}
+    parts: tuple[OwnPart, ...] = ("val", "test")
+    for part in parts:
+        every = [_table(cells, column) for cells in map(_cells, _csvs(data_dir, part)) if column in cells.columns]
+        labelled = [table for table in every if any(label for _, label in table.rows)]
+        if len(labelled) > 1:
+            names = " and ".join(table.path.name for table in labelled)
+            raise UserError(f"{data_dir} has several CSVs of labels for the {part} part, {names}; leave one there.")
+        if labelled:
+            tables[part] = labelled[0]
+    return tables
+
+
+def _labels(table: Table, files: Files) -> dict[Path, str]:
     labels: dict[Path, str] = {}
-    for name, label in _read(table):
-        path = _find(name, files, table)
+    for name, label in table.rows:
+        path = _find(name, files, table.path)
         if not label or labels.get(path, label) != label:
             reason = "two labels" if label else "no label"
-            raise UserError(f"{table} has {reason} for {name}; correct it, or remove the row.")
+            raise UserError(f"{table.path} has {reason} for {name}; correct it, or remove the row.")
         labels[path] = label
-    class_names, numbers = numbered(list(labels.values()))
-    return Collection(str(data_dir), class_names, items_of(list(labels), numbers))
+    return labels
 
 
-def _images(data_dir: Path) -> dict[str, list[Path]]:
-    """The images that can have labels: those of a test folder have none in competitions."""
-    tests = {folder for folder in visible(data_dir) if folder.is_dir() and part_named(folder.name) == "test"}
+def _items(labels: Mapping[Path, str], class_names: Sequence[str], table: Path) -> Items:
+    unknown = sorted(set(labels.values()) - set(class_names))
+    if unknown:
+        raise UserError(f"{table}: {unknown[0]} is no class of the training images; correct or remove its rows.")
+    numbers = {name: number for number, name in enumerate(class_names)}
+    return items_of(list(labels), np.array([numbers[label] for label in labels.values()], np.int64))
+
+
+def _images(data_dir: Path, others: set[OwnPart]) -> dict[str, list[Path]]:
+    """The images that can have labels: none of those in folders of other parts."""
+    closed = {folder for folder in visible(data_dir) if folder.is_dir() and part_named(folder.name) in others}
     files: dict[str, list[Path]] = {}
     for path in images_in(data_dir):
-        if tests.isdisjoint(path.parents):
+        if closed.isdisjoint(path.parents):
             files.setdefault(_stem(path.name), []).append(path)
     return files
 
@@ -77,36 +139,38 @@ def _stem(name: str) -> str:
     return path.stem if path.suffix.lower() in EXTENSIONS else path.name
 
 
-def _tables(data_dir: Path) -> list[Path]:
-    """The CSVs that may label images for training."""
-    tables = [path for path in visible(data_dir) if path.suffix.lower() == ".csv"]
-    return [path for path in tables if not any(word in path.stem.lower() for word in ("test", "submission"))]
+def _csvs(data_dir: Path, part: OwnPart) -> list[Path]:
+    """The CSVs that may label the images of a part."""
+    paths = [path for path in visible(data_dir) if path.suffix.lower() == ".csv" and path.is_file()]
+    return [path for path in paths if _part_of(path.stem.lower()) == part]
 
 
-def _says_so(table: Path) -> bool:
-    return any(word in table.stem.lower() for word in ("train", "label"))
+def _part_of(stem: str) -> OwnPart | None:
+    """The part that a CSV is for by its name; without the name of one it is for training."""
+    if "submission" in stem:
+        return None
+    if "test" in stem:
+        return "test"
+    is_val = "val" in {PARTS.get(word) for word in re.split(r"[-_. ]+", stem)}
+    return "val" if is_val and "train" not in stem else "train"
 
 
-def _choose(data_dir: Path) -> Path:
-    tables = _tables(data_dir)
-    chosen = [path for path in tables if _says_so(path)] or tables
-    if len(chosen) == 1:
-        return chosen[0]
-    number = f"{len(chosen)} that may do so ({', '.join(path.name for path in chosen)})" if chosen else "no"
-    raise UserError(
-        f"{data_dir} holds images without class folders, so one CSV has to give their labels, but there is {number}; "
-        f"name it labels.csv."
-    )
+def _says_so(path: Path) -> bool:
+    return any(word in path.stem.lower() for word in ("train", "label"))
 
 
-def _read(path: Path) -> list[tuple[str, str]]:
-    """The (name, label) of each row, in order; a UserError where it is not clear which column has the labels."""
+def _cells(path: Path) -> Cells:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header, *rows = [row for row in csv.reader(file) if row] or [[]]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); save it as a CSV in UTF-8.") from None
-    columns = [column.strip().lower() for column in header]
+    return Cells(path, [column.strip().lower() for column in header], rows)
+
+
+def _table(cells: Cells, column: str | None = None) -> Table:
+    """The names and labels; a UserError where it is not clear which column has the labels, unless it is given."""
+    path, columns, rows = cells
     first = int(len(columns) > 2 and columns[0] in INDEX_COLUMNS)
     if len(columns) < first + 2 or any(len(row) != len(columns) for row in rows):
         raise UserError(
@@ -114,8 +178,10 @@ def _read(path: Path) -> list[tuple[str, str]]:
         )
     if Path(columns[first]).suffix in EXTENSIONS:
         raise UserError(f"{path} has no header: its first line is about an image; add the line id,label.")
-    named = [columns.index(column) for column in LABEL_COLUMNS if column in columns[first + 1 :]]
+    named = [column] if column else [name for name in LABEL_COLUMNS if name in columns[first + 1 :]]
     if not named and len(columns) > first + 2:
         raise UserError(f"{path}: of its {len(columns)} columns none is called label; rename the one with the labels.")
-    label = named[0] if named else first + 1
-    return [(row[first].strip().replace("\\", "/"), row[label].strip()) for row in rows]  # as Windows writes paths
+    label = columns.index(named[0], first + 1) if named else first + 1
+    # With backslashes as Windows writes paths.
+    pairs = [(row[first].strip().replace("\\", "/"), row[label].strip()) for row in rows]
+    return Table(path, columns[label], pairs)

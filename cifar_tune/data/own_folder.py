@@ -12,7 +12,7 @@ import numpy as np
 from cifar_tune.data.collection import Collection, Items
 from cifar_tune.data.image_files import images_in, items_of, part_named, visible
 from cifar_tune.data.images import OwnPart
-from cifar_tune.data.own_csv import find_labelled, is_labelled
+from cifar_tune.data.own_csv import certain_table, find_labelled, only_table
 from cifar_tune.errors import UserError
 
 
@@ -21,13 +21,14 @@ def find_folder(data_dir: Path) -> Collection:
 
     A CSV of labels comes first: beside one, folders can hold images without being classes.
     """
-    if is_labelled(data_dir):
-        return find_labelled(data_dir)
+    table = certain_table(data_dir)
+    if table is not None:
+        return find_labelled(data_dir, table)
     if parts := _part_folders(data_dir):
         return _in_parts(data_dir, parts)
     class_names = _class_names(data_dir)
     if all(part_named(name) for name in class_names):  # no folders, or those of parts without classes in them
-        return find_labelled(data_dir)
+        return find_labelled(data_dir, only_table(data_dir))
     return Collection(str(data_dir), class_names, _items(data_dir, class_names))
 
 

@@ -1,7 +1,7 @@
 """A user's own images as arrays of one `.npz` file, with the names that MedMNIST has: `train_images`, `train_labels`.
 
-`val_…` and `test_…` are taken where they are there. Images are (n, H, W) or (n, H, W, 3); labels (n,) or (n, 1), and
-an array `class_names` may name them.
+`val_…` and `test_…` are taken where they are there. Images are (n, H, W), (n, H, W, 1) or
+(n, H, W, 3); labels (n,) or (n, 1), and an array `class_names` may name them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -60,12 +60,15 @@ def _labels(path: Path, part: str) -> Ints:
     labels = _array(path, f"{part}_labels")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    is_whole = labels.dtype.kind in "iu" or (labels.dtype.kind == "f" and (labels == np.round(labels)).all())
+    if labels.ndim != 1 or not is_whole:
         raise UserError(f"{path}: {part}_labels has to hold one whole number for each image; correct it.")
     return labels.astype(np.int64)
 
 
 def _class_names(path: Path, names: set[str], labels: Mapping[str, Ints]) -> list[str]:
+    if all(each.min(initial=1) >= 1 for each in labels.values()):
+        raise UserError(f"{path}: no label is 0; number the classes from 0: subtract 1 from labels of 1 to K.")
     highest = max((int(each.max(initial=0)) for each in labels.values()), default=0)
     if any(each.min(initial=0) < 0 for each in labels.values()):
         raise UserError(f"{path}: a label is below 0; number the classes from 0.")
@@ -78,18 +81,18 @@ def _class_names(path: Path, names: set[str], labels: Mapping[str, Ints]) -> lis
 def _reader(path: Path, part: str, num_labels: int) -> Callable[[Ints, int], Iterator[Pixels]]:
     def blocks(indices: Ints, size: int) -> Iterator[Pixels]:
         images = _array(path, f"{part}_images")
-        is_gray = images.ndim == 3
-        if len(images) != num_labels or not (is_gray or (images.ndim == 4 and images.shape[-1] == 3)):
+        channels = images.shape[3:] or (1,)
+        if len(images) != num_labels or images.ndim < 3 or channels not in ((1,), (3,)):
             raise UserError(
                 f"{path}: {part}_images has the shape {images.shape}; "
-                f"it has to be ({num_labels}, H, W) or ({num_labels}, H, W, 3)."
+                f"it has to be ({num_labels}, H, W), ({num_labels}, H, W, 1) or ({num_labels}, H, W, 3)."
             )
         try:
             colors = as_bytes(images, has_16_bits=images.dtype == np.uint16)
         except ValueError as error:
             raise UserError(f"{path}: {part}_images cannot be used: {error}.") from None
-        channels = colors[:, None].repeat(3, axis=1) if is_gray else colors.transpose(0, 3, 1, 2)
+        colors = colors.reshape(*colors.shape[:3], *channels).transpose(0, 3, 1, 2)
         for index in indices:
-            yield resize(channels[index][None], size)
+            yield resize(colors[index][None].repeat(3 // channels[0], axis=1), size)
 
     return blocks

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cifar_tune.data.collection import Collection, Items, numbered
+from cifar_tune.data.collection import LABEL_COLUMNS, Collection, Items, numbered
 from cifar_tune.data.image_files import PARTS
 from cifar_tune.data.images import Ints, OwnPart, Pixels
 from cifar_tune.data.pixels import decode_image, why_unreadable
@@ -26,7 +26,6 @@ from cifar_tune.errors import UserError
 MAX_DEPTH = 5  # folders below the data folder; a cache of `datasets` has its files four down
 BATCH = 500  # rows that are read together
 SHARD = re.compile(r"(.*?)-?(\d+)-of-(\d+).*")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def find_own_parquet(data_dir: Path) -> Collection:
         names = _columns(paths[0]).class_names
         if names and columns.class_names and names != columns.class_names:
             raise UserError(f"{paths[0]} and the training files name their classes otherwise; export them together.")
-    texts = {part: _labels(paths, columns.label) for part, paths in files.items()}
+    texts = {part: [label for path in paths for label in _labels(path, columns)] for part, paths in files.items()}
     every = [label for labels in texts.values() for label in labels]
     class_names, labels = _as_classes(every, columns, files["train"][0])
     ends = np.cumsum([len(each) for each in texts.values()])
@@ -137,13 +136,18 @@ def _choose(names: Sequence[str], usual: Sequence[str], path: Path, what: str) -
     return chosen[0]
 
 
-def _labels(paths: Sequence[Path], column: str) -> list[Any]:
-    labels: list[Any] = []
-    for path in paths:
-        with _reading(path):
-            labels += pq.read_table(path, columns=[column]).column(column).to_pylist()
+def _labels(path: Path, columns: Columns) -> list[Any]:
+    with _reading(path):
+        labels: list[Any] = pq.read_table(path, columns=[columns.label]).column(columns.label).to_pylist()
     if None in labels:
-        raise UserError(f"{paths[0].parent}: a label is missing in the column {column}; fill it in or drop the row.")
+        raise UserError(f"{path}: a label is missing in the column {columns.label}; fill it in or drop the row.")
+    names = columns.class_names
+    for label in labels:
+        if isinstance(label, int) and (label < 0 or (names is not None and label >= len(names))):
+            raise UserError(
+                f"{path}: the label {label} is no number of a class; drop images without labels, or remove the file if "
+                f"none has one. Without a test part, one of five training images is taken for it."
+            )
     return labels
 
 
@@ -153,22 +157,18 @@ def _as_classes(labels: Sequence[Any], columns: Columns, path: Path) -> tuple[li
         raise UserError(f"{path.parent} holds no image; point --data-dir at the folder of an export.")
     if any(isinstance(label, str) for label in labels):
         return numbered([str(label) for label in labels])
-    numbers, names = np.array(labels, np.int64), columns.class_names
-    if numbers.min() < 0 or (names is not None and numbers.max() >= len(names)):
-        raise UserError(f"{path.parent}: a label is no number of a class; images without labels have no use here.")
-    if names is None:
-        return numbered([str(number) for number in numbers])
-    return [str(name) for name in names], numbers
+    if columns.class_names is None:
+        return numbered([str(label) for label in labels])
+    return [str(name) for name in columns.class_names], np.array(labels, np.int64)
 
 
 def _items(paths: Sequence[Path], column: str, labels: Ints) -> Items:
     def blocks(indices: Ints, size: int) -> Iterator[Pixels]:
-        wanted, row = set(indices.tolist()), 0
-        for path in paths:
-            for cell in _cells(path, column):
-                if row in wanted:
-                    yield _decode(cell, size, path, row)[None]
-                row += 1
+        wanted = set(indices.tolist())
+        rows = ((path, row, cell) for path in paths for row, cell in enumerate(_cells(path, column)))
+        for index, (path, row, cell) in enumerate(rows):
+            if index in wanted:
+                yield _decode(cell, size, path, row)[None]
 
     return Items(labels, paths, blocks)
 

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from cifar_tune.data.images import (
+    BATCHES,
     CLASS_NAMES,
     IMAGE_SIZE,
     NUM_CLASSES,
-    PUBLISHED,
     DatasetName,
     Images,
     Labelled,
@@ -57,7 +57,7 @@ def _dataset_in(folder: Path, part: Part) -> str:
         with contextlib.suppress(Exception):  # a damaged file can raise anything in pyarrow
             columns = pq.read_schema(shard).names
             # The last first: an export of CIFAR-100 may have `label` beside `fine_label`.
-            return next((name for name in reversed(PUBLISHED) if PUBLISHED[name].parquet_labels in columns), "other")
+            return next((name for name in reversed(BATCHES) if BATCHES[name].parquet_labels in columns), "other")
     return "unreadable"
 
 
@@ -97,7 +97,7 @@ def _read_shard(path: Path, name: DatasetName) -> Images:
 
 def _read_columns(path: Path, name: DatasetName) -> tuple[list[bytes | None], npt.NDArray[np.int64]]:
     """The encoded images and their labels; older exports call the images' column `image`."""
-    label = PUBLISHED[name].parquet_labels
+    label = BATCHES[name].parquet_labels
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
@@ -129,7 +129,7 @@ def _renumbered(
     """
     with contextlib.suppress(KeyError, TypeError, ValueError):  # no list of names
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[PUBLISHED[name].parquet_labels]["names"]
+        names = features[BATCHES[name].parquet_labels]["names"]
         for usual in (CLASS_NAMES[name], [str(number) for number in range(NUM_CLASSES[name])]):
             if sorted(names) == sorted(usual) and set(labels.tolist()) <= set(range(len(usual))):
                 return np.array([usual.index(each) for each in names], np.int64)[labels]

@@ -49,24 +49,21 @@ def resize(images: Pixels, size: int) -> Pixels:
 
 
 def as_bytes(values: npt.NDArray[Any], *, has_16_bits: bool = False) -> Pixels:
-    """Gray or colour values of more than 8 bits as uint8; a ValueError where their scale is not certain.
+    """Gray or colour values of more than 8 bits as uint8; a ValueError where they are outside their type's scale.
 
-    Whole numbers of no known width are of 16 bits where any is above 255, fractions of 0 to 1 where none is above 1.
+    Fractions are from 0 to 1, and whole numbers from 0 to 255 unless they are known to be of 16 bits. No scale is
+    guessed from the values, because the images of a data set would be guessed apart.
     """
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind not in "buif":
         raise ValueError("its values are no numbers")
     lowest, highest = float(values.min(initial=0)), float(values.max(initial=0))
-    is_whole = np.issubdtype(values.dtype, np.integer)
-    scale = 1.0
-    if has_16_bits or (is_whole and highest > 255):
-        scale = 1 / 256
-    elif not is_whole and highest <= 1:
-        scale = 255.0
-    if lowest < 0 or not highest * scale < 256:
-        raise ValueError("its values are none of 8 bits, of 16 bits or from 0 to 1; save it with 8 bits")
-    scaled: Pixels = (values * scale).astype(np.uint8)
+    limit = 65535 if has_16_bits else 1 if values.dtype.kind in "bf" else 255
+    if not 0 <= lowest <= highest <= limit:
+        kind = "fractions" if values.dtype.kind == "f" else "whole numbers"
+        raise ValueError(f"its {kind} are from {lowest:g} to {highest:g}, not from 0 to {limit}; save it with 8 bits")
+    scaled: Pixels = (values * (1 / 256 if has_16_bits else 255 / limit)).astype(np.uint8)
     return scaled
 
 

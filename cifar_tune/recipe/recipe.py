@@ -72,7 +72,8 @@ class Recipe(Options):
         known = NUM_CLASSES.get(self.dataset)
         reason = f"dataset={self.dataset} is your own images; say with num_classes how many classes they have"
         yield known is None and self.num_classes is None, reason
-        reason = f"{self.dataset} has {known} classes; leave num_classes out"
+        instead = f"leave num_classes out, or beside --set dataset={self.dataset} add --set num_classes=none"
+        reason = f"{self.dataset} has {known} classes; {instead}"
         yield known is not None and self.num_classes not in (None, known), reason
         if finetune.name == "scratch":
             reason = "finetune=scratch starts from random weights; choose full to train all of them"

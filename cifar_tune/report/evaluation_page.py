@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 from html import escape
 from pathlib import Path
 
@@ -20,6 +21,7 @@ NUM_SAMPLES = 8  # of right predictions, and of wrong ones
 MAX_NUMBERED = 20  # classes; the cells of more have no room for a number
 MAX_NAMED = 150  # classes; more have no room for their names
 MAX_LETTERS = 24  # of a class's name in figures
+SAMPLE_LETTERS = 12  # of a line above a sample, even if all of them are wide
 STYLE = (
     "body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.4}"
     "img{max-width:100%;height:auto;background:#fff}pre{overflow-x:auto}"
@@ -107,15 +109,24 @@ def draw_samples(outcome: Outcome, images: Images, names: list[str]) -> Figure:
             axes.axis("off")
         for axes, i in zip(row, chosen, strict=False):
             axes.imshow(images.images[i].transpose(1, 2, 0))
-            label = "" if is_right else f"is {shortened(names[outcome.labels[i]])}\n"
-            axes.set_title(f"{label}{shortened(names[guesses[i]])}, {format_percent(confidences[i], 0)}", fontsize=8)
+            lines = [] if is_right else [f"is {names[outcome.labels[i]]}"]
+            lines += [names[guesses[i]], format_percent(confidences[i], 0)]
+            axes.set_title("\n".join(map(_wrapped, lines)), fontsize=8)
     return figure
 
 
 def shortened(name: str) -> str:
     """A class's name as figures have room for it; matplotlib would read dollar signs as mathematics."""
-    short = name if len(name) <= MAX_LETTERS else name[: MAX_LETTERS - 1] + "…"
-    return short.replace("$", r"\$")
+    return _cut(name).replace("$", r"\$")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= MAX_LETTERS else name[: MAX_LETTERS - 1] + "…"
+
+
+def _wrapped(text: str) -> str:
+    """As `shortened`, in lines that are no wider than a sample."""
+    return "\n".join(textwrap.wrap(_cut(text), SAMPLE_LETTERS)).replace("$", r"\$")
 
 
 def _save(figure: Figure, path: Path) -> bytes:

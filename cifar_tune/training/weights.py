@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.hub import download_url_to_file, get_dir
 
-from cifar_tune.data.archive import DOWNLOAD_TIMEOUT_SECONDS, socket_timeout
+from cifar_tune.data.download import DOWNLOAD_TIMEOUT_SECONDS, socket_timeout
 from cifar_tune.data.images import OWN
 from cifar_tune.errors import UserError
 from cifar_tune.recipe.recipe import Recipe

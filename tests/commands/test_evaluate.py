@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,16 @@ def test_figures_have_a_size_that_a_screen_shows_whatever_the_classes_are_called
         figure.savefig(tmp_path / "figure.png", dpi=130)
         with Image.open(tmp_path / "figure.png") as picture:
             assert max(picture.size) < 4_000
+
+
+@pytest.mark.parametrize("name", ["a Golden Retriever mix, $5", "Wirehaired_Pointing_Griffon", "W" * 30])
+def test_titles_of_samples_do_not_overlap_whatever_the_classes_are_called(name: str) -> None:
+    labels, guesses = [i % 2 for i in range(40)], [i // 2 % 2 for i in range(40)]
+    figure = draw_samples(outcome(labels, guesses, 2), random_images(40, 2), [name, f"{name} "])
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.title.get_text()]
+    assert len(boxes) == 16
+    assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
 
 
 def test_the_baseline_wins_a_tie() -> None:

@@ -82,4 +82,8 @@ def test_a_data_set_of_ones_own_needs_a_folder_and_its_number_of_classes(tmp_pat
     space.write_text(GOOD.replace('dataset="shapes"', 'dataset="shapes", num_classes=9'))
     answer = call("run", space, "--store", tmp_path / "store")
     assert "shapes has 10 classes; leave num_classes out" in answer.stderr
+    space.write_text(SPACE)
+    setting = ["--set", "dataset=shapes"]
+    assert "beside --set dataset=shapes add --set num_classes=none" in call("describe", space, *setting).stderr
+    assert call("describe", space, *setting, "--set", "num_classes=none").code == 0
     assert not (tmp_path / "store" / "searches" / "own").exists()

@@ -1,21 +1,18 @@
 """The layout of torchvision and the download, on small archives that the tests write and serve."""
 
-import hashlib
 import io
 import pickle
 import shutil
 import tarfile
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
-from helpers.image_files import Tripwire, assert_same, random_images
+from helpers.image_files import Tripwire, assert_same, md5, random_images
+from helpers.serving import serving
 
 from cifar_tune.data.archive import Archive, decode_batches, find_batches, published_archive, unpacked
 from cifar_tune.data.images import DatasetName, Images
@@ -45,10 +42,6 @@ def write_batches(folder: Path, batches: dict[str, bytes], url: str = "http://12
         test=(test,),
         label_key="labels",
     )
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
 
 
 TRAIN, TEST = random_images(40), random_images(20, seed=1)
@@ -153,27 +146,11 @@ def test_the_published_archives_are_torchvisions(name: DatasetName, label_key: s
 # The download
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files, and below /short/ only their last 100 bytes under headers that announce the whole file."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        del format, args
-
-    def send_head(self) -> io.BytesIO | BinaryIO | None:
-        file = super().send_head()
-        if file is not None and self.path.startswith("/short/"):
-            file.seek(-100, io.SEEK_END)
-        return file
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
     """Serves tmp_path/data on a free local port."""
-    handler = partial(QuietHandler, directory=str(tmp_path / "data"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+    with serving(tmp_path / "data") as running:
         yield running
-        running.shutdown()
 
 
 @pytest.fixture

@@ -67,8 +67,8 @@ def test_a_data_folder_without_the_dataset_says_what_was_looked_for(
 
 
 def test_an_unknown_dataset_is_an_error_that_lists_the_choices(tmp_path: Path) -> None:
-    name: Any = "mnist"
-    with pytest.raises(UserError, match="cifar10, cifar100, shapes"):
+    name: Any = "imagenet"
+    with pytest.raises(UserError, match="cifar10, cifar100, svhn, mnist"):
         find_source(name, "train", None, tmp_path)
 
 

@@ -1,6 +1,8 @@
 """A user's own images, in each layout of files: the parts, the classes, and what is no such layout."""
 
 import json
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from PIL import Image
 from cifar_tune.data.collection import Collection, numbered
 from cifar_tune.data.datasets import load_test_images, load_training_data
 from cifar_tune.data.digits import digits
-from cifar_tune.data.images import DATASETS, OWN, DatasetName, Images, OwnPart, TrainingData
+from cifar_tune.data.images import CLASS_NAMES, DATASETS, OWN, DatasetName, Images, OwnPart, TrainingData
 from cifar_tune.data.own_folder import find_folder
 from cifar_tune.data.own_npz import find_npz
 from cifar_tune.data.own_parquet import find_own_parquet
@@ -208,6 +210,20 @@ def test_a_class_that_training_does_not_have_is_named(tmp_path: Path) -> None:
         find_folder(tmp_path)
 
 
+def test_a_pipe_or_a_socket_among_the_images_is_not_waited_for(tmp_path: Path) -> None:
+    write_folder(tmp_path / "mine", in_order(30))
+    os.mkfifo(tmp_path / "mine" / "dog" / "0.png")
+    os.mkfifo(tmp_path / "mine" / "labels.csv")
+    (tmp_path / "mine" / "dog" / "1.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(tmp_path / "mine" / "dog" / "2.png"))
+        collection = find_folder(tmp_path / "mine")
+    assert len(whole(collection, "train")) + len(whole(collection, "test")) == 30
+    (tmp_path / "mine" / "dog" / "gone.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(UserError, match=r"dog/gone\.png cannot be read \(No such file or directory\)"):
+        load("folder", tmp_path / "mine")
+
+
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     write_folder(tmp_path / "mine", in_order(30))
     (tmp_path / "mine" / "dog" / "0000.png").write_bytes(b"no image")
@@ -237,6 +253,46 @@ def test_a_csv_labels_the_images_of_a_flat_folder(tmp_path: Path, header: str, s
     collection = find_folder(tmp_path)
     assert list(collection.class_names) == NAMES
     assert_same(Images(collection.train.read(np.arange(60), 32), collection.train.labels), written)
+
+
+def write_kaggle(root: Path, part: str, value: int, header: str = "id,breed") -> Path:
+    """Ten images in a folder of one part without class folders, and a CSV of the same name beside it."""
+    (root / part).mkdir(parents=True)
+    for number in range(10):
+        Image.new("L", (32, 32), value + number).save(root / part / f"{number}.png")
+    rows = [",".join([str(number), "ab"[number % 2]][: 1 + header.count(",")]) for number in range(10)]
+    (root / f"{part}.csv").write_text("\n".join([header, *rows]))
+    return root / f"{part}.csv"
+
+
+def test_each_part_may_have_a_csv_of_its_own(tmp_path: Path) -> None:
+    tables = {part: write_kaggle(tmp_path, part, value) for part, value in (("train", 10), ("valid", 20), ("test", 30))}
+    (tmp_path / "test_submission.csv").write_text("id,breed\n0,a\n")
+    collection = find_folder(tmp_path)
+    for part, value in zip(PARTS, (10, 20, 30), strict=True):
+        images = whole(collection, part)
+        assert images.images[:, 0, 0, 0].tolist() == list(range(value, value + 10))
+        assert images.labels.tolist() == [0, 1] * 5
+    tables["test"].write_text("id,breed\n0,a\n1,c\n")
+    with pytest.raises(UserError, match=r"test\.csv: c is no class of the training images"):
+        find_folder(tmp_path)
+    (tmp_path / "test_labels.csv").write_text("id,breed\n0,a\n1,b\n")
+    with pytest.raises(UserError, match=r"several CSVs of labels for the test part, test\.csv and test_labels\.csv"):
+        find_folder(tmp_path)
+
+
+@pytest.mark.parametrize("table", ["id\n0\n1\n", "id,size\n0,32\n", "id,breed\n0,\n1,\n", "id;breed\n0;a\n", ""])
+def test_a_csv_of_the_test_part_without_labels_is_left_alone(tmp_path: Path, table: str) -> None:
+    write_kaggle(tmp_path, "train", 10)
+    write_kaggle(tmp_path, "test", 30).write_text(table)
+    assert find_folder(tmp_path).test is None
+
+
+def test_one_folder_of_images_may_have_a_csv_for_each_part(tmp_path: Path) -> None:
+    write_kaggle(tmp_path, "images", 10).unlink()
+    (tmp_path / "train.csv").write_text("id,label\n0,a\n1,b\n2,a\n3,b\n")
+    (tmp_path / "test.csv").write_text("id,label\n4,a\n5,b\n")
+    assert whole(find_folder(tmp_path), "test").images[:, 0, 0, 0].tolist() == [14, 15]
 
 
 def test_a_csv_tells_images_of_one_name_apart_by_their_folder(tmp_path: Path) -> None:
@@ -309,6 +365,23 @@ def test_folders_named_after_parts_are_no_classes_but_trains_may_be_one(tmp_path
         find_folder(tmp_path / "lost")
     write_folder(tmp_path / "vehicles", in_order(30), ["bus", "car", "train"])
     assert list(find_folder(tmp_path / "vehicles").class_names) == ["bus", "car", "train"]
+
+
+def test_cinic_10_is_a_folder_as_its_archive_unpacks(tmp_path: Path) -> None:
+    names, parts = CLASS_NAMES["cifar10"], {"train": "train", "valid": "val", "test": "test"}
+    for value, folder in enumerate(parts):
+        for name in names:
+            (tmp_path / "cinic" / folder / name).mkdir(parents=True)
+            for file in (f"cifar10-{folder}-1.png", "n01234567_1.png"):
+                Image.new("RGB", (32, 32), (value, 0, 0)).save(tmp_path / "cinic" / folder / name / file)
+    data = load_training_data(
+        "folder", train_images=None, data_dir=tmp_path / "cinic", store=tmp_path / "store", num_classes=10
+    )
+    assert data.class_names == names
+    test = load_test_images("folder", data_dir=tmp_path / "cinic", store=tmp_path / "store").images
+    for value, images in enumerate((data.train, data.val, test)):
+        assert sorted(images.labels) == [label for label in range(10) for _ in range(2)]
+        assert (images.images[:, 0] == value).all()
 
 
 def test_a_csv_with_another_name_does_not_replace_class_folders(tmp_path: Path) -> None:
@@ -401,7 +474,7 @@ def test_categories_are_labels_and_an_empty_file_is_a_sentence(tmp_path: Path) -
         ({"label": [0, 1, 2]}, "one column has to hold the images, but there is none"),
         ({"image": [b"x"] * 3, "a": [0, 1, 2], "b": [0, 1, 2]}, r"several may hold them \(a, b\)"),
         ({"image": [b"x"] * 3, "label": [0, None, 2]}, "a label is missing in the column label"),
-        ({"image": [b"x"] * 3, "label": [0, -1, 2]}, "a label is no number of a class"),
+        ({"image": [b"x"] * 3, "label": [0, -1, 2]}, r"a\.parquet: the label -1 is no number of a class"),
     ],
 )
 def test_columns_that_are_not_images_and_labels_are_a_sentence(
@@ -410,6 +483,25 @@ def test_columns_that_are_not_images_and_labels_are_a_sentence(
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=reason):
         find_own_parquet(tmp_path)
+
+
+def test_a_row_is_counted_within_its_shard(tmp_path: Path) -> None:
+    whole_shard = in_order(30)
+    write_parquet(tmp_path / "train-00000-of-00002.parquet", whole_shard)
+    columns = {"image": [*cells(whole_shard)[:7], *[{"bytes": b"x"}] * 23], "label": whole_shard.labels}
+    pq.write_table(pa.table(columns), tmp_path / "train-00001-of-00002.parquet")
+    with pytest.raises(UserError, match=r"train-00001-of-00002\.parquet: the image of row 7 cannot be used"):
+        find_own_parquet(tmp_path).train.read(np.arange(60), 32)
+
+
+def test_a_test_file_whose_labels_are_hidden_is_named(tmp_path: Path) -> None:
+    images = in_order(30)
+    write_parquet(tmp_path / "train-00000-of-00001.parquet", images)
+    hidden = write_parquet(tmp_path / "test-00000-of-00001.parquet", Images(images.images, np.full(30, -1)))
+    with pytest.raises(UserError, match=r"test-00000-of-00001\.parquet: the label -1 is no number .* remove the file"):
+        find_own_parquet(tmp_path)
+    hidden.unlink()
+    assert len(find_own_parquet(tmp_path).train.labels) == 30
 
 
 def test_a_damaged_parquet_file_or_image_is_named(tmp_path: Path) -> None:
@@ -424,9 +516,14 @@ def test_a_damaged_parquet_file_or_image_is_named(tmp_path: Path) -> None:
 # Arrays
 
 
-def test_gray_arrays_and_classes_without_names_are_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("channel", [(), (1,)])
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float32])
+def test_gray_arrays_and_classes_without_names_are_taken(
+    tmp_path: Path, channel: tuple[int, ...], kind: type[np.generic]
+) -> None:
     gray = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
-    np.savez(tmp_path / "a.npz", train_images=gray, train_labels=np.arange(60) % 3)
+    labels = (np.arange(60) % 3).reshape(60, *channel).astype(kind)
+    np.savez(tmp_path / "a.npz", train_images=gray.reshape(60, 28, 28, *channel), train_labels=labels)
     collection = find_npz(tmp_path)
     assert list(collection.class_names) == ["0", "1", "2"]
     images = collection.train.read(np.arange(60), 28)
@@ -448,6 +545,11 @@ def test_a_pickle_in_an_npz_is_never_loaded(tmp_path: Path) -> None:
         ({"train_images": np.zeros((3, 28, 28)), "train_labels": np.zeros((3, 14), int)}, "one whole number"),
         ({"train_images": np.zeros((3, 28, 28)), "train_labels": np.array([0.5, 1, 2])}, "one whole number"),
         ({"train_images": np.zeros((3, 28, 28)), "train_labels": np.array([-1, 1, 2])}, "a label is below 0"),
+        ({"train_images": np.zeros((3, 28, 28)), "train_labels": np.array([np.nan, 1, 2])}, "one whole number"),
+        (
+            {"train_images": np.zeros((3, 28, 28)), "train_labels": np.array([1, 3, 2])},
+            "no label is 0; number",
+        ),
     ],
 )
 def test_arrays_that_are_not_images_and_labels_are_a_sentence(

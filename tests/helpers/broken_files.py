@@ -1,11 +1,11 @@
 """Damaged and hostile files: every kind of file that the program reads, a valid one of each, and mutations of it."""
 
 import gc
-import hashlib
 import pickle
 import random
 import shutil
 import sqlite3
+import struct
 import tarfile
 from collections.abc import Callable
 from contextlib import closing
@@ -18,12 +18,16 @@ import torch
 from optuna.distributions import BaseDistribution
 from PIL import Image
 from safetensors.torch import save_file
+from scipy.io import savemat
 
 from cifar_tune.data.archive import Archive, find_batches
 from cifar_tune.data.cache import read_cache, write_cache
+from cifar_tune.data.datasets import find_source
+from cifar_tune.data.download import PublishedFile
 from cifar_tune.data.images import CLASS_NAMES, IMAGE_SIZE, Images, Labelled, TrainingData
 from cifar_tune.data.parquet import find_parquet
 from cifar_tune.data.pixels import read_image, why_unreadable
+from cifar_tune.data.svhn import find_mat
 from cifar_tune.errors import UserError
 from cifar_tune.guard import explain
 from cifar_tune.search.identity import open_record
@@ -39,7 +43,7 @@ from cifar_tune.trials.reading import read_record
 from cifar_tune.trials.storage import open_storage
 from helpers.command_line import GOOD
 from helpers.cuts import placed
-from helpers.image_files import one_shard, random_images, write_shard
+from helpers.image_files import md5, one_shard, random_images, write_shard
 from helpers.records import driver_of, train, written
 from helpers.runs import BASE
 
@@ -135,18 +139,44 @@ def _packed(folder: Path) -> Path:
 
 def _read_archive(path: Path) -> object:
     """Read the archive as if its present content were the published one."""
-    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    published = md5(path.read_bytes())
     is_packed = path.suffix == ".gz"
-    batches = (("batch", _md5_inside(path) if is_packed else md5),)
-    archive = Archive("cifar10", "http://127.0.0.1:9/", "tiny.tar.gz", md5, "tiny-batches", batches, batches, "labels")
+    batches = (("batch", _md5_inside(path) if is_packed else published),)
+    archive = Archive(
+        "cifar10", "http://127.0.0.1:9/", "tiny.tar.gz", published, "tiny-batches", batches, batches, "labels"
+    )
     return find_batches(archive, "train", path.parent, path.parent / "store").decode()
+
+
+def _idx(folder: Path) -> Path:
+    """Unpacked images of MNIST, which have no checksum, beside their labels."""
+    (folder / "train-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 10) + bytes(range(10)))
+    path = folder / "train-images-idx3-ubyte"
+    path.write_bytes(struct.pack(">4I", 0x803, 10, 28, 28) + bytes(10 * 28 * 28))
+    return path
+
+
+def _read_idx(path: Path) -> object:
+    return find_source("mnist", "train", path.parent, path.parent / "store").decode()
+
+
+def _mat(folder: Path) -> Path:
+    images = random_images(20)
+    savemat(folder / "tiny.mat", {"X": images.images.transpose(2, 3, 1, 0), "y": images.labels[:, None] + 1})
+    return folder / "tiny.mat"
+
+
+def _read_mat(path: Path) -> object:
+    """Read the file as if its present content were the published one."""
+    file = PublishedFile("svhn", "http://127.0.0.1:9/tiny.mat", path.name, md5(path.read_bytes()))
+    return find_mat(file, path.parent, path.parent / "store").decode()
 
 
 def _md5_inside(packed: Path) -> str:
     try:
         with tarfile.open(packed) as tar:
             member = tar.extractfile("tiny-batches/batch")
-            return hashlib.md5(member.read() if member else b"").hexdigest()
+            return md5(member.read() if member else b"")
     except Exception:
         return ""
 
@@ -296,6 +326,8 @@ def _legacy(state: dict[str, torch.Tensor], path: Path) -> None:
 KINDS = {
     "packed archive": Kind(_packed, _read_archive),
     "batch": Kind(_batch, _read_archive),
+    "idx": Kind(_idx, _read_idx),
+    "mat": Kind(_mat, _read_mat),
     "finished trials": Kind(_finished_trials, _read_finished_trials),
     "database": Kind(_record, _read_record),
     "parquet": Kind(_parquet, _read_parquet),

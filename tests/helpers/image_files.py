@@ -1,5 +1,6 @@
 """Random images, and files of them for the tests of data sets, archives and Parquet exports."""
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,10 @@ def write_columns(path: Path, columns: dict[str, list[Any]]) -> Path:
 
 def one_shard(folder: Path, part: Part = "train") -> Path:
     return folder / f"{part}-00000-of-00001.parquet"
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
 
 
 class Tripwire:
