@@ -14,8 +14,10 @@ from rich.text import Text
 from cifar_tune.commands.display import progress_console
 from cifar_tune.commands.publishing import PAGE, PUBLISHED, Publisher, is_published, publishing
 from cifar_tune.commands.reruns import OpenReruns, RerunOptions, completed_baseline, opened_reruns, train_reruns
-from cifar_tune.commands.session import Ending, TrainingOptions, explain_ending, interruptible
+from cifar_tune.commands.session import Ending, TrainingOptions, explain_ending, interruptible, load_data, warn
 from cifar_tune.data.datasets import Loaded
+from cifar_tune.data.duplicates import warn_of_copies
+from cifar_tune.data.images import OWN
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import read_confirmation
 from cifar_tune.evaluation.reruns import Design, fresh_seeds
@@ -78,9 +80,18 @@ def _train_and_test(
         use_gpu = options.gpus_per_trial != 0
         test_set = open_test_set(reruns.store, reruns.search, reruns.count, options.data_dir, use_gpu=use_gpu)
         _print_result(reruns.store, reruns.search, flip_averaging=flip_averaging)
+        _warn_of_copies(reruns, options, test_set, console)
         console.print("Writing the page and the export ...", style="dim")
         _write_files(reruns, test_set)
     return ending
+
+
+def _warn_of_copies(reruns: OpenReruns, options: TrainingOptions, test_set: Loaded, console: Console) -> None:
+    """Say whether test images of a user's own were trained on; before an evaluation they are not opened."""
+    recipe = next(iter(reruns.design.recipes.values()))
+    if recipe.dataset in OWN:
+        data = load_data(recipe, reruns.store, options)
+        warn(warn_of_copies(test_set.images, "test", data.train, data.val), console)
 
 
 def _print_result(store: Store, search: str, *, flip_averaging: bool) -> None:

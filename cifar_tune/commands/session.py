@@ -19,7 +19,8 @@ from cifar_tune import DEFAULT_STORE, STORE_VARIABLE
 from cifar_tune.commands.display import Display
 from cifar_tune.commands.publishing import Publisher
 from cifar_tune.data.datasets import load_training_data
-from cifar_tune.data.images import TrainingData
+from cifar_tune.data.duplicates import warn_of_copies
+from cifar_tune.data.images import OWN, TrainingData
 from cifar_tune.interrupts import EXIT_INTERRUPTED, Interrupted, acknowledge, held
 from cifar_tune.provenance import as_typed, package_versions
 from cifar_tune.recipe.recipe import Recipe
@@ -150,6 +151,8 @@ def opened_session(
         record.check_unchanged("weights", digest_weights(recipes, console, record.weights))
         data = load_data(recipes[0], store, options)
         record.check_unchanged("data", data.digest)
+        if data.dataset in OWN:  # the published ones are what others have, too
+            warn(warn_of_copies(data.val, "validation", data.train), console)
         console.print(f"Starting the workers of {record.name} ...", style="dim")
         yield Session(record, num_trials, store, data, options, console, publisher, cluster)
 
@@ -195,6 +198,12 @@ def digest_weights(
     for note in notes:
         console.print(note, highlight=False, markup=False)
     return digests
+
+
+def warn(sentence: str | None, console: Console) -> None:
+    """Print a sentence of warning, if there is one."""
+    if sentence is not None:
+        console.print(sentence, style="yellow", highlight=False, markup=False)
 
 
 def _warn_of_changed_versions(record: Record, console: Console) -> None:

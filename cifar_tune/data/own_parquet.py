@@ -7,7 +7,7 @@ of the schema's metadata, or the labels themselves.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,7 @@ def _check_whole(part: OwnPart, paths: Sequence[Path]) -> None:
 def _columns(path: Path) -> Columns:
     with _reading(path):
         schema = pq.read_schema(path)
-    features = _features(schema)
+    features = column_features(schema.metadata)
     images = [field.name for field in schema if _holds_images(field.type)]
     named = [name for name, feature in features.items() if "names" in feature]
     labels = named or [field.name for field in schema if field.name not in images and _may_label(field.type)]
@@ -106,10 +106,10 @@ def _columns(path: Path) -> Columns:
     return Columns(image, label, features.get(label, {}).get("names"))
 
 
-def _features(schema: pa.Schema) -> dict[str, Any]:
-    """The description of each column that `datasets` writes; empty without one."""
+def column_features(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """The description of each column that `datasets` writes into a schema's metadata; empty without one."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
     except (KeyError, TypeError, ValueError, AttributeError):
         return {}

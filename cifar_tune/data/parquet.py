@@ -5,7 +5,6 @@ Nothing is downloaded here.
 
 import contextlib
 import io
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,8 @@ from cifar_tune.data.images import (
     Source,
     check_labels,
 )
+from cifar_tune.data.own_parquet import column_features
+from cifar_tune.data.pixels import why_unreadable
 from cifar_tune.errors import UserError
 
 MAX_ROWS = 1_000_000  # of a shard; the published sets have 50,000, and a small file can claim any number
@@ -91,7 +92,7 @@ def _read_shard(path: Path, name: DatasetName) -> Images:
     try:
         decoded = [_decode_image(cell) for cell in encoded]  # threads only take turns: most of it holds the GIL
     except Exception as error:  # a damaged image can raise anything in Pillow
-        raise UserError(f"{path} is damaged: {_reason(error)}; download it again.") from None
+        raise UserError(f"{path} is damaged: {why_unreadable(error, path)}; download it again.") from None
     return Images(np.array(decoded, np.uint8).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE), labels)
 
 
@@ -113,7 +114,7 @@ def _read_columns(path: Path, name: DatasetName) -> tuple[list[bytes | None], np
         encoded = table.column(image).combine_chunks().field("bytes").to_pylist()
         labels = _renumbered(table.column(label).to_numpy().astype(np.int64), table.schema.metadata, name)
     except Exception as error:  # a damaged file can raise anything in pyarrow
-        reason = _reason(error)
+        reason = why_unreadable(error, path)
         raise UserError(f"{path} is damaged or no export of CIFAR ({reason}); download it again.") from None
     if len(labels) < num_rows:
         raise UserError(f"{path} is incomplete: {len(labels)} of its {num_rows} rows are there; download it again.")
@@ -128,17 +129,11 @@ def _renumbered(
     `datasets` makes such a list when it encodes labels anew: of the numbers 0 to 99, sorted as text.
     """
     with contextlib.suppress(KeyError, TypeError, ValueError):  # no list of names
-        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[BATCHES[name].parquet_labels]["names"]
+        names = column_features(metadata)[BATCHES[name].parquet_labels]["names"]
         for usual in (CLASS_NAMES[name], [str(number) for number in range(NUM_CLASSES[name])]):
             if sorted(names) == sorted(usual) and set(labels.tolist()) <= set(range(len(usual))):
                 return np.array([usual.index(each) for each in names], np.int64)[labels]
     return labels
-
-
-def _reason(error: Exception) -> str:
-    """The error in one line."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _decode_image(encoded: bytes | None) -> npt.NDArray[np.uint8]:

@@ -21,10 +21,10 @@ SPACE = (
 NAMES = ["a cat", "a dog", "an owl"]
 
 
-def write_images(folder: Path, num_images: int) -> None:
-    """Noise in a colour for each class, in sizes of many shapes."""
-    random = np.random.default_rng(0)
-    for number in range(num_images):
+def write_images(folder: Path, num_images: int, start: int = 0) -> None:
+    """Noise in a colour for each class, in sizes of many shapes; other noise for another start."""
+    random = np.random.default_rng(start)
+    for number in range(start, start + num_images):
         label = number % 3
         pixels = random.integers(0, 120, (40 + number % 7, 30 + number % 11, 3), dtype=np.uint8)
         pixels[..., label] += 100
@@ -64,6 +64,25 @@ def test_a_folder_is_searched_confirmed_evaluated_and_predicted_with_its_own_nam
     described = json.loads(call("describe", space, "--json").stdout)
     assert described["baseline"]["num_classes"] == 3
     assert "the learning rates are those for 10,000" in described["notes"][0]
+
+
+@pytest.mark.slow
+def test_copies_in_two_parts_are_a_warning_as_soon_as_both_parts_are_open(tmp_path: Path, call: Call) -> None:
+    for part, start in (("train", 0), ("val", 60), ("test", 90)):
+        write_images(tmp_path / "images" / part, 30, start)
+    first = tmp_path / "images" / "train" / NAMES[0] / "000.png"
+    for part, copies in (("val", 1), ("test", 2)):
+        for number in range(copies):
+            (tmp_path / "images" / part / NAMES[0] / f"copy{number}.png").write_bytes(first.read_bytes())
+    space = tmp_path / "own.py"
+    space.write_text(SPACE.replace("image_size=40", "image_size=28"))
+    flags = ["--store", tmp_path / "store", "--data-dir", tmp_path / "images"]
+    answer = call("run", space, *flags)
+    assert "Warning: 1 of 31 validation images are in another part too" in " ".join(answer.stderr.split())
+    assert "test images" not in answer.stderr
+    answer = call("evaluate", "own", "--seeds", 2, *flags)
+    assert answer.code == 0, answer.stderr
+    assert "Warning: 2 of 32 test images are in another part too" in " ".join(answer.stderr.split())
 
 
 def test_a_data_set_of_ones_own_needs_a_folder_and_its_number_of_classes(tmp_path: Path, call: Call) -> None:
