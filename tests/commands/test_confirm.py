@@ -66,14 +66,14 @@ def test_finalists_are_trained_again_through_a_kill_and_shown_with_their_interva
     for run in runs:
         assert run.recipe.model_copy(update={"seed": 0}) == trials[run.params[RERUN_OF]].recipe
         hits = np.load(store.trial(run.search, run.number) / HITS)
-        assert hits.mean() == pytest.approx(run.val_accuracy)
+        assert hits.mean() == pytest.approx(run.score)
     assert sorted(path.name for path in store.search("tiny/confirm-1").rglob("*.*")) == [HITS] * 4
 
     confirmation = read_confirmation(store, "tiny")
     assert confirmation is not None
     gain = confirmation.gains.get(finalist)
     assert gain is not None
-    scores = {(run.params[RERUN_OF], run.params[SEED]): run.val_accuracy or 0.0 for run in runs}
+    scores = {(run.params[RERUN_OF], run.params[SEED]): run.score or 0.0 for run in runs}
     assert gain.mean == pytest.approx(np.mean([scores[finalist, seed] - scores[0, seed] for seed in (1, 2)]))
     assert f"{gain.verdict}, {100 * gain.mean:+.2f} points" in answer.stdout
     assert "share one validation split" in " ".join(answer.stdout.split())
@@ -204,7 +204,7 @@ def test_a_large_gain_is_real_and_none_is_tied() -> None:
     confirmation = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
     assert [confirmation.gains[number].verdict for number in (7, 4)] == ["real", "tied"]
     assert 0 not in confirmation.gains
-    assert confirmation.accuracies[7].low < confirmation.accuracies[7].mean < confirmation.accuracies[7].high
+    assert confirmation.scores[7].low < confirmation.scores[7].mean < confirmation.scores[7].high
 
 
 def test_a_finalist_that_broke_down_is_not_judged_and_the_others_are() -> None:

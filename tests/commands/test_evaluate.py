@@ -105,7 +105,7 @@ def test_winner_and_baseline_are_trained_on_everything_and_tested_once(
     answer = call(*arguments)
     assert answer.code == 0, answer.stderr
     trials, runs = read_record(store)["tiny"], read_runs(store, "tiny", "evaluate", 1)
-    winner = max(trials, key=lambda trial: (trial.val_accuracy or 0, -trial.number)).number
+    winner = max(trials, key=lambda trial: (trial.score or 0, -trial.number)).number
     assert len(runs) == (4 if winner else 2)
     for run in runs:  # the rates follow the search's validation, step by step
         assert [epoch["val_loss"] for epoch in run.curve] == [
@@ -221,8 +221,8 @@ def test_the_confusion_of_classes_and_its_hardest_pairs() -> None:
 def test_the_mean_with_the_mirror_images_is_of_logits() -> None:
     tested = outcome([0, 1], [1, 1])
     tested.logits[:, 1, 0, 0] = 4.0  # the mirror image is surer of the right class
-    assert tested.hits.tolist() == [[False, True]] * 2
-    assert tested.averaged_hits.tolist() == [[True, True]] * 2
+    assert tested.values("accuracy").tolist() == [[False, True]] * 2
+    assert tested.values("accuracy", averaged=True).tolist() == [[True, True]] * 2
 
 
 def test_every_class_has_its_line_where_none_was_predicted() -> None:

@@ -7,7 +7,7 @@ from helpers.made_trials import RECIPE, trial
 
 from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import headline
-from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
+from cifar_tune.trials.ranking import baseline_score, best_trial, gain_in_points
 from cifar_tune.trials.trial import State, Trial
 
 
@@ -36,7 +36,7 @@ def test_trials_that_stopped_early_are_ranked_among_the_completed_ones() -> None
 
 def test_a_baseline_that_stopped_early_is_what_gains_are_counted_from() -> None:
     trials = [trial(0, 0.5, "stopped early", num_epochs=2), trial(1, 0.75), trial(2, 0.8, "stopped early")]
-    assert baseline_accuracy(trials) == 0.5
+    assert baseline_score(trials) == 0.5
     assert [gain_in_points(each, 0.5) for each in trials] == pytest.approx([0, 25, 30])
     best = best_trial(trials)
     assert best is not None
@@ -83,12 +83,12 @@ def test_gain_is_counted_from_the_best_baseline() -> None:
     trials = [trial(0, 0.5), trial(1, 0.6, is_baseline=True), trial(2, 0.75), trial(3, 0.55)]
     gains = {row["trial"]: row["gain"] for row in leaderboard({"tiny": trials}).to_dict("records")}
     assert gains == pytest.approx({0: -10, 1: 0, 2: 15, 3: -5})
-    assert baseline_accuracy(trials) == 0.6
+    assert baseline_score(trials) == 0.6
 
 
 def test_only_a_completed_baseline_counts() -> None:
-    assert baseline_accuracy([trial(0, 0.5, "interrupted"), trial(1, 0.9)]) is None
-    assert baseline_accuracy([]) is None
+    assert baseline_score([trial(0, 0.5, "interrupted"), trial(1, 0.9)]) is None
+    assert baseline_score([]) is None
 
 
 @pytest.mark.parametrize("state", ["pruned", "diverged", "out of memory", "failed", "interrupted", "running"])

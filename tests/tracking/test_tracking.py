@@ -114,16 +114,16 @@ class Room:
             assert run.info.status == STATES_IN_MLFLOW[trial.state]
             assert run.data.tags["cifar_tune.state"] == trial.state
             expected = [(int(epoch["epoch"]), epoch["val_accuracy"]) for epoch in trial.curve]
-            score = trial.val_accuracy
-            if trial.is_over and score is not None and score not in trial.accuracies[-1:]:
+            score = trial.score
+            if trial.is_over and score is not None and score not in trial.scores[-1:]:
                 expected.append((trial.epochs, score))
             assert self.history(trial.number) == sorted(expected)
             assert run.data.metrics.get("val_accuracy") == self.score(trial)
 
     def score(self, trial: Trial) -> float | None:
         """The accuracy of a trial's run: the score, or the last epoch's accuracy if there is none."""
-        last = trial.accuracies[-1] if trial.curve else None
-        return trial.val_accuracy if trial.is_over and trial.val_accuracy is not None else last
+        last = trial.scores[-1] if trial.curve else None
+        return trial.score if trial.is_over and trial.score is not None else last
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_a_finished_run_has_its_trials_score(
     room: Room, state: State, recipe: Recipe, accuracies: tuple[float, ...], score: float
 ) -> None:
     ended = trial(0, state, accuracies, recipe=recipe)
-    assert ended.val_accuracy == score
+    assert ended.score == score
     steps = [trial(0, "running", accuracies[:n], recipe=recipe) for n in range(len(accuracies) + 1)]
     room.update(room.tracker(), *steps, ended)
     run = room.children()[0]
