@@ -17,7 +17,7 @@ from cifar_tune.training.scores import ScoreName, metric_name
 from cifar_tune.trials.facts import LET_THROUGH, NUM_MACS, NUM_PARAMETERS
 from cifar_tune.trials.ranking import gain_in_points
 from cifar_tune.trials.trial import Trial
-from cifar_tune.wording import format_millions, format_points
+from cifar_tune.wording import format_millions, format_points, score_title
 
 NOTHING = "-"  # a cell without a value
 Group = Literal["number", "outcome", "recipe", "cost"]
@@ -181,6 +181,7 @@ LEADERBOARD = (
     ),
     TrialColumn(
         "score",
+        format=score_title,
         value=lambda r: r.trial.goal.score,
         applies=lambda r: r.trial.goal.score != "accuracy",
         group="outcome",

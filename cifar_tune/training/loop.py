@@ -23,7 +23,7 @@ from cifar_tune.recipe.schedules import Position
 from cifar_tune.training.features import FeatureCache, describe_structure
 from cifar_tune.training.inputs import DeviceData, DeviceImages, Features, Inputs, Pixels, autocast
 from cifar_tune.training.network_size import count_parameters
-from cifar_tune.training.scores import ScoreName, image_values, mean_with_error, metric_name, validation_names
+from cifar_tune.training.scores import ScoreName, metric_name, score_with_error, validation_names
 from cifar_tune.training.weights import Weights, for_network, load_weights
 
 
@@ -327,7 +327,7 @@ class Training:
         if self.score == "accuracy":
             return loss, hits / len(images)
         predictions, labels = logits.argmax(dim=1).cpu().numpy(), images.labels.cpu().numpy()
-        return loss, hits / len(images), *mean_with_error(image_values(self.score, predictions, labels))
+        return loss, hits / len(images), *score_with_error(self.score, predictions, labels)
 
     @torch.inference_mode()
     def predict(self, images: DeviceImages) -> Tensor:

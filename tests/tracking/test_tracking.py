@@ -19,6 +19,8 @@ from cifar_tune.tracking.address import tracking_url
 from cifar_tune.tracking.runs import delete_runs, find_runs, write_outcome
 from cifar_tune.tracking.subject import Subject
 from cifar_tune.tracking.tracker import STATUSES, Tracker
+from cifar_tune.training.scores import ScoreName
+from cifar_tune.trials.goal import Goal
 from cifar_tune.trials.trial import State, Trial
 
 RECIPE = Recipe(
@@ -69,10 +71,12 @@ class Room:
         self.run_ids = RunIds(search)
         self.client = MlflowClient(store.mlflow_url)
 
-    def tracker(self, description: str = "A space.", tags: dict[str, str] | None = None) -> Tracker:
+    def tracker(
+        self, description: str = "A space.", tags: dict[str, str] | None = None, score: ScoreName = "accuracy"
+    ) -> Tracker:
         size = f"{len(self.data.train)} + {len(self.data.val)} images"
         subject = Subject(
-            self.search, self.run_ids.id, self.data.dataset, self.data.digest, size, description, tags or {}
+            self.search, self.run_ids.id, self.data.dataset, self.data.digest, size, description, tags or {}, score
         )
         return Tracker(self.store, subject, self.run_ids.set_mlflow_run)
 
@@ -226,6 +230,20 @@ def test_a_finished_run_has_its_trials_score(
     assert run.info.status == "FINISHED"
     assert run.data.metrics["val_accuracy"] == score
     room.assert_shows(ended)
+
+
+def test_a_search_for_another_score_has_it_under_its_name(room: Room) -> None:
+    """With early stopping the first epoch counts, whose macro F1 is the best."""
+    scores, accuracies = (0.6, 0.2, 0.3), (0.5, 0.7, 0.8)
+    whole = trial(0, "completed", accuracies, recipe=PATIENT)
+    curve = [{**epoch, "val_macro_f1": f1} for epoch, f1 in zip(whole.curve, scores, strict=True)]
+    ended = replace(whole, curve=curve, goal=Goal(score="macro_f1"))
+    room.update(room.tracker(score="macro_f1"), replace(ended, state="running"))
+    room.update(room.tracker(score="macro_f1"), ended)
+    assert room.history(0, "val_macro_f1") == [(1, 0.6), (2, 0.2), (3, 0.3), (3, 0.6)]
+    metrics = room.children()[0].data.metrics
+    assert (metrics["val_macro_f1"], metrics["val_accuracy"]) == (0.6, 0.5), "both of the epoch that counts"
+    assert room.parent().data.metrics == {"best_val_macro_f1": 0.6, "gain": 0.0}
 
 
 def test_a_status_that_a_killed_process_did_not_write_is_corrected(room: Room) -> None:
