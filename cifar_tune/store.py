@@ -30,7 +30,7 @@ from cifar_tune.errors import UserError
 STATE = "state.pt"  # in a trial's folder: the checkpoint from which an interrupted run resumes
 WEIGHTS = "weights.safetensors"  # in a trial's folder: the weights of the trained network
 HELPERS = "space-helpers"  # in a search's folder: the modules that its space file imports
-HITS = "val_hits.npy"  # in a rerun's folder: which validation images its network classifies correctly
+HITS = "val_hits.npy"  # in a rerun's folder: the value of each validation image (training/scores.py)
 
 CHAMPION = "champion"  # in MLflow's model registry: the alias of a search's winner
 

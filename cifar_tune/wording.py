@@ -6,6 +6,16 @@ def format_percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def format_score(score: str, share: float) -> str:
+    """`86.40 %`, and `macro F1 86.40 %` of a score that is no accuracy."""
+    return format_percent(share) if score == "accuracy" else f"{score_title(score)} {format_percent(share)}"
+
+
+def score_title(score: str) -> str:
+    """`macro F1`: a score's name in words."""
+    return {"macro_f1": "macro F1"}.get(score, score.replace("_", " "))
+
+
 def format_percent_range(low: float, high: float) -> str:
     """`85.10 to 87.70`, in per cent, for two shares."""
     return f"{100 * low:.2f} to {100 * high:.2f}"

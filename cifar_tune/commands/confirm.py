@@ -30,7 +30,7 @@ from cifar_tune.store import Store, open_store
 from cifar_tune.trials.ranking import finalists
 from cifar_tune.trials.reading import read_record
 from cifar_tune.trials.trial import Trial
-from cifar_tune.wording import format_percent, format_percent_range, format_points
+from cifar_tune.wording import format_percent, format_percent_range, format_points, score_title
 
 
 def confirm_search(search: str, options: RerunOptions) -> int:
@@ -67,7 +67,8 @@ def _new_design(store: Store, search: str, trials: Sequence[Trial], options: Rer
     if not recipes:
         raise UserError(f"No trial of {search} but its baseline has completed; continue it with a larger --num-trials.")
     seeds = fresh_seeds(store, search, trials, options.num_seeds)
-    return Design(baseline.number, options.top, seeds, {baseline.number: baseline.recipe, **recipes})
+    every = {baseline.number: baseline.recipe, **recipes}
+    return Design(baseline.number, options.top, seeds, every, score=baseline.goal.score)
 
 
 def newer_finalists(confirmation: Confirmation, trials: Sequence[Trial]) -> list[int]:
@@ -98,23 +99,25 @@ def render(confirmation: Confirmation, trials: Sequence[Trial]) -> list[Table | 
     by_number = {trial.number: trial for trial in trials}
     seeds = confirmation.design.seeds
     title = f"confirmation {confirmation.count}: {len(seeds)} runs each, seeds {seeds[0]} to {seeds[-1]}"
+    if confirmation.design.score != "accuracy":
+        title += f", scored by {score_title(confirmation.design.score)}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for header in ("trial", "search's\nscore", "mean", "95 % interval", "difference\nfrom score", "confirmed gain"):
         table.add_column(header, justify="left" if "gain" in header else "right", header_style="bold")
     for number in confirmation.design.recipes:
-        score = by_number[number].val_accuracy or 0.0
+        score = by_number[number].score or 0.0
         if number in confirmation.broken:
             reason = f"not judged: {confirmation.broken[number]}"
             table.add_row(str(number), format_percent(score), "-", "-", "-", reason)
             continue
-        accuracy = confirmation.accuracies[number]
+        estimate = confirmation.scores[number]
         is_baseline = number == confirmation.design.baseline
         table.add_row(
             str(number),
             format_percent(score),
-            format_percent(accuracy.mean),
-            format_percent_range(accuracy.low, accuracy.high),
-            format_points(100 * (accuracy.mean - score)),
+            format_percent(estimate.mean),
+            format_percent_range(estimate.low, estimate.high),
+            format_points(100 * (estimate.mean - score)),
             "baseline" if is_baseline else describe_gain(confirmation.gains.get(number)),
         )
     return [table, Text(f"\n{METHOD}.", style="dim")]

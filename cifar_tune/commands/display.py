@@ -24,7 +24,7 @@ from cifar_tune.search.crashes import reason_of
 from cifar_tune.trials.facts import LEFT_OUT, RANDOM_NUMBERS
 from cifar_tune.trials.ranking import Leaders, gain_in_points
 from cifar_tune.trials.trial import OPTUNA_STATES, Trial
-from cifar_tune.wording import format_clock, format_count, format_percent, format_points, format_seconds
+from cifar_tune.wording import format_clock, format_count, format_percent, format_points, format_score, format_seconds
 
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 60.0  # while no trial ends, where there is no terminal
@@ -192,13 +192,13 @@ class Display:
     def _running(self) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False)
         for trial in self._totals.running:
-            score = format_percent(trial.val_accuracy) if trial.val_accuracy is not None else "…"
+            score = format_percent(trial.score) if trial.score is not None else "…"
             table.add_row(trial.label, f"epoch {trial.epochs}/{trial.recipe.epochs}", score)
         return table
 
     def _ending(self, trial: Trial) -> str:
-        has_score = trial.val_accuracy is not None and trial.has_own_score
-        score = f" at {format_percent(trial.val_accuracy or 0)}" if has_score else ""
+        has_score = trial.score is not None and trial.has_own_score
+        score = f" at {format_score(trial.goal.score, trial.score or 0)}" if has_score else ""
         gain = gain_in_points(trial, self._totals.leaders.baseline)
         points = f" ({format_points(gain)})" if gain is not None and not (trial.is_baseline or trial.is_rerun) else ""
         epochs = f"{trial.epochs} of {trial.recipe.epochs} epochs"
@@ -216,7 +216,7 @@ class Display:
             return "best: no trial has completed yet"
         gain = gain_in_points(best, self._totals.leaders.baseline)
         points = f", {format_points(gain)} points over the baseline" if gain is not None else ""
-        return f"best: {format_percent(best.val_accuracy or 0)} (trial {best.number}{points})"
+        return f"best: {format_score(best.goal.score, best.score or 0)} (trial {best.number}{points})"
 
     def _remaining(self) -> str:
         seconds = self._totals.seconds_left

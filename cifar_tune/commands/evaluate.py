@@ -21,7 +21,7 @@ from cifar_tune.data.images import OWN
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import read_confirmation
 from cifar_tune.evaluation.reruns import Design, fresh_seeds
-from cifar_tune.evaluation.significance import estimate_accuracy
+from cifar_tune.evaluation.significance import Estimate, estimate_score
 from cifar_tune.evaluation.test_set import (
     Evaluation,
     choose_winner,
@@ -37,7 +37,7 @@ from cifar_tune.store import CHAMPION, Store, model_name, open_store
 from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.reading import read_attributes, read_record, write_attribute
 from cifar_tune.trials.trial import Trial
-from cifar_tune.wording import format_percent, format_percent_range, format_points, format_points_range
+from cifar_tune.wording import format_percent, format_percent_range, format_points, format_points_range, score_title
 
 EXPORT = "export"  # in the evaluation's folder: the winner as files for its users
 
@@ -95,7 +95,7 @@ def _warn_of_copies(reruns: OpenReruns, options: TrainingOptions, test_set: Load
 
 
 def _print_result(store: Store, search: str, *, flip_averaging: bool) -> None:
-    """Print the accuracies and how often the test set was opened, on stdout."""
+    """Print the scores and how often the test set was opened, on stdout."""
     evaluation = read_evaluation(store, search)
     assert evaluation is not None
     out = output_console(sys.stdout)
@@ -143,14 +143,14 @@ def _new_design(store: Store, search: str, trials: Sequence[Trial], options: Rer
     seeds = fresh_seeds(store, search, trials, options.num_seeds)
     recipes = {number: trial.recipe for number, trial in candidates.items()}
     watched = {number: watched_epochs(trial) for number, trial in candidates.items()}
-    return Design(baseline.number, options.top, seeds, recipes, watched)
+    return Design(baseline.number, options.top, seeds, recipes, watched, baseline.goal.score)
 
 
 def _choose_winner(store: Store, search: str, trials: Sequence[Trial], console: Console) -> Trial:
     """The best of the last confirmation; without one, the best trial of the search, with a warning."""
     confirmation = read_confirmation(store, search)
     if confirmation is not None:
-        means = {number: accuracy.mean for number, accuracy in confirmation.accuracies.items()}
+        means = {number: score.mean for number, score in confirmation.scores.items()}
         number = choose_winner(means, confirmation.design.baseline)
         return next(trial for trial in trials if trial.number == number)
     best = best_trial(trials)
@@ -168,21 +168,25 @@ def render(evaluation: Evaluation, *, flip_averaging: bool) -> list[Table | Text
     num_seeds, num_images = len(evaluation.design.seeds), len(evaluation.winner.labels)
     title = f"evaluation {evaluation.count}: {num_seeds} runs each on all training images, {num_images:,} test images"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for header in ("", "trial", "test\naccuracy", "95 % interval", "gain, points"):
+    measures = [each for score in evaluation.scores for each in (f"test\n{score_title(score)}", "95 % interval")]
+    for header in ("", "trial", *measures, "gain, points"):
         table.add_column(header, justify="left" if header == "" else "right", header_style="bold")
     for averaged in (False, True) if flip_averaging else (False,):
         gain = evaluation.gain(averaged=averaged)
         gain_cell = f"{format_points(100 * gain.mean)} ({format_points_range(gain.low, gain.high)})"
         for role, outcome in (("baseline", evaluation.baseline), ("winner", evaluation.winner)):
-            accuracy = estimate_accuracy(outcome.averaged_hits if averaged else outcome.hits)
+            estimates = [estimate_score(outcome.values(score, averaged=averaged)) for score in evaluation.scores]
             table.add_row(
                 role + (", mean with mirror images" if averaged else ""),
                 str(outcome.number),
-                format_percent(accuracy.mean),
-                format_percent_range(accuracy.low, accuracy.high),
+                *(text for each in estimates for text in _mean_with_interval(each)),
                 gain_cell if role == "winner" else "",
             )
     parts: list[Table | Text] = [table]
     if evaluation.winner.number == evaluation.baseline.number:
         parts.append(Text("\nNo trial beat the baseline, so the baseline is the winner."))
     return parts
+
+
+def _mean_with_interval(estimate: Estimate) -> tuple[str, str]:
+    return format_percent(estimate.mean), format_percent_range(estimate.low, estimate.high)

@@ -19,8 +19,8 @@ from rich.console import Console
 from cifar_tune.data.images import TrainingData
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.reruns import runs_name
-from cifar_tune.evaluation.significance import estimate_accuracy
-from cifar_tune.evaluation.test_set import free_weights, read_evaluation
+from cifar_tune.evaluation.significance import estimate_score
+from cifar_tune.evaluation.test_set import Outcome, free_weights, read_evaluation
 from cifar_tune.interrupts import Interrupted, raise_if_requested
 from cifar_tune.provenance import git_commit, hardware, package_versions
 from cifar_tune.report.columns import BAND, band
@@ -30,6 +30,7 @@ from cifar_tune.store import Store, model_name
 from cifar_tune.tracking.delivery import Delivery, Job
 from cifar_tune.tracking.outbox import Outbox
 from cifar_tune.tracking.subject import Subject
+from cifar_tune.training.scores import ScoreName
 from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.reading import (
     NUM_SHOWN,
@@ -40,7 +41,7 @@ from cifar_tune.trials.reading import (
     write_attribute,
 )
 from cifar_tune.trials.trial import State
-from cifar_tune.wording import format_count, format_percent, format_percent_range
+from cifar_tune.wording import format_count, format_percent, format_percent_range, format_score
 
 # Attributes of a search or of its reruns as a whole.
 SUBJECT = "tracking"  # the search as MLflow shows it
@@ -278,6 +279,7 @@ def _subject(record: Record, data: TrainingData | None) -> Subject:
         size="" if data is None else f"{len(data.train)} + {len(data.val)} images",
         description=record.space.description,
         tags=tags,
+        score=record.goal.score,
     )
 
 
@@ -314,10 +316,10 @@ def _evaluation(store: Store, search: str, count: int) -> Callable[[], None]:
     search_id, metrics = read_attributes(store, record_name)["id"], metrics_of(evaluation)
     number = evaluation.winner.number
     weights = free_weights(store, search, count)[number]
-    accuracy, num_seeds = estimate_accuracy(evaluation.winner.hits), len(evaluation.design.seeds)
+    num_seeds = len(evaluation.design.seeds)
+    results = [_describe_result(evaluation.winner, score) for score in evaluation.scores]
     description = (
-        f"Trial {number} of {search}: {format_percent(accuracy.mean)} of the test images "
-        f"({format_percent_range(accuracy.low, accuracy.high)}), the mean of {num_seeds} seeds. "
+        f"Trial {number} of {search}: {', '.join(results)}, the mean of {num_seeds} seeds. "
         f"This network is the one of the first seed."
     )
 
@@ -331,3 +333,14 @@ def _evaluation(store: Store, search: str, count: int) -> Callable[[], None]:
         register_winner(store, model_name(search), search_id, classifier, description)
 
     return publish
+
+
+def _describe_result(outcome: Outcome, score: ScoreName) -> str:
+    """`90.00 % of the test images (88.00 to 92.00)`, or another score by its name, with its 95 % interval."""
+    estimate = estimate_score(outcome.values(score))
+    share = (
+        f"{format_percent(estimate.mean)} of the test images"
+        if score == "accuracy"
+        else format_score(score, estimate.mean)
+    )
+    return f"{share} ({format_percent_range(estimate.low, estimate.high)})"

@@ -35,7 +35,7 @@ from cifar_tune.search.limits import check_limits
 from cifar_tune.search.record import Record
 from cifar_tune.search.space import NUM_RANGE_DRAWS, Space
 from cifar_tune.store import WEIGHTS, Store, check_name, open_store
-from cifar_tune.trials.ranking import baseline_accuracy, best_trial, best_trials
+from cifar_tune.trials.ranking import baseline_score, best_trial, best_trials
 from cifar_tune.trials.trial import Trial
 
 NUM_ROWS_SHOWN = 10
@@ -160,7 +160,7 @@ def _why_complete(record: Record) -> str:
 
 def _exit_code(record: Record, options: TrainingOptions, console: Console) -> int:
     """The exit code of a complete search; without a completed baseline it has failed, which is printed."""
-    if baseline_accuracy(record.trials()) is not None:
+    if baseline_score(record.trials()) is not None:
         return 0
     advice = f"find out why with `{options.command('report', record.name, '--trial', '0')}`"
     console.print(f"The baseline did not complete, so there is no gain to report; {advice}.", style="red")

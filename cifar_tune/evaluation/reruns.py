@@ -21,6 +21,7 @@ from cifar_tune.search.schedulers import NoStopping
 from cifar_tune.search.search import Search
 from cifar_tune.search.space import Draw, Space
 from cifar_tune.store import Store
+from cifar_tune.training.scores import ScoreName
 from cifar_tune.trials.reading import derived_names, read_attributes, read_trials_of
 from cifar_tune.trials.trial import RERUN_OF, SEED, Trial
 
@@ -31,15 +32,17 @@ Kind = Literal["confirm", "evaluate"]
 class Design:
     """The runs to make: the recipes of the baseline and of the finalists by trial number, each with all seeds.
 
-    `top` is the number of finalists that was asked for; there may be fewer. `watched` has (loss, accuracy) of each
-    trial's own validation by epoch, for reruns that train on the validation images and so have no validation.
+    `top` is the number of finalists that was asked for; there may be fewer. `score` is the search's. `watched` has each
+    trial's own validation by epoch, as the training loop computes it, for reruns that train on the validation images
+    and so have no validation.
     """
 
     baseline: int
     top: int
     seeds: tuple[int, ...]
     recipes: Mapping[int, Recipe]
-    watched: Mapping[int, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    watched: Mapping[int, Sequence[Sequence[float]]] = field(default_factory=dict)
+    score: ScoreName = "accuracy"
 
     @property
     def finalists(self) -> list[int]:
@@ -70,8 +73,9 @@ class Design:
         """The design that `dumps` wrote."""
         document = json.loads(text)
         recipes = {int(number): Recipe.model_validate(recipe) for number, recipe in document["recipes"].items()}
-        watched = {int(number): [(a, b) for a, b in epochs] for number, epochs in document.get("watched", {}).items()}
-        return cls(document["baseline"], document["top"], tuple(document["seeds"]), recipes, watched)
+        watched = {int(number): list(map(tuple, each)) for number, each in document.get("watched", {}).items()}
+        score = document.get("score", "accuracy")  # older designs have none
+        return cls(document["baseline"], document["top"], tuple(document["seeds"]), recipes, watched, score)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Reruns(Space):
         """No draws: all trials are given by the design."""
         return []
 
-    def watched(self, params: Mapping[str, Any]) -> Sequence[tuple[float, float]] | None:
+    def watched(self, params: Mapping[str, Any]) -> Sequence[Sequence[float]] | None:
         """The validation of the trial that a run repeats."""
         return self.design.watched.get(params[RERUN_OF])
 
@@ -161,7 +165,7 @@ def _as_space(design: Design, text: str, path: Path) -> Reruns:
         return recipes[number].model_copy(update={"seed": trial.suggest_categorical(SEED, design.seeds)})
 
     baselines = tuple(recipes[design.baseline].model_copy(update={"seed": seed}) for seed in design.seeds)
-    search = Search(num_trials=design.num_runs, sampler="random", scheduler=NoStopping())
+    search = Search(score=design.score, num_trials=design.num_runs, sampler="random", scheduler=NoStopping())
     return Reruns(path, text, baselines, search, {}, {}, rerun, design)
 
 

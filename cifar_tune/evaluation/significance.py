@@ -2,8 +2,9 @@
 
 Every run is scored on the same validation images, so the difference between two recipes is a table with a row for each
 seed and a column for each image: 1 where only the first is right, -1 where only the second is, 0 elsewhere. Its mean is
-the gain. Both seeds and images are samples: other seeds would give other rows, and other images other columns. They are
-crossed random effects, and the variance of the mean is
+the gain. Of a score that is no accuracy it holds the differences of the images' values (training/scores.py), whose mean
+is the gain too. Both seeds and images are samples: other seeds would give other rows, and other images other columns.
+They are crossed random effects, and the variance of the mean is
 
     var(row means) / seeds + var(column means) / images - var(rest) / (seeds * images),
 
@@ -22,10 +23,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtri, stdtrit  # quantiles of the normal and of the t distribution
 
-Hits = npt.NDArray[np.bool_]  # (seeds, images): whether a run classifies an image correctly
+from cifar_tune.training.scores import Values
+
 Verdict = Literal["real", "tied", "worse"]
 
 ALPHA = 0.05  # the highest chance of any false verdict among the finalists
@@ -34,7 +35,7 @@ LEAST_P = 1e-9  # smaller p-values are set to this
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference between two recipes' accuracies: its estimate, and the parts of the estimate's variance.
+    """The difference between two recipes' scores: its estimate, and the parts of the estimate's variance.
 
     `seeds` and `images` are the first two parts in the formula above; both contain `rest`, the third.
     """
@@ -90,8 +91,11 @@ class Gain(Estimate):
         return "worse" if self.high < 0 else "tied"
 
 
-def paired_difference(ours: Hits, theirs: Hits) -> Difference:
-    """The difference of two recipes from their hits with the same seeds and images, at least two of each."""
+def paired_difference(ours: Values, theirs: Values) -> Difference:
+    """The difference of two recipes from their tables (seeds, images) of values, at least two seeds and two images.
+
+    A value is whether a run classifies an image correctly, or that of another score.
+    """
     table = ours.astype(np.float64) - theirs.astype(np.float64)
     num_seeds, num_images = table.shape
     if num_seeds < 2:
@@ -107,21 +111,20 @@ def paired_difference(ours: Hits, theirs: Hits) -> Difference:
     return Difference(mean, num_seeds, num_images, *parts.tolist())
 
 
-def estimate_accuracy(hits: Hits) -> Estimate:
-    """The accuracy of a recipe with its 95 % interval."""
-    accuracy = paired_difference(hits, np.zeros_like(hits))
-    low, high = accuracy.interval(ALPHA)
-    return Estimate(accuracy.mean, max(low, 0.0), min(high, 1.0))
+def estimate_score(values: Values) -> Estimate:
+    """The score of a recipe with its 95 % interval, from a table as above."""
+    score = paired_difference(values, np.zeros_like(values))
+    low, high = score.interval(ALPHA)
+    return Estimate(score.mean, max(low, 0.0), min(high, 1.0))
 
 
-def sampling_margin(first: float, second: float, num_images: int) -> float:
-    """Half the width of the 95 % interval of the difference of two runs' accuracies, from the sampling of images alone.
+def sampling_margin(first: float, second: float) -> float:
+    """Half the width of the 95 % interval of the difference of two runs' scores, from their standard errors.
 
-    Computed as if each run had images of its own: on the same images runs tend to be right together, and the interval
-    is narrower.
+    These are of the sampling of images alone. It is computed as if each run had images of its own: on the same images
+    runs tend to be right together, and the interval is narrower.
     """
-    variance = (first * (1 - first) + second * (1 - second)) / num_images
-    return -float(ndtri(ALPHA / 2)) * math.sqrt(variance)
+    return -float(ndtri(ALPHA / 2)) * math.hypot(first, second)
 
 
 def estimate_mean(values: Sequence[float]) -> Estimate:

@@ -16,9 +16,10 @@ from cifar_tune.data.datasets import Loaded, load_test_images
 from cifar_tune.data.images import Images
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.reruns import Design, count_reruns, read_design, read_runs, runs_name, runs_of
-from cifar_tune.evaluation.significance import Gain, Hits, judge_gains, paired_difference
+from cifar_tune.evaluation.significance import Gain, judge_gains, paired_difference
 from cifar_tune.evaluation.test_set_log import note_opening
 from cifar_tune.store import WEIGHTS, Store
+from cifar_tune.training.scores import ScoreName, Values, image_values, validation_names
 from cifar_tune.trials.trial import Trial
 
 LOGITS = "test_logits.npy"  # in a run's folder: float32 (2, images, classes) of the images and of their mirror images
@@ -52,17 +53,13 @@ class Outcome:
         shares: Array = powers / powers.sum(axis=-1, keepdims=True)
         return shares
 
-    @property
-    def hits(self) -> Hits:
-        """Whether each prediction is right (seeds, images)."""
-        hits: Hits = self.predictions == self.labels
-        return hits
+    def values(self, score: ScoreName, *, averaged: bool = False) -> Values:
+        """The images' values (seeds, images), whose mean is the score: of an accuracy, whether predictions are right.
 
-    @property
-    def averaged_hits(self) -> Hits:
-        """As `hits`, by the mean logits of each image and its mirror image."""
-        hits: Hits = self.logits.mean(axis=1).argmax(axis=-1) == self.labels
-        return hits
+        With `averaged`, of predictions by the mean logits of each image and its mirror image.
+        """
+        predictions = self.logits.mean(axis=1).argmax(axis=-1) if averaged else self.predictions
+        return np.stack([image_values(score, row, self.labels) for row in predictions])
 
 
 @dataclass(frozen=True)
@@ -75,10 +72,15 @@ class Evaluation:
     baseline: Outcome
 
     def gain(self, *, averaged: bool = False) -> Gain:
-        """The paired difference of the test accuracies with its 95 % interval."""
-        ours, theirs = ((each.averaged_hits if averaged else each.hits) for each in (self.winner, self.baseline))
+        """The paired difference of the test scores with its 95 % interval."""
+        ours, theirs = (each.values(self.design.score, averaged=averaged) for each in (self.winner, self.baseline))
         (gain,) = judge_gains([paired_difference(ours, theirs)])
         return gain
+
+    @property
+    def scores(self) -> tuple[ScoreName, ...]:
+        """The scores to show: the one that the search is for, and the accuracy."""
+        return tuple(dict.fromkeys([self.design.score, "accuracy"]))
 
 
 def read_evaluation(store: Store, search: str, count: int | None = None) -> Evaluation | None:
@@ -188,9 +190,9 @@ def _labels(store: Store, search: str, count: int) -> Path:
     return store.search(runs_name(search, "evaluate", count)) / LABELS
 
 
-def watched_epochs(trial: Trial) -> list[tuple[float, float]]:
-    """The validation (loss, accuracy) of a trial after each epoch."""
-    return [(epoch["val_loss"], epoch["val_accuracy"]) for epoch in trial.curve]
+def watched_epochs(trial: Trial) -> list[tuple[float, ...]]:
+    """The validation of a trial after each epoch, as the training loop computes it."""
+    return [tuple(epoch[name] for name in validation_names(trial.goal.score)) for epoch in trial.curve]
 
 
 def choose_winner(means: Mapping[int, float], baseline: int) -> int:

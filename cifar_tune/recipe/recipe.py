@@ -141,12 +141,12 @@ class Recipe(Options):
         last = self.phases()[-1]
         return last.first_epoch + max(1, part_of(fraction, last.epochs))
 
-    def stops(self, accuracies: Sequence[float]) -> bool:
-        """Whether early stopping ends the run after the epochs with these validation accuracies.
+    def stops(self, scores: Sequence[float]) -> bool:
+        """Whether early stopping ends the run after the epochs with these validation scores.
 
         It counts the last phase only, so that no run ends before the whole network was trained.
         """
-        in_last_phase = accuracies[self.phases()[-1].first_epoch :]
+        in_last_phase = scores[self.phases()[-1].first_epoch :]
         return bool(in_last_phase) and self.early_stopping.stops(in_last_phase)
 
     def flatten(self) -> dict[str, Value]:

@@ -13,10 +13,11 @@ import pandas as pd
 
 from cifar_tune.evaluation.confirmation import Confirmation
 from cifar_tune.evaluation.significance import Gain
+from cifar_tune.training.scores import ScoreName, metric_name
 from cifar_tune.trials.facts import LET_THROUGH, NUM_MACS, NUM_PARAMETERS
 from cifar_tune.trials.ranking import gain_in_points
 from cifar_tune.trials.trial import Trial
-from cifar_tune.wording import format_millions, format_points
+from cifar_tune.wording import format_millions, format_points, score_title
 
 NOTHING = "-"  # a cell without a value
 Group = Literal["number", "outcome", "recipe", "cost"]
@@ -28,7 +29,7 @@ def _plain(value: Any) -> str:  # noqa: ANN401 - a cell
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _accuracy(share: float) -> str:
+def _share(share: float) -> str:
     return f"{share:.4f}"  # to a hundredth of a point
 
 
@@ -70,7 +71,7 @@ class Column:
 
 @dataclass(frozen=True)
 class RankedTrial:
-    """A trial with what its leaderboard knows: its rank, its baseline's accuracy, its search's confirmation."""
+    """A trial with what its leaderboard knows: its rank, its baseline's score, its search's confirmation."""
 
     trial: Trial
     rank: int
@@ -143,6 +144,20 @@ def _band_column(name: str, header: str) -> TrialColumn:
     )
 
 
+def _score_column(score: ScoreName, header: str) -> TrialColumn:
+    """The column of a score that is no accuracy, by which the trials of some searches are ranked."""
+    return TrialColumn(
+        metric_name(score),
+        header,
+        _share,
+        value=lambda ranked: ranked.trial.score,
+        is_result=True,
+        applies=lambda ranked: ranked.trial.goal.score == score,
+        group="outcome",
+        priority=1,
+    )
+
+
 LEADERBOARD = (
     TrialColumn("rank", format=_whole, value=lambda r: r.rank, is_result=True, group="number", priority=ALWAYS_SHOWN),
     TrialColumn("search", value=lambda r: r.trial.search, group="outcome", priority=ALWAYS_SHOWN, phrase="search {}"),
@@ -165,14 +180,24 @@ LEADERBOARD = (
         phrase="{} training images",
     ),
     TrialColumn(
+        "score",
+        format=score_title,
+        value=lambda r: r.trial.goal.score,
+        applies=lambda r: r.trial.goal.score != "accuracy",
+        group="outcome",
+        phrase="scored by {}",
+    ),
+    TrialColumn(
         "val_accuracy",
         "val\naccuracy",
-        _accuracy,
-        value=lambda r: r.trial.val_accuracy,
+        _share,
+        value=lambda r: r.trial.accuracy,
         is_result=True,
         group="outcome",
         priority=ALWAYS_SHOWN,
     ),
+    _score_column("balanced_accuracy", "val balanced\naccuracy"),
+    _score_column("macro_f1", "val\nmacro F1"),
     TrialColumn(
         "gain",
         format=format_points,
@@ -231,10 +256,10 @@ LEADERBOARD = (
 COMPARISON = (  # of groups of trials, and of the published projects
     Column("trials", format=_whole),
     Column("completed", format=_whole),
-    Column("best", format=_accuracy),
-    Column("mean", format=_accuracy),
-    Column("mean_low", "95 %\nfrom", _accuracy),
-    Column("mean_high", "to", _accuracy),
+    Column("best", format=_share),
+    Column("mean", format=_share),
+    Column("mean_low", "95 %\nfrom", _share),
+    Column("mean_high", "to", _share),
     Column("best_trial", "best\ntrial"),
 )
 _BY_NAME: dict[str, Column] = {column.name: column for column in (*LEADERBOARD, *COMPARISON)}

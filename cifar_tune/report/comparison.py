@@ -11,11 +11,12 @@ from cifar_tune.evaluation.significance import estimate_mean
 from cifar_tune.recipe.recipe import nearest
 from cifar_tune.report.columns import LEADERBOARD
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import TASK, eligible, leaderboard
+from cifar_tune.report.leaderboard import eligible, leaderboard, score_of, task_columns
 from cifar_tune.report.projects import PROJECTS
+from cifar_tune.training.scores import metric_name
 from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.trial import Trial
-from cifar_tune.wording import format_count, format_percent, format_percent_range
+from cifar_tune.wording import format_count, format_percent_range, format_score
 
 PROJECT = "project"  # of `--by`: the published projects instead of a column
 RESULTS = {column.name for column in LEADERBOARD if column.is_result}
@@ -41,13 +42,15 @@ def grouped(frame: pd.DataFrame, *by: str) -> pd.DataFrame:
     draws from all trials of the kind. A UserError for an unknown column, and for one that is a result.
     """
     _check_columns(frame, by)
-    names = list(dict.fromkeys([*TASK, *by]))
+    task = task_columns(frame)
+    names = list(dict.fromkeys([*task, *by]))
     rows = [
         {**dict(zip(names, key, strict=True)), **_summary(group)}
         for key, group in frame.groupby(names, dropna=False, sort=False)
     ]
     groups = pd.DataFrame(rows, columns=[*names, *SUMMARY], dtype=object)
-    return groups.sort_values([*TASK, "best"], ascending=[True, True, False], na_position="last", ignore_index=True)
+    ascending = [*(True for _ in task), False]
+    return groups.sort_values([*task, "best"], ascending=ascending, na_position="last", ignore_index=True)
 
 
 def _check_columns(frame: pd.DataFrame, by: Sequence[str]) -> None:
@@ -64,14 +67,14 @@ def _check_columns(frame: pd.DataFrame, by: Sequence[str]) -> None:
 
 def _summary(group: pd.DataFrame) -> dict[str, Any]:
     """The cells of SUMMARY for a group of rows of the leaderboard."""
-    complete = eligible(group)
-    scores = [float(score) for score in complete["val_accuracy"]]
+    complete, name = eligible(group), metric_name(score_of(group))
+    scores = [float(score) for score in complete[name]]
     best = complete.iloc[scores.index(max(scores))] if scores else None
     mean = estimate_mean(scores) if len(scores) > 1 else None
     return {
         "trials": len(group),
         "completed": len(complete),
-        "best": None if best is None else best["val_accuracy"],
+        "best": None if best is None else best[name],
         "gain": None if best is None else best["gain"],
         "mean": mean.mean if mean else max(scores, default=None),
         "mean_low": max(mean.low, 0.0) if mean else None,
@@ -103,16 +106,16 @@ def _baseline_cells(baseline: Trial, trials: Sequence[Trial], confirmation: Conf
         "trial": baseline.number,
         "train_images": baseline.recipe.train_images,
         "epochs": baseline.epochs,
-        "baseline": _describe_accuracy(baseline, confirmation),
-        "best_trial": _describe_accuracy(best, confirmation) if best else None,
+        "baseline": _describe_score(baseline, confirmation),
+        "best_trial": _describe_score(best, confirmation) if best else None,
     }
 
 
-def _describe_accuracy(trial: Trial, confirmation: Confirmation | None) -> str:
-    """The accuracy over fresh seeds with its interval, where the trial has them, or that of its one run."""
-    estimate = confirmation.accuracies.get(trial.number) if confirmation else None
+def _describe_score(trial: Trial, confirmation: Confirmation | None) -> str:
+    """The score over fresh seeds with its interval, where the trial has them, or that of its one run."""
+    estimate = confirmation.scores.get(trial.number) if confirmation else None
     if confirmation is None or estimate is None:
-        return f"{format_percent(trial.val_accuracy or 0)}, 1 run"
+        return f"{format_score(trial.goal.score, trial.score or 0)}, 1 run"
     interval = format_percent_range(estimate.low, estimate.high)
     runs = format_count(len(confirmation.design.seeds), "fresh run")
-    return f"{format_percent(estimate.mean)} ({interval}), {runs}"
+    return f"{format_score(trial.goal.score, estimate.mean)} ({interval}), {runs}"

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from sklearn.metrics import classification_report
 
 from cifar_tune.data.images import Images
-from cifar_tune.evaluation.significance import estimate_accuracy
+from cifar_tune.evaluation.significance import estimate_score
 from cifar_tune.evaluation.test_set import Evaluation, Outcome, confusion, hardest_pairs
-from cifar_tune.wording import format_percent, format_percent_range, format_points, format_points_range
+from cifar_tune.training.scores import ScoreName
+from cifar_tune.wording import format_percent, format_percent_range, format_points, format_points_range, score_title
 
 NUM_SAMPLES = 8  # of right predictions, and of wrong ones
 MAX_NUMBERED = 20  # classes; the cells of more have no room for a number
@@ -50,11 +51,15 @@ def write_page(
 
 
 def metrics_of(evaluation: Evaluation) -> dict[str, float]:
-    """The test accuracies and the gain, as fractions of the test images."""
+    """The test accuracies, those of the score where it is another one, and the score's gain, as fractions."""
     gain = evaluation.gain()
+    means = {
+        f"{role}test_{score}": float(outcome.values(score).mean())
+        for score in evaluation.scores
+        for role, outcome in (("", evaluation.winner), ("baseline_", evaluation.baseline))
+    }
     return {
-        "test_accuracy": float(evaluation.winner.hits.mean()),
-        "baseline_test_accuracy": float(evaluation.baseline.hits.mean()),
+        **means,
         "test_gain": gain.mean,
         "test_gain_low": gain.low,
         "test_gain_high": gain.high,
@@ -154,11 +159,9 @@ def _page(
 <p>The winner of the search is trial {evaluation.winner.number}, the baseline trial {evaluation.baseline.number}. Each
 was trained {seeds} times, with fresh seeds, on all training images including the validation images. The intervals cover
 the truth in 95 % of such evaluations; they count both seeds and test images as samples.</p>
-<table><tr><th></th><th>test accuracy</th><th>95 % interval</th></tr>
-{_rows(evaluation, averaged=False)}</table>
+{_tables(evaluation, averaged=False)}
 <h2>With flip averaging</h2><p>The logits of every image and its mirror image are averaged.</p>
-<table><tr><th></th><th>test accuracy</th><th>95 % interval</th></tr>
-{_rows(evaluation, averaged=True)}</table>
+{_tables(evaluation, averaged=True)}
 <h2>Confusion</h2><p>Percentages of each label's images, over all {seeds} networks of the winner.</p>
 <img alt="Confusion matrix" src="data:image/png;base64,{encoded["confusion.png"]}">
 <h2>The hardest pairs</h2><table><tr><th>label</th><th>predicted</th><th>share of the label</th></tr>{pairs}</table>
@@ -169,12 +172,22 @@ the truth in 95 % of such evaluations; they count both seeds and test images as 
 """
 
 
-def _rows(evaluation: Evaluation, *, averaged: bool) -> str:
-    """The rows of the table of accuracies."""
+def _tables(evaluation: Evaluation, *, averaged: bool) -> str:
+    """A table for the score with the gain, and one for the accuracy where the score is another one."""
+    return "\n".join(
+        f"<table><tr><th></th><th>test {score_title(score)}</th><th>95 % interval</th></tr>\n"
+        f"{_rows(evaluation, score, averaged=averaged)}</table>"
+        for score in evaluation.scores
+    )
+
+
+def _rows(evaluation: Evaluation, score: ScoreName, *, averaged: bool) -> str:
+    """The rows of the table of one score."""
     rows = []
     for role, outcome in (("baseline", evaluation.baseline), ("winner", evaluation.winner)):
-        accuracy = estimate_accuracy(outcome.averaged_hits if averaged else outcome.hits)
-        rows.append((role, format_percent(accuracy.mean), format_percent_range(accuracy.low, accuracy.high)))
-    gain = evaluation.gain(averaged=averaged)
-    rows.append(("gain in points", format_points(100 * gain.mean), format_points_range(gain.low, gain.high)))
+        estimate = estimate_score(outcome.values(score, averaged=averaged))
+        rows.append((role, format_percent(estimate.mean), format_percent_range(estimate.low, estimate.high)))
+    if score == evaluation.design.score:
+        gain = evaluation.gain(averaged=averaged)
+        rows.append(("gain in points", format_points(100 * gain.mean), format_points_range(gain.low, gain.high)))
     return "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)

@@ -23,7 +23,7 @@ from cifar_tune.trials.facts import LET_THROUGH, RUNGS
 from cifar_tune.trials.goal import CostName
 from cifar_tune.trials.ranking import best_baseline, best_trial, pareto_front
 from cifar_tune.trials.trial import Trial
-from cifar_tune.wording import format_count
+from cifar_tune.wording import format_count, score_title
 
 Figure: TypeAlias = go.Figure | str
 
@@ -64,7 +64,7 @@ class DrawnSearch:
         """The trials in the figures by number: all, or the baselines, the best half and a random sample of the rest."""
         if len(self.trials) <= MAX_DRAWN:
             return list(self.trials)
-        first = sorted(self.trials, key=lambda t: (not t.is_baseline, not t.is_complete, -(t.val_accuracy or 0.0)))
+        first = sorted(self.trials, key=lambda t: (not t.is_baseline, not t.is_complete, -(t.score or 0.0)))
         sample = random.Random(0).sample(first[MAX_DRAWN // 2 :], MAX_DRAWN // 2)
         return sorted([*first[: MAX_DRAWN // 2], *sample], key=lambda trial: trial.number)
 
@@ -77,6 +77,11 @@ class DrawnSearch:
     def eligible(self) -> list[Trial]:
         """The trials, drawn or not, that may be the best: complete and within the limits."""
         return [trial for trial in self.trials if trial.counts]
+
+    @property
+    def score(self) -> str:
+        """What the trials are scored by, in words."""
+        return score_title(self.trials[0].goal.score) if self.trials else "score"
 
     @cached_property
     def spans(self) -> list[Span]:
@@ -110,14 +115,14 @@ def as_study(trials: Iterable[Trial]) -> optuna.Study:
 def _as_frozen(trial: Trial) -> FrozenTrial:
     return create_trial(
         state=TrialState.COMPLETE,
-        value=trial.val_accuracy,
+        value=trial.score,
         params=dict(trial.params),
         distributions=dict(trial.ranges),
     )
 
 
 def learning_curves(search: DrawnSearch) -> Figure:
-    """Validation accuracy by epoch, with marks where trials were pruned, and the rungs as lines."""
+    """The validation score by epoch, with marks where trials were pruned, and the rungs as lines."""
     trained = [trial for trial in search.drawn if trial.curve]
     if not trained:
         return "No trial has trained an epoch."
@@ -142,7 +147,7 @@ def learning_curves(search: DrawnSearch) -> Figure:
         figure.add_vline(x=epoch, line={"dash": "dot", "width": 1, "color": GREY})
     figure.update_layout(
         xaxis={"title": "epoch", "range": [0, 1.02 * last], **_whole(last)},
-        yaxis={"title": "validation accuracy", "tickformat": PERCENT},
+        yaxis={"title": f"validation {search.score}", "tickformat": PERCENT},
         hovermode="closest",
     )
     return figure
@@ -162,7 +167,7 @@ def _add_curves(figure: go.Figure, name: str, trials: Sequence[Trial], line: Map
     text: list[str] = []
     for trial in trials:
         x += [*range(1, trial.epochs + 1), None]
-        y += [*(round(accuracy, 5) for accuracy in trial.accuracies), None]
+        y += [*(round(score, 5) for score in trial.scores), None]
         text += [trial.label] * (trial.epochs + 1)
     figure.add_scatter(
         x=x,
@@ -180,7 +185,7 @@ def _add_pruned_marks(figure: go.Figure, pruned: Sequence[Trial]) -> None:
         return
     figure.add_scatter(
         x=[trial.epochs for trial in pruned],
-        y=[trial.accuracies[-1] for trial in pruned],
+        y=[trial.scores[-1] for trial in pruned],
         text=[trial.label for trial in pruned],
         name="where it was pruned",
         mode="markers",
@@ -193,7 +198,7 @@ def history(search: DrawnSearch) -> Figure:
     """The score of each eligible trial, the best so far, and the baseline with its sampling error."""
     if not search.eligible:
         return "No trial is complete and within the limits."
-    figure = plot_optimization_history(as_study(search.eligible), target_name="validation accuracy")
+    figure = plot_optimization_history(as_study(search.eligible), target_name=f"validation {search.score}")
     for trace in figure.data:  # Optuna numbers anew, since the study holds eligible trials alone
         numbers = [search.eligible[int(i)].number for i in trace.x]
         trace.update(x=numbers, line={"shape": "hv"}, hovertemplate="trial %{x}: %{y:.2%}<extra></extra>")
@@ -201,16 +206,16 @@ def history(search: DrawnSearch) -> Figure:
     figure.update_layout(title=None, xaxis={"title": "trial", **whole}, yaxis={"tickformat": PERCENT})
     figure.for_each_trace(lambda trace: trace.update(name=trace.name.replace("Best Value", "best so far")))
     baseline = best_baseline(search.complete)
-    if baseline is not None and baseline.val_accuracy is not None and baseline.num_val_images is not None:
-        margin = sampling_margin(baseline.val_accuracy, baseline.val_accuracy, baseline.num_val_images)
-        low, high = baseline.val_accuracy - margin, baseline.val_accuracy + margin
+    if baseline is not None and baseline.score is not None and baseline.score_error is not None:
+        margin = sampling_margin(baseline.score_error, baseline.score_error)
+        low, high = baseline.score - margin, baseline.score + margin
         figure.add_hrect(low, high, fillcolor=VERMILION, opacity=0.12, line_width=0, layer="below")
-        figure.add_hline(y=baseline.val_accuracy, line={"dash": "dash", "color": VERMILION})
+        figure.add_hline(y=baseline.score, line={"dash": "dash", "color": VERMILION})
     return figure
 
 
 def costs(search: DrawnSearch) -> dict[CostName, Figure]:
-    """Accuracy against each cost that varies, with the Pareto front."""
+    """The score against each cost that varies, with the Pareto front."""
     figures: dict[CostName, Figure] = {}
     for cost in COST_TITLES:
         priced = [trial for trial in search.complete if trial.cost(cost) is not None]
@@ -231,7 +236,7 @@ def _cost_figure(search: DrawnSearch, priced: Sequence[Trial], cost: CostName) -
         figure.add_vline(x=limit, line={"dash": "dash", "color": GREY})
     figure.add_scatter(
         x=[trial.cost(cost) for trial in front],
-        y=[trial.val_accuracy for trial in front],
+        y=[trial.score for trial in front],
         name="Pareto front",
         mode="lines+markers",
         line={"shape": "hv", "color": GREEN},
@@ -241,7 +246,7 @@ def _cost_figure(search: DrawnSearch, priced: Sequence[Trial], cost: CostName) -
     )
     figure.update_layout(
         xaxis={"title": COST_TITLES[cost], **({} if cost == "seconds" else {"tickformat": "~s"})},
-        yaxis={"title": "validation accuracy", "tickformat": PERCENT},
+        yaxis={"title": f"validation {search.score}", "tickformat": PERCENT},
         hovermode="closest",
     )
     return figure
@@ -254,7 +259,7 @@ def _add_priced(
         return
     figure.add_scatter(
         x=[trial.cost(cost) for trial in trials],
-        y=[trial.val_accuracy for trial in trials],
+        y=[trial.score for trial in trials],
         text=[trial.label for trial in trials],
         name=name,
         mode="markers",

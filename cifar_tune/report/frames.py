@@ -40,7 +40,8 @@ def load_trials(*searches: str, store: str | Path | None = None) -> Frames:
     Without `store` it is the folder in CIFAR_TUNE_STORE, or `./cifar_tune_store`.
 
     `trials` has the leaderboard's columns, best first, and a column for every searched value by its name, which is
-    missing where a trial did not sample it. `val_accuracy` is a fraction; gains are in percentage points.
+    missing where a trial did not sample it. `val_accuracy` is a fraction; gains are in percentage points. Trials of a
+    search for another score have that as well, as `val_balanced_accuracy` or `val_macro_f1`, and its name as `score`.
     `epochs` has the metrics of each epoch: losses in nats, accuracies as fractions, the learning rate of the last step,
     seconds.
     """

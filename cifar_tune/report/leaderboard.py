@@ -1,9 +1,9 @@
 """The leaderboard: the trials of searches as a pandas frame, ranked. What its columns hold is in columns.py.
 
-Ranks and gains are taken within one task (data set and number of training images), since scores on different ones do
-not compare. Trials that were trained to their end come first, by score; then paused and pruned ones by how far they
-got, then those that broke down. Trials that were trained to their end above a limit of their search come between the
-first two.
+Ranks and gains are taken within one task (data set, number of training images, and what trials are scored by), since
+scores of different ones do not compare. Trials that were trained to their end come first, by score; then paused and
+pruned ones by how far they got, then those that broke down. Trials that were trained to their end above a limit of
+their search come between the first two.
 """
 
 from collections import Counter, defaultdict
@@ -14,7 +14,8 @@ import pandas as pd
 
 from cifar_tune.evaluation.confirmation import METHOD, Confirmation
 from cifar_tune.report.columns import LEADERBOARD, RankedTrial, TrialColumn
-from cifar_tune.trials.ranking import baseline_accuracy, pareto_front
+from cifar_tune.training.scores import SCORE_NAMES, ScoreName
+from cifar_tune.trials.ranking import baseline_score, pareto_front
 from cifar_tune.trials.trial import COMPLETE_STATES, State, Trial
 
 ORDER: tuple[State, ...] = (
@@ -32,7 +33,7 @@ UNCONFIRMED = (
     "unconfirmed: one run each, scored on the validation split by which the best was chosen. "
     "`cifar-tune confirm SEARCH` retrains the best trials with fresh seeds and judges whether their gains are real"
 )
-TASK = ["dataset", "train_images"]  # what scores must share to be compared
+TASK = ("dataset", "train_images", "score")  # what scores must share to be compared
 
 
 def leaderboard(
@@ -44,7 +45,7 @@ def leaderboard(
 
     The trials of all these searches that share a task meet on one Pareto front.
     """
-    baselines = {name: baseline_accuracy(trials) for name, trials in searches.items()}
+    baselines = {name: baseline_score(trials) for name, trials in searches.items()}
     in_order = sorted(
         ((name, trial) for name, trials in searches.items() for trial in trials), key=lambda pair: _place(pair[1])
     )
@@ -59,6 +60,17 @@ def leaderboard(
     common = [column.name for column in columns if column.applies is None]
     names = dict.fromkeys([*common, *(name for row in rows for name in row)])
     return pd.DataFrame(rows, columns=list(names), dtype=object)  # whole numbers stay so beside a missing one
+
+
+def task_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns of a leaderboard that are its trials' task; without the score where every score is an accuracy."""
+    return [name for name in TASK if name in frame]
+
+
+def score_of(rows: pd.DataFrame) -> ScoreName:
+    """What the trials of one task are scored by."""
+    score = rows["score"].iloc[0] if "score" in rows else None
+    return score if score in SCORE_NAMES else "accuracy"
 
 
 def eligible(frame: pd.DataFrame) -> pd.DataFrame:
@@ -83,13 +95,14 @@ def _row(ranked: RankedTrial, columns: Sequence[TrialColumn]) -> dict[str, Any]:
 
 
 def _task(trial: Trial) -> tuple[Any, ...]:
-    return trial.dataset, trial.recipe.train_images
+    return trial.dataset, trial.recipe.train_images, trial.goal.score
 
 
 def _place(trial: Trial) -> tuple[Any, ...]:
     """The key by which trials are sorted: by task, by state, by epochs where they were cut short, by score."""
     place, epochs = (int(bool(trial.over_limits)), 0) if trial.is_complete else (ORDER.index(trial.state), trial.epochs)
-    return trial.dataset, trial.recipe.train_images or 0, place, -epochs, -(trial.val_accuracy or 0.0)
+    task = (trial.dataset, trial.recipe.train_images or 0, trial.goal.score)
+    return *task, place, -epochs, -(trial.score or 0.0)
 
 
 def _on_front(trials: Sequence[Trial]) -> set[tuple[str, int]]:

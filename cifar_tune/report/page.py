@@ -41,7 +41,7 @@ from cifar_tune.report.figures import (
     timeline,
 )
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import TASK, footnotes, leaderboard
+from cifar_tune.report.leaderboard import TASK, footnotes, leaderboard, score_of, task_columns
 from cifar_tune.report.pruning import pruning_by_rung
 from cifar_tune.report.sentences import (
     describe_cost,
@@ -54,6 +54,7 @@ from cifar_tune.report.text import pruning_rows
 from cifar_tune.report.timing import describe_time
 from cifar_tune.report.value_figures import importances, parallel_coordinates, slices
 from cifar_tune.trials.trial import COMPLETE_STATES, Trial
+from cifar_tune.wording import score_title
 
 MAX_ROWS = 1000  # of a leaderboard on the page
 
@@ -122,7 +123,7 @@ def render_page(findings: Findings, columns: Sequence[TrialColumn] = LEADERBOARD
         plotly=Markup(get_plotlyjs()),
         tasks=[
             _task_section(index, task, rows, searches, columns)
-            for index, (task, rows) in enumerate(frame.groupby(TASK, dropna=False, sort=False))
+            for index, (task, rows) in enumerate(frame.groupby(task_columns(frame), dropna=False, sort=False))
         ],
         searches=[
             _search_section(index, DrawnSearch(name, trials), describe_outcome(findings, name))
@@ -140,9 +141,11 @@ def _task_section(
     searches: Mapping[str, Sequence[Trial]],
     columns: Sequence[TrialColumn],
 ) -> dict[str, Any]:
-    """The variables of a section on one task: a data set and a number of training images, whose scores compare."""
+    """The variables of a section on one task: a data set, a number of training images, a score."""
     dataset, images = task[0], None if pd.isna(task[1]) else int(task[1])
     title = f"Leaderboard on {dataset}" + (f", {images:,} training images" if images else "")
+    score = score_of(rows)
+    title += "" if score == "accuracy" else f", by {score_title(score)}"
     baselines = {(trial.search, trial.number) for trials in searches.values() for trial in trials if trial.is_baseline}
     same = [(column, rows[column.name].iloc[0]) for column in constant_columns(rows, columns)]
     groups = grouped(rows, "model", "schedule")
@@ -153,8 +156,9 @@ def _task_section(
         "leaderboard": _leaderboard(rows, baselines, columns),
         "same": ", ".join(column.describe(value) for column, value in same if column.name not in TASK),
         "left_out": _describe_left_out(len(rows)),
-        "comparison": _comparison_table(groups.drop(columns=TASK)),
+        "comparison": _comparison_table(groups.drop(columns=task_columns(groups))),
         "comparison_figure": _embed(comparison(groups)),
+        "score": score_title(score),
     }
 
 
@@ -173,6 +177,7 @@ def _search_section(index: int, search: DrawnSearch, outcome: str) -> dict[str, 
     return {
         "id": f"search-{index}",
         "name": search.name,
+        "score": search.score,
         "headline": _unbroken(outcome),
         "difference": describe_difference(trials),
         "cost": describe_cost(trials),

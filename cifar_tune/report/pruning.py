@@ -119,8 +119,8 @@ def _top_numbers(trials: Sequence[Trial]) -> set[int]:
 
 
 def _score(trial: Trial) -> float:
-    assert trial.val_accuracy is not None
-    return trial.val_accuracy
+    assert trial.score is not None
+    return trial.score
 
 
 def _score_at(trial: Trial, epoch: int) -> float:

@@ -12,7 +12,7 @@ from cifar_tune.report.pruning import RungFindings, any_let_through, num_top
 from cifar_tune.report.timing import clock_seconds, most_at_a_time, spans
 from cifar_tune.trials.facts import TAKEN_AT
 from cifar_tune.trials.goal import CostName
-from cifar_tune.trials.ranking import baseline_accuracy, best_baseline, best_trial, gain_in_points, pareto_front
+from cifar_tune.trials.ranking import baseline_score, best_baseline, best_trial, gain_in_points, pareto_front
 from cifar_tune.trials.reading import Extension
 from cifar_tune.trials.trial import Trial
 from cifar_tune.wording import (
@@ -23,6 +23,7 @@ from cifar_tune.wording import (
     format_number,
     format_percent,
     format_points,
+    format_score,
     format_setting,
 )
 
@@ -54,23 +55,26 @@ def headline(
 
 def _describe_best(trials: Sequence[Trial], *, is_confirmed: bool) -> str:
     """The best trial, its gain over the baseline and, where no fresh seeds judge it, its sampling error."""
-    best, baseline = best_trial(trials), baseline_accuracy(trials)
-    if best is None or best.val_accuracy is None:
+    best, baseline = best_trial(trials), baseline_score(trials)
+    if best is None or best.score is None:
         return _describe_none_complete(trials)
-    sentence = f"Best of {_count_trials(trials)}: trial {best.number} with {format_percent(best.val_accuracy)}"
+    score = format_score(best.goal.score, best.score)
+    sentence = f"Best of {_count_trials(trials)}: trial {best.number} with {score}"
     gain = gain_in_points(best, baseline)
     if gain is None or baseline is None:
         return f"{sentence}. The baseline has not completed, so there is no gain to state."
     if best.is_baseline:
         return f"{sentence}. It is the baseline; no trial beat it."
     points = f"{format_points(gain)} points over" if gain >= 0 else f"{-gain:.2f} points below"
-    is_over = any(trial.over_limits for trial in trials if trial.is_baseline and trial.val_accuracy == baseline)
+    is_over = any(trial.over_limits for trial in trials if trial.is_baseline and trial.score == baseline)
     note = "one run each" + ("; the baseline is over a limit" if is_over else "")
     sentence = f"{sentence}, {points} the baseline's {format_percent(baseline)} ({note})."
-    if is_confirmed or best.num_val_images is None:
+    first = best_baseline(trials)
+    error, baseline_error = best.score_error, first.score_error if first else None
+    if is_confirmed or best.num_val_images is None or error is None or baseline_error is None:
         return sentence
     images = format_count(best.num_val_images, "validation image")
-    margin = 100 * sampling_margin(best.val_accuracy, baseline, best.num_val_images)
+    margin = 100 * sampling_margin(error, baseline_error)
     return f"{sentence} Unconfirmed; the sampling error of {images} alone is up to ±{margin:.2f} points (95 %)."
 
 
@@ -141,7 +145,7 @@ def _describe_front(trials: Sequence[Trial]) -> str:
 
 
 def _describe_at_cost(trial: Trial, minimize: CostName) -> str:
-    return f"{format_percent(trial.val_accuracy or 0)} at {format_cost(minimize, trial.cost(minimize) or 0)}"
+    return f"{format_score(trial.goal.score, trial.score or 0)} at {format_cost(minimize, trial.cost(minimize) or 0)}"
 
 
 def describe_cost(trials: Sequence[Trial]) -> str:

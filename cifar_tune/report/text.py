@@ -26,7 +26,7 @@ from cifar_tune.report.columns import (
     varying_columns,
 )
 from cifar_tune.report.findings import Findings
-from cifar_tune.report.leaderboard import TASK, eligible, footnotes, leaderboard
+from cifar_tune.report.leaderboard import eligible, footnotes, leaderboard, task_columns
 from cifar_tune.report.pruning import RungFindings, any_let_through, pruning_by_rung
 from cifar_tune.report.sentences import describe_search, pruning_caption, pruning_sentence
 from cifar_tune.trials.trial import Trial
@@ -167,7 +167,8 @@ def render(findings: Findings, width: int) -> list[Table | Text]:
     searches = findings.searches
     frame = leaderboard(searches, findings.confirmations)
     title = next(iter(searches)) if len(searches) == 1 else "leaderboard"
-    tables = [as_table(task, title, width, limit=MAX_ROWS) for _, task in frame.groupby(TASK, dropna=False)]
+    tasks = frame.groupby(task_columns(frame), dropna=False)
+    tables = [as_table(task, title, width, limit=MAX_ROWS) for _, task in tasks]
     parts: list[Table | Text] = [*tables]
     for name, trials in searches.items():
         parts += [Text(f"\n{name}: {' '.join(describe_search(findings, name))}"), *describe_pruning(trials)]

@@ -15,16 +15,16 @@ from cifar_tune.report.sentences import format_state
 from cifar_tune.report.text import pairs_table
 from cifar_tune.search.space import load_space
 from cifar_tune.trials.facts import LET_THROUGH, PREFIX
-from cifar_tune.trials.ranking import baseline_accuracy, gain_in_points
+from cifar_tune.trials.ranking import baseline_score, gain_in_points
 from cifar_tune.trials.trial import Trial
-from cifar_tune.wording import format_cost, format_percent, format_points, format_seconds
+from cifar_tune.wording import format_cost, format_points, format_score, format_seconds
 
 
 def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Table | Text]:
     """The trial of that number, of the trials of a search, whose stored space file is `space`."""
     trial = next(trial for trial in trials if trial.number == number)
     parts: list[Table | Text] = [
-        Text(_headline(trial, baseline_accuracy(trials)), style="bold"),
+        Text(_headline(trial, baseline_score(trials)), style="bold"),
         *_breaches(trial),
         Text(_describe_epochs(trial)),
         pairs_table("recipe", trial.recipe.flatten(), {field_of(name) for name in trial.params}),
@@ -42,7 +42,7 @@ def describe_trial(trials: Sequence[Trial], number: int, space: Path) -> list[Ta
 
 
 def _headline(trial: Trial, baseline: float | None) -> str:
-    score = format_percent(trial.val_accuracy) if trial.val_accuracy is not None else "no score"
+    score = format_score(trial.goal.score, trial.score) if trial.score is not None else "no score"
     gain = None if trial.is_baseline else gain_in_points(trial, baseline)
     points = f", {format_points(gain)} points over the baseline" if gain is not None else ""
     role = "baseline, " if trial.is_baseline else ""

@@ -44,7 +44,7 @@ def importances(search: DrawnSearch) -> Figure:
         return search.obstacle
     if len(complete) < MIN_RANKED:
         return f"Only {format_count(len(complete), 'trial is', 'trials are')} complete; this needs {MIN_RANKED}."
-    if len({trial.val_accuracy for trial in complete}) == 1:
+    if len({trial.score for trial in complete}) == 1:
         return "All complete trials have the same score."
     every = _shares(complete)
     if not every:
@@ -110,7 +110,7 @@ def _slice(search: DrawnSearch, name: str) -> go.Figure:
     for state, (marker, trials) in groups.items():
         figure.add_scatter(
             x=[_as_text(trial.params[name]) if is_choice else trial.params[name] for trial in trials],
-            y=[trial.val_accuracy for trial in trials],
+            y=[trial.score for trial in trials],
             text=[trial.label for trial in trials],
             mode="markers",
             marker=marker,
@@ -118,7 +118,7 @@ def _slice(search: DrawnSearch, name: str) -> go.Figure:
         )
     figure.update_layout(
         xaxis={"title": name, **_axis(range_)},
-        yaxis={"title": "accuracy", "tickformat": PERCENT},
+        yaxis={"title": search.score, "tickformat": PERCENT},
         height=280,
         showlegend=False,
         hovermode="closest",
@@ -144,7 +144,7 @@ def parallel_coordinates(search: DrawnSearch) -> Figure:
     """A line through the values of each complete trial."""
     if search.obstacle:
         return search.obstacle
-    figure = plot_parallel_coordinate(as_study(search.complete), params=search.varied, target_name="accuracy")
+    figure = plot_parallel_coordinate(as_study(search.complete), params=search.varied, target_name=search.score)
     *lines, scale = figure.data
     scores = [float(line.customdata[0][1]) for line in lines]
     low, spread = min(scores), (max(scores) - min(scores)) or 1.0
@@ -154,7 +154,7 @@ def parallel_coordinates(search: DrawnSearch) -> Figure:
     scale.marker.colorscale = FROM_LOW_TO_HIGH
     order = sorted(range(len(lines)), key=scores.__getitem__)
     figure.data = [*(lines[i] for i in order), scale]  # the best on top
-    figure.layout.xaxis.ticktext = ["accuracy", *sorted(search.varied)]  # Optuna shortens the names
+    figure.layout.xaxis.ticktext = [search.score, *sorted(search.varied)]  # Optuna shortens the names
     figure.update_annotations(font={"color": GREY})
     width = 88 * (1 + len(search.varied))
     figure.update_layout(title=None, plot_bgcolor=None, height=450, meta={MIN_WIDTH: width})

@@ -155,7 +155,7 @@ class Driver:
             judgement = self._judge.judge(trial)
             if trial.epochs == trial.recipe.epochs:
                 self.finish(number, "completed")
-            elif trial.recipe.stops(trial.accuracies):
+            elif trial.recipe.stops(trial.scores):
                 self.finish(number, "stopped early")
             elif judgement.verdict == "stop":
                 self.finish(number, "pruned", facts=judgement.facts)

@@ -16,6 +16,7 @@ from cifar_tune.search.draws import REFUSED
 from cifar_tune.search.record import Record
 from cifar_tune.search.space import TASK_FIELDS
 from cifar_tune.store import Store
+from cifar_tune.trials.goal import Goal
 from cifar_tune.trials.reading import PRIOR, Extension, read_record
 from cifar_tune.trials.storage import open_storage
 from cifar_tune.trials.trial import Trial, as_trial, is_of_curve
@@ -58,8 +59,11 @@ def extend(record: Record, store: Store, old: str) -> Extension:
 
 
 def _check_comparable(record: Record, old: Study, results: Sequence[FrozenTrial]) -> None:
-    """Raise a UserError if the two searches differ in their task, images or weights."""
+    """Raise a UserError if the two searches differ in their score, task, images or weights."""
     consequence = f"so scores of {old.study_name} cannot be compared; leave out --extend"
+    score, their_score = record.goal.score, Goal.model_validate(old.user_attrs.get("goal", {})).score
+    if their_score != score:
+        raise UserError(f"The score is {score} here but was {their_score} there, {consequence}.")
     ours = record.space.baselines[0].flatten()
     for result in results[:1]:  # all trials of a search have the same task
         theirs = _recipe(result).flatten()
@@ -105,7 +109,7 @@ def _copy(record: Record, old: str, result: FrozenTrial) -> FrozenTrial | None:
 def _scores(trial: Trial) -> dict[int, float]:
     """The score after each epoch, by epoch."""
     so_far = [replace(trial, state="running", curve=trial.curve[:n]) for n in range(1, trial.epochs + 1)]
-    return {each.epochs: each.val_accuracy for each in so_far if each.val_accuracy is not None}
+    return {each.epochs: each.score for each in so_far if each.score is not None}
 
 
 def _recipe(result: FrozenTrial) -> Recipe:

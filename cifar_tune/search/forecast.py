@@ -43,7 +43,7 @@ FLOOR = 2.0  # the distance of a score below the median is capped at this many t
 # (Bengio, arXiv:1206.5533). Fitting the lengths would show it, too, but later.
 LR_LENGTH = 0.5
 RESERVED = 64  # rows of the table of trials at first
-WORTH = 0.001  # accuracy that another training has to be expected to gain
+WORTH = 0.001  # of the score, that another training has to be expected to gain
 NUM_GAINS = 5  # latest recipes of which none may be worth it before the search has converged: each forecast is noisy
 
 
@@ -354,8 +354,8 @@ def _final_score(trial: Trial) -> float:
     if OPTUNA_STATES.get(trial.state) != TrialState.COMPLETE:
         return math.nan
     if not trial.is_complete:
-        assert trial.val_accuracy is not None
-        return trial.val_accuracy
+        assert trial.score is not None
+        return trial.score
     num_last = math.ceil(TAIL * trial.epochs)
     return fmean(trial.score_after(epoch) for epoch in range(trial.epochs - num_last + 1, trial.epochs + 1))
 

@@ -19,6 +19,7 @@ from cifar_tune.search.meaning import same_results, same_settings
 from cifar_tune.search.record import Record
 from cifar_tune.search.space import Space
 from cifar_tune.store import Store
+from cifar_tune.training.scores import metric_name
 from cifar_tune.trials.storage import explaining_damage, open_storage
 from cifar_tune.trials.study_storage import StudyStorage
 
@@ -56,7 +57,8 @@ def open_record_in(storage: InMemoryStorage, name: str, space: Space, seed: int)
         _name_objectives(study, space)
         study.set_user_attr("id", uuid.uuid4().hex)
         study.set_user_attr("num_baselines", len(space.baselines))
-        study.set_user_attr("goal", space.search.goal.model_dump())
+        # Without what is not set, older versions can read the goals that they know.
+        study.set_user_attr("goal", space.search.goal.model_dump(exclude_defaults=True))
         study.set_user_attr("identity", identity)
     elif not _is_same(stored, identity):
         raise UserError(
@@ -102,7 +104,8 @@ def _name_objectives(study: optuna.Study, space: Space) -> None:
     """Name the study's values for Optuna's own tools."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names(["val_accuracy", *([space.search.minimize] if space.search.minimize else [])])
+        goal = space.search.goal
+        study.set_metric_names([metric_name(goal.score), *([goal.minimize] if goal.minimize else [])])
 
 
 def _difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -194,6 +194,7 @@ class _DriverSearcher(_NotSaved, Searcher):  # type: ignore[misc]
             "num_threads": self._resources.cpus_per_trial,
             "gpus": self._resources.gpus_per_trial,
             "keeps": self._keeps,
+            "score": self._driver.record.goal.score,
             "watched": self._driver.record.space.watched(trial.params),
             "pauses": sorted(self._driver.pauses(trial)),
             "handed_at": time.time(),

@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cache, lru_cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,6 +31,7 @@ from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import DivergenceError, EpochMetrics, Training
 from cifar_tune.training.memory import is_out_of_memory, keep_freed_memory, others_took_memory, peak_memory
 from cifar_tune.training.network_size import count_macs
+from cifar_tune.training.scores import ScoreName, image_values
 from cifar_tune.training.weights import Weights, open_weights
 from cifar_tune.trials.facts import (
     CHECKPOINT,
@@ -73,7 +73,8 @@ class Assignment(TypedDict):
     gpus: float  # of one GPU, or whole ones; 0 trains on the CPU
     keeps: Keepsake
     pauses: Sequence[int]  # epochs after which the trial may be paused, with a checkpoint of that epoch
-    watched: Sequence[tuple[float, float]] | None  # (loss, accuracy) by epoch of the run to replay; None to validate
+    score: ScoreName
+    watched: Sequence[Sequence[float]] | None  # the validation by epoch of the run to replay; None to validate
     handed_at: float  # when the driver handed the trial out, in seconds since 1970
 
 
@@ -107,14 +108,14 @@ def _train(config: Assignment, data: TrainingData, taken_at: float) -> None:
         with timed(facts, STARTUP):
             cache = _feature_cache(Path(config["features"]))
             weights = _weights(config["weights"], config["weights_digest"])
-            training = Training(recipe, placed, weights, cache, config["watched"])
+            training = Training(recipe, placed, weights, cache, config["watched"], config["score"])
             macs = count_macs(training.model, recipe.image_size)
             facts |= {NUM_PARAMETERS: training.num_parameters, NUM_MACS: macs}
         facts |= training.facts
         if config["watched"]:
-            facts[REPLAYS] = "the validation losses and accuracies of the trial that it trains again"
+            facts[REPLAYS] = "the validation losses and scores of the trial that it trains again"
         for metrics in _epochs(training, config, facts):
-            tune.report({"metrics": asdict(metrics), "facts": facts})
+            tune.report({"metrics": metrics.as_row(), "facts": facts})
     except DivergenceError as error:
         facts |= {ENDED_AT: time.time(), DIVERGED_AT: error.step}
         tune.report({"state": "diverged", "facts": facts})
@@ -171,13 +172,13 @@ def _epochs(training: Training, config: Assignment, facts: dict[str, Any]) -> It
 
 
 def _write_result(training: Training, folder: Path, keeps: Keepsake) -> None:
-    """Write the weights, or which validation images the network classifies correctly."""
+    """Write the weights, or each validation image's value: for an accuracy, whether it is classified correctly."""
     if keeps == "weights":
         save_weights(folder, training.model, weights_metadata(training))
     else:
         val = training.data.val
-        hits = training.predict(val).argmax(dim=1) == val.labels
-        save_array(folder / HITS, hits.cpu().numpy())
+        predictions, labels = training.predict(val).argmax(dim=1).cpu().numpy(), val.labels.cpu().numpy()
+        save_array(folder / HITS, image_values(training.score, predictions, labels))
 
 
 def weights_metadata(training: Training) -> dict[str, Any]:
@@ -185,7 +186,7 @@ def weights_metadata(training: Training) -> dict[str, Any]:
     return {
         "recipe": training.recipe.model_dump(mode="json"),
         "preprocessing": {"pixels": "RGB in [0, 1]", "mean": training.pixels.mean, "std": training.pixels.std},
-        "scores": asdict(training.counted),
+        "scores": training.counted.as_row(),
         "class_names": list(training.data.class_names),
     }
 

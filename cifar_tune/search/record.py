@@ -29,6 +29,7 @@ from cifar_tune.search.crashes import Crashes
 from cifar_tune.search.draws import EXHAUSTED, REFUSED, Draws, NoTrialLeftError
 from cifar_tune.search.forecast import Forecast
 from cifar_tune.search.space import Space
+from cifar_tune.training.scores import metric_name
 from cifar_tune.trials.facts import LEFT_OUT, with_facts
 from cifar_tune.trials.goal import CostName
 from cifar_tune.trials.reading import NUM_SHOWN, PRIOR, Extension, as_trials, extension_of
@@ -207,7 +208,7 @@ class Record:
 
     @property
     def expected_gain(self) -> float | None:
-        """The accuracy that another training is expected to gain; None where the search does not foresee it."""
+        """The score that another training is expected to gain; None where the search does not foresee it."""
         return self.forecast.expected_gain if self.forecast is not None else None
 
     @property
@@ -393,7 +394,7 @@ class Record:
         for name, value in changed_epochs(attributes, epoch, dict(metrics)).items():
             self._asked[number].set_user_attr(name, value)
         trial = self._change(number, curve=[*curve[: epoch - 1], dict(metrics)])
-        score = trial.val_accuracy
+        score = trial.score
         assert score is not None
         if self.goal.minimize:
             return trial  # Optuna stores intermediate values for a single objective only
@@ -406,7 +407,8 @@ class Record:
         """Whether this epoch, with this score, and later ones are recorded: then a resumed trial repeats it."""
         curve = self._trials[number].curve
         epoch = int(metrics["epoch"])
-        return epoch < len(curve) and curve[epoch - 1]["val_accuracy"] == metrics["val_accuracy"]
+        name = metric_name(self.goal.score)
+        return epoch < len(curve) and curve[epoch - 1][name] == metrics[name]
 
     @_written
     def add_facts(self, number: int, facts: Mapping[str, Any]) -> Trial:
@@ -464,9 +466,9 @@ class Record:
 
     def values(self, trial: Trial) -> list[float]:
         """Optuna's values of a trial that is over: its score, and its cost where the search minimizes one."""
-        assert trial.val_accuracy is not None
+        assert trial.score is not None
         minimize = self.goal.minimize
-        return [trial.val_accuracy, *([self._cost(trial, minimize)] if minimize else [])]
+        return [trial.score, *([self._cost(trial, minimize)] if minimize else [])]
 
     def constraints(self, trial: Trial) -> dict[CostName, float]:
         """The share by which a trial exceeds each limit, negative below it; Optuna's samplers learn from both."""

@@ -116,8 +116,8 @@ class _AtRungs(BaseScheduler):
 
     def score(self, trial: Trial) -> float:
         """The score so far, as a report would show it now."""
-        assert trial.val_accuracy is not None
-        return trial.val_accuracy
+        assert trial.score is not None
+        return trial.score
 
     def _fractions(self, recipe: Recipe) -> tuple[float, ...]:
         return tuple(sorted(recipe.schedule.rungs if self.rungs is None else self.rungs))
@@ -311,12 +311,12 @@ class Median(_Stopping):
 
     def score(self, trial: Trial) -> float:
         """The mean over its epochs."""
-        return mean(trial.accuracies)  # exact: a rounded mean of equal scores could lie above them
+        return mean(trial.scores)  # exact: a rounded mean of equal scores could lie above them
 
     def passes(self, trial: Trial, rivals: Standings, forecast: Forecast | None) -> bool:
         """Whether it reaches the median of the others; always while there are too few of them."""
         others = [score for number, score in rivals.by_number.items() if number != trial.number]
-        return len(others) < NUM_MEDIAN_TRIALS or max(trial.accuracies) >= median(others)
+        return len(others) < NUM_MEDIAN_TRIALS or max(trial.scores) >= median(others)
 
     def _fractions(self, recipe: Recipe) -> tuple[float, ...]:
         return tuple(fraction for fraction in super()._fractions(recipe) if fraction >= self.grace)

@@ -1,4 +1,4 @@
-"""SEARCH in a space file: the number of trials, the sampler, the scheduler, and a cost to minimize or to limit."""
+"""SEARCH in a space file: number of trials, sampler, scheduler, score, and a cost to minimize or to limit."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -11,7 +11,7 @@ from cifar_tune.trials.goal import Goal
 
 SamplerName = Literal["forecast", "tpe", "random", "gp", "cmaes", "qmc"]
 UNCONDITIONAL: tuple[SamplerName, ...] = ("gp", "cmaes", "qmc")  # Optuna's, for names that every trial samples
-ONE_OBJECTIVE: tuple[SamplerName, ...] = ("forecast", "cmaes")  # they know accuracy only
+ONE_OBJECTIVE: tuple[SamplerName, ...] = ("forecast", "cmaes")  # they know the score only
 TWO_OBJECTIVES: Mapping[str, Any] = {"sampler": "tpe", "scheduler": Asha()}  # defaults where a cost is minimized
 OTHER_SAMPLER: Mapping[str, Any] = {"scheduler": ByForecast()}  # defaults with a sampler that is not the forecast's
 
@@ -46,4 +46,4 @@ class Search(Goal):
     @property
     def goal(self) -> Goal:
         """The part that says what to search for."""
-        return Goal(minimize=self.minimize, limits=self.limits)
+        return Goal(score=self.score, minimize=self.minimize, limits=self.limits)

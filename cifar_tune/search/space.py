@@ -94,7 +94,7 @@ class Space:
             )
 
     def _check_objectives(self) -> None:
-        """Raise a UserError where a cost is minimized, but the sampler or the scheduler uses accuracy only."""
+        """Raise a UserError where a cost is minimized, but the sampler or the scheduler uses the score only."""
         search = self.search
         if search.minimize is None:
             return
@@ -130,8 +130,8 @@ class Space:
         """The values of the first trials, which the sampler does not choose: the baselines'."""
         return [self.baseline_trial(baseline).params for baseline in self.baselines]
 
-    def watched(self, params: Mapping[str, Any]) -> Sequence[tuple[float, float]] | None:
-        """The (loss, accuracy) by epoch that a trial uses in place of its own validation; None where it has its own."""
+    def watched(self, params: Mapping[str, Any]) -> Sequence[Sequence[float]] | None:
+        """The validation by epoch that a trial uses in place of its own; None where it has its own."""
         return None
 
     @property

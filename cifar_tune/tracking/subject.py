@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cifar_tune.training.scores import ScoreName
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -19,6 +21,7 @@ class Subject:
     size: str
     description: str
     tags: Mapping[str, str]
+    score: ScoreName = "accuracy"  # what its trials are scored by
 
     def dump(self) -> dict[str, Any]:
         """The subject as JSON holds it."""

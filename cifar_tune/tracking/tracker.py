@@ -30,6 +30,7 @@ from cifar_tune.tracking.runs import (
     without_doubles,
 )
 from cifar_tune.tracking.subject import Subject
+from cifar_tune.training.scores import metric_name
 from cifar_tune.trials.facts import FIRST_EPOCH, PREFIX, RUNGS, TAKEN_AT
 from cifar_tune.trials.ranking import Leaders, gain_in_points
 from cifar_tune.trials.trial import State, Trial
@@ -60,7 +61,7 @@ class _Shown:
 
     run_id: str
     status: str
-    scores: list[float]  # validation accuracy by epoch; an epoch that was trained again may have another one
+    scores: list[float]  # by epoch; an epoch that was trained again may have another one
     parent_id: str | None
     has_params: bool = True
     written_at: float = -math.inf
@@ -110,7 +111,7 @@ class Tracker:
     def _scores(self, run: Run) -> list[float]:
         if run.info.status == "FINISHED":
             return []  # nothing more is written to it
-        history = self._client.get_metric_history(run.info.run_id, "val_accuracy")
+        history = self._client.get_metric_history(run.info.run_id, metric_name(self._subject.score))
         last = {metric.step: metric.value for metric in sorted(history, key=lambda metric: metric.timestamp)}
         return [last[step] for step in sorted(last)]
 
@@ -136,7 +137,7 @@ class Tracker:
         shown = self._shown.get(trial.number)
         if shown is None or trial.state == "running" or shown.status != STATUSES[trial.state]:
             return True
-        return trial.state == "paused" and shown.scores != trial.accuracies  # it may have been taken up meanwhile
+        return trial.state == "paused" and shown.scores != trial.scores  # it may have been taken up meanwhile
 
     def update(self, trial: Trial) -> None:
         """Write a trial's present state; a running trial is written no more often than every few seconds."""
@@ -168,7 +169,7 @@ class Tracker:
             return
         gain = gain_in_points(best, self._leaders.baseline)
         metrics = {
-            "best_val_accuracy": best.val_accuracy,
+            f"best_{metric_name(best.goal.score)}": best.score,
             "gain": None if gain is None else round(gain, 6),  # 16.8, and not 16.799999999999997
         }
         new = {name: value for name, value in metrics.items() if value is not None and self._metrics.get(name) != value}
@@ -208,7 +209,7 @@ class Tracker:
         for start in range(num_first, len(metrics), MAX_PER_BATCH):
             self._client.log_batch(shown.run_id, metrics=metrics[start : start + MAX_PER_BATCH])
         shown.has_params = True
-        scores = trial.accuracies
+        scores = trial.scores
         shown.scores = scores + shown.scores[len(scores) :]
         shown.written_at = time.monotonic()
         status = STATUSES[trial.state]
@@ -221,7 +222,7 @@ class Tracker:
 
 def _metrics(trial: Trial, shown: _Shown) -> list[Metric]:
     """The metrics that MLflow lacks."""
-    scores, ends = trial.accuracies, _ends_of_epochs(trial)
+    scores, ends = trial.scores, _ends_of_epochs(trial)
     metrics = [
         Metric(name, float(value), end, int(epoch["epoch"]))
         for epoch, end, score, written in zip_longest(trial.curve, ends, scores, shown.scores[: len(scores)])
@@ -229,11 +230,12 @@ def _metrics(trial: Trial, shown: _Shown) -> list[Metric]:
         for name, value in epoch.items()
         if name not in ("epoch", "progress")
     ]
-    score, is_new = trial.val_accuracy, shown.status != STATUSES[trial.state]
+    score, is_new = trial.score, shown.status != STATUSES[trial.state]
     if trial.is_over and is_new and score is not None and scores[-1:] != [score]:
         # Chance for a run that broke down, or the best epoch's score; the latest one, so that it is the run's value.
         last = ends[-1] if ends else int(time.time() * 1000)
-        metrics.append(Metric("val_accuracy", score, last + 1, trial.epochs))
+        results = {"val_accuracy": trial.accuracy or 0.0, metric_name(trial.goal.score): score}
+        metrics += [Metric(name, value, last + 1, trial.epochs) for name, value in results.items()]
     return metrics
 
 

@@ -24,6 +24,7 @@ from cifar_tune.recipe.schedules import Position
 from cifar_tune.training.features import FeatureCache, describe_structure
 from cifar_tune.training.inputs import DeviceData, DeviceImages, Features, Inputs, Pixels, autocast
 from cifar_tune.training.network_size import count_parameters
+from cifar_tune.training.scores import ScoreName, metric_name, score_with_error, validation_names
 from cifar_tune.training.weights import Weights, for_network, load_weights
 
 NUM_FITTED_ON = 5_000  # training images, as airbench
@@ -38,6 +39,9 @@ class EpochMetrics:
     fractions; of a mixed training image its own label counts, not its partner's. `lr` is the learning rate of the last
     step, without the scale of any parameter group. `seconds` is the wall-clock time of the epoch and its validation;
     `images_per_second` counts training images, over the time without the validation.
+
+    Where the score is no accuracy, the field of its name has it, and `val_score_error` its standard error from the
+    sampling of images; without a value they are no part of `as_row()`.
     """
 
     epoch: int
@@ -49,6 +53,13 @@ class EpochMetrics:
     lr: float
     seconds: float
     images_per_second: float
+    val_balanced_accuracy: float | None = None
+    val_macro_f1: float | None = None
+    val_score_error: float | None = None
+
+    def as_row(self) -> dict[str, float]:
+        """The metrics by name, as a record holds them."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class DivergenceError(ArithmeticError):
@@ -65,9 +76,11 @@ class Training:
     `weights` are those that `recipe.model.weights` names, None where it is `none`. With a `cache`, a frozen backbone's
     features of images that stay the same are computed once. `facts` says how both were used.
 
-    A run that also trains on the validation images cannot validate itself. `watched` then holds the validation loss and
-    accuracy of each epoch of another run of the recipe, and decides when a plateau ends, when to stop, and which
-    epoch's network counts.
+    The `score` on the validation images decides when to stop early and which epoch's network counts.
+
+    A run that also trains on the validation images cannot validate itself. `watched` then holds what `evaluate` gave
+    after each epoch of another run of the recipe, and decides when a plateau ends, when to stop, and which epoch's
+    network counts.
     """
 
     def __init__(
@@ -76,10 +89,12 @@ class Training:
         data: DeviceData,
         weights: Weights | None = None,
         cache: FeatureCache | None = None,
-        watched: Sequence[tuple[float, float]] | None = None,
+        watched: Sequence[Sequence[float]] | None = None,
+        score: ScoreName = "accuracy",
     ) -> None:
         self.recipe = recipe
         self.data = data
+        self.score = score
         self._watched = watched
         self.history: list[EpochMetrics] = []  # of the epochs that are done
         self.facts: dict[str, str] = {}
@@ -155,15 +170,16 @@ class Training:
     @property
     def is_over(self) -> bool:
         """Whether the last planned epoch is done, or early stopping has ended the run."""
-        return self.epoch == self.recipe.epochs or self.recipe.stops(self._accuracies())
+        return self.epoch == self.recipe.epochs or self.recipe.stops(self._scores())
 
     @property
     def counted(self) -> EpochMetrics:
         """The epoch whose network and score count so far."""
-        return self.history[self.recipe.early_stopping.counted(self._accuracies())]
+        return self.history[self.recipe.early_stopping.counted(self._scores())]
 
-    def _accuracies(self) -> list[float]:
-        return [metrics.val_accuracy for metrics in self.history]
+    def _scores(self) -> list[float]:
+        name = metric_name(self.score)
+        return [getattr(metrics, name) for metrics in self.history]
 
     def fit(self) -> Iterator[EpochMetrics]:
         """Train the epochs that are left; raises DivergenceError in the epoch whose loss is no finite number.
@@ -205,17 +221,17 @@ class Training:
         start = time.perf_counter()
         train_loss, train_accuracy = self._train_epoch()
         train_seconds = time.perf_counter() - start
-        val_loss, val_accuracy = self._watched[self.epoch] if self._watched else self.evaluate(self.data.val)
+        results = self._watched[self.epoch] if self._watched else self.evaluate(self.data.val)
+        validation = dict(zip(validation_names(self.score), results, strict=True))
         epoch = self.epoch + 1
-        if not np.isfinite(val_loss):
+        if not np.isfinite(validation["val_loss"]):
             raise DivergenceError(epoch * self.steps_per_epoch - 1)
         return EpochMetrics(
             epoch=epoch,
             progress=epoch / self.recipe.epochs,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
+            **validation,
             lr=self._rate(self._position(epoch * self.steps_per_epoch - 1)),
             seconds=time.perf_counter() - start,
             images_per_second=len(self.data.train) / train_seconds,
@@ -311,13 +327,19 @@ class Training:
         return logits.float()
 
     @torch.inference_mode()
-    def evaluate(self, images: DeviceImages) -> tuple[float, float]:
-        """Mean cross-entropy (nats, without label smoothing) and accuracy over all the images."""
+    def evaluate(self, images: DeviceImages) -> tuple[float, ...]:
+        """Mean cross-entropy (nats, without label smoothing) and accuracy over all the images.
+
+        Where the score is another one, it follows with its standard error.
+        """
         logits = self.predict(images)
         loss = F.cross_entropy(logits, images.labels)
         hits = (logits.argmax(dim=1) == images.labels).sum()
         loss, hits = torch.stack([loss, hits]).tolist()
-        return loss, hits / len(images)
+        if self.score == "accuracy":
+            return loss, hits / len(images)
+        predictions, labels = logits.argmax(dim=1).cpu().numpy(), images.labels.cpu().numpy()
+        return loss, hits / len(images), *score_with_error(self.score, predictions, labels)
 
     @torch.inference_mode()
     def predict(self, images: DeviceImages) -> Tensor:
@@ -332,7 +354,7 @@ class Training:
         """Everything that a resumed run needs to give the same epochs as an uninterrupted one, bit for bit on a CPU."""
         state = {
             "recipe": self.recipe.model_dump(mode="json"),
-            "history": [asdict(metrics) for metrics in self.history],
+            "history": [metrics.as_row() for metrics in self.history],
             "model": self._changing.state_dict(),
             "best": self._best,
             "average": self._average,

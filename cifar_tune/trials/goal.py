@@ -1,8 +1,9 @@
-"""The goal of a search besides accuracy: a cost to minimize, and limits on the costs of a trial."""
+"""The goal of a search: the score, a cost to minimize besides, and limits on the costs of a trial."""
 
 from typing import Literal
 
 from cifar_tune.recipe.options import Options, Positive
+from cifar_tune.training.scores import ScoreName
 from cifar_tune.wording import format_cost
 
 CostName = Literal["num_parameters", "num_macs", "seconds"]  # also the names of the report's columns
@@ -36,8 +37,9 @@ class Limits(Options):
 
 
 class Goal(Options):
-    """The highest accuracy within the limits, and the lowest cost too where `minimize` names one."""
+    """The highest score within the limits, and the lowest cost too where `minimize` names one."""
 
+    score: ScoreName = "accuracy"
     minimize: CostName | None = None
     limits: Limits = Limits()
 

@@ -11,26 +11,26 @@ from cifar_tune.trials.trial import Trial
 def best_baseline(trials: Iterable[Trial]) -> Trial | None:
     """The best completed baseline, from which gains are counted; the earlier one of equals."""
     complete = [trial for trial in trials if trial.is_baseline and trial.is_complete]
-    return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
+    return max(complete, key=lambda trial: (trial.score or 0.0, -trial.number), default=None)
 
 
-def baseline_accuracy(trials: Iterable[Trial]) -> float | None:
+def baseline_score(trials: Iterable[Trial]) -> float | None:
     """The score of the best baseline."""
     best = best_baseline(trials)
-    return best.val_accuracy if best else None
+    return best.score if best else None
 
 
 def gain_in_points(trial: Trial, baseline: float | None) -> float | None:
     """Percentage points above the baseline's accuracy; None if either is missing or the trial was not completed."""
-    if baseline is None or trial.val_accuracy is None or not trial.is_complete:
+    if baseline is None or trial.score is None or not trial.is_complete:
         return None
-    return 100 * (trial.val_accuracy - baseline)
+    return 100 * (trial.score - baseline)
 
 
 def best_trial(trials: Iterable[Trial]) -> Trial | None:
     """The completed trial within its limits with the highest score; the earlier one of equals."""
     complete = [trial for trial in trials if trial.counts]
-    return max(complete, key=lambda trial: (trial.val_accuracy or 0.0, -trial.number), default=None)
+    return max(complete, key=lambda trial: (trial.score or 0.0, -trial.number), default=None)
 
 
 class Leaders:
@@ -48,7 +48,7 @@ class Leaders:
     @property
     def baseline(self) -> float | None:
         """The score of the best baseline."""
-        return self._baseline.val_accuracy if self._baseline else None
+        return self._baseline.score if self._baseline else None
 
 
 def pareto_front(trials: Iterable[Trial], cost: CostName) -> list[Trial]:
@@ -56,7 +56,7 @@ def pareto_front(trials: Iterable[Trial], cost: CostName) -> list[Trial]:
 
     Trials with equal scores and equal costs are all in it.
     """
-    ranked = [(trial.cost(cost), -(trial.val_accuracy or 0.0), trial) for trial in trials if trial.counts]
+    ranked = [(trial.cost(cost), -(trial.score or 0.0), trial) for trial in trials if trial.counts]
     ordered = sorted([(price, loss, trial) for price, loss, trial in ranked if price is not None], key=itemgetter(0, 1))
     front: list[Trial] = []
     last = (0.0, 1.0)
@@ -79,7 +79,7 @@ def best_trials(trials: Sequence[Trial]) -> list[Trial]:
 def finalists(trials: Sequence[Trial], top: int) -> dict[int, Recipe]:
     """The `top` best recipes by trial number, best first, without the baseline's and without repetitions."""
     baseline = best_baseline(trials)
-    ranked = sorted((trial for trial in trials if trial.counts), key=lambda trial: -(trial.val_accuracy or 0.0))
+    ranked = sorted((trial for trial in trials if trial.counts), key=lambda trial: -(trial.score or 0.0))
     recipes: dict[int, Recipe] = {}
     for trial in ranked:
         is_new = trial.recipe not in recipes.values() and (baseline is None or trial.recipe != baseline.recipe)

@@ -3,6 +3,7 @@
 Trials are read from the user attributes of Optuna's trials; search/record.py writes these.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tune.data.images import IMAGE_SIZE, OWN
 from cifar_tune.recipe.recipe import Recipe
+from cifar_tune.training.scores import SCORE_ERROR, ScoreName, chance, metric_name
 from cifar_tune.trials.facts import NUM_TRAIN_IMAGES, NUM_VAL_IMAGES, REPLAYS
 from cifar_tune.trials.goal import ACCURACY_ALONE, CostName, Goal
 
@@ -73,7 +75,7 @@ class Trial:
 
     @property
     def has_own_score(self) -> bool:
-        """Whether the accuracies are the trial's own, and not those of a run that it replays."""
+        """Whether the scores are the trial's own, and not those of a run that it replays."""
         return REPLAYS not in self.facts
 
     @property
@@ -104,21 +106,46 @@ class Trial:
         return sum(epoch["seconds"] for epoch in self.curve)
 
     @property
-    def accuracies(self) -> list[float]:
-        """The validation accuracy after each epoch."""
-        return [epoch["val_accuracy"] for epoch in self.curve]
+    def scores(self) -> list[float]:
+        """The score after each epoch, on the validation images: the one that the search is for."""
+        name = metric_name(self.goal.score)
+        return [epoch[name] for epoch in self.curve]
 
     @property
-    def val_accuracy(self) -> float | None:
-        """The score: the accuracy of the epoch that counts, chance if the run broke down, None if there is none."""
+    def score(self) -> float | None:
+        """The score of the epoch that counts, chance if the run broke down, None if there is none."""
+        return self._result(self.goal.score)
+
+    @property
+    def accuracy(self) -> float | None:
+        """As `score`, the accuracy of the same epoch: the score itself, unless the search is for another one."""
+        return self._result("accuracy")
+
+    def _result(self, score: ScoreName) -> float | None:
         if self.state in ("diverged", "out of memory"):
-            return 1 / self.recipe.num_outputs
-        return None if not self.curve or self.state == "failed" else self.score_after(self.epochs)
+            return chance(score, self.recipe.num_outputs)
+        if not self.curve or self.state == "failed":
+            return None
+        return self.curve[self._counted(self.scores)][metric_name(score)]
+
+    @property
+    def score_error(self) -> float | None:
+        """The standard error of the score from the sampling of images; None where it is not known."""
+        if not self.is_complete or not self.curve:
+            return None
+        if self.goal.score != "accuracy":
+            return self.curve[self._counted(self.scores)][SCORE_ERROR]
+        if self.num_val_images is None or self.score is None:
+            return None
+        return math.sqrt(self.score * (1 - self.score) / self.num_val_images)
 
     def score_after(self, epoch: int) -> float:
         """The score that the run had after this epoch, counted from 1."""
-        accuracies = self.accuracies[:epoch]
-        return accuracies[self.recipe.early_stopping.counted(accuracies)]
+        scores = self.scores[:epoch]
+        return scores[self._counted(scores)]
+
+    def _counted(self, scores: Sequence[float]) -> int:
+        return self.recipe.early_stopping.counted(scores)
 
     @property
     def is_complete(self) -> bool:

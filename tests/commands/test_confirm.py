@@ -14,7 +14,7 @@ from helpers.records import train, written
 from mlflow.tracking import MlflowClient
 
 from cifar_tune.commands.confirm import newer_finalists, render
-from cifar_tune.evaluation.confirmation import judge, read_confirmation
+from cifar_tune.evaluation.confirmation import _read_values, judge, read_confirmation
 from cifar_tune.evaluation.reruns import Design, count_reruns, fresh_seeds, read_design, read_runs, unfinished_or_last
 from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import headline
@@ -22,6 +22,9 @@ from cifar_tune.search.driver import Driver
 from cifar_tune.search.identity import open_record
 from cifar_tune.store import HITS, Store
 from cifar_tune.tracking.runs import find_parent
+from cifar_tune.training.checkpoint import save_array
+from cifar_tune.training.scores import image_values
+from cifar_tune.trials.goal import Goal
 from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.reading import read_attributes, read_record
 from cifar_tune.trials.storage import open_storage
@@ -66,14 +69,14 @@ def test_finalists_are_trained_again_through_a_kill_and_shown_with_their_interva
     for run in runs:
         assert run.recipe.model_copy(update={"seed": 0}) == trials[run.params[RERUN_OF]].recipe
         hits = np.load(store.trial(run.search, run.number) / HITS)
-        assert hits.mean() == pytest.approx(run.val_accuracy)
+        assert hits.mean() == pytest.approx(run.score)
     assert sorted(path.name for path in store.search("tiny/confirm-1").rglob("*.*")) == [HITS] * 4
 
     confirmation = read_confirmation(store, "tiny")
     assert confirmation is not None
     gain = confirmation.gains.get(finalist)
     assert gain is not None
-    scores = {(run.params[RERUN_OF], run.params[SEED]): run.val_accuracy or 0.0 for run in runs}
+    scores = {(run.params[RERUN_OF], run.params[SEED]): run.score or 0.0 for run in runs}
     assert gain.mean == pytest.approx(np.mean([scores[finalist, seed] - scores[0, seed] for seed in (1, 2)]))
     assert f"{gain.verdict}, {100 * gain.mean:+.2f} points" in answer.stdout
     assert "share one validation split" in " ".join(answer.stdout.split())
@@ -204,7 +207,25 @@ def test_a_large_gain_is_real_and_none_is_tied() -> None:
     confirmation = judge(1, design(), runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
     assert [confirmation.gains[number].verdict for number in (7, 4)] == ["real", "tied"]
     assert 0 not in confirmation.gains
-    assert confirmation.accuracies[7].low < confirmation.accuracies[7].mean < confirmation.accuracies[7].high
+    assert confirmation.scores[7].low < confirmation.scores[7].mean < confirmation.scores[7].high
+
+
+def test_a_confirmation_is_of_the_score_of_its_search(tmp_path: Path) -> None:
+    """The recipe of trial 7 knows the rare class and is wrong more often; the files hold the values of images."""
+    store = Store(tmp_path)
+    by_f1 = replace(design(), recipes={0: RECIPE, 7: RECIPE}, score="macro_f1")
+    assert Design.loads(by_f1.dumps()) == by_f1
+    runs = [replace(run, goal=Goal(score="macro_f1")) for run in runs_of(by_f1)]
+    rng, labels = np.random.default_rng(0), np.repeat([0, 1], [900, 100])
+    for run in runs:
+        flips = rng.random(1000) < (0.15 if run.params[RERUN_OF] else 0.0)
+        guesses = np.where(flips, 1 - labels, labels if run.params[RERUN_OF] else 0)
+        save_array(store.trial(run.search, run.number) / HITS, image_values("macro_f1", guesses, labels))
+    values = {run.number: _read_values(store, run) for run in runs}
+    confirmation = judge(1, by_f1, runs, {number: row for number, row in values.items() if row is not None})
+    assert confirmation.gains[7].verdict == "real"
+    assert confirmation.scores[0].mean == pytest.approx(18 / 19 / 2)
+    assert _read_values(store, replace(runs[0], goal=Goal())) is None, "these are no hits"
 
 
 def test_a_finalist_that_broke_down_is_not_judged_and_the_others_are() -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ import pytest
 import torch
 from helpers.command_line import GOOD, Call, Start, wait_until
 from helpers.image_files import one_shard, random_images, write_shard
+from helpers.made_trials import RECIPE, printed
 from helpers.records import written
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
+from cifar_tune.commands.evaluate import render
 from cifar_tune.data.images import Images
 from cifar_tune.errors import UserError
-from cifar_tune.evaluation.reruns import read_runs
+from cifar_tune.evaluation.reruns import Design, read_runs
 from cifar_tune.evaluation.test_set import (
+    Evaluation,
     Outcome,
     _check_same,
     choose_winner,
@@ -30,12 +34,13 @@ from cifar_tune.evaluation.test_set import (
     read_evaluation,
 )
 from cifar_tune.evaluation.test_set_log import OPENINGS, note_opening, read_openings
-from cifar_tune.report.evaluation_page import class_report, draw_confusion, draw_samples
+from cifar_tune.report.evaluation_page import class_report, draw_confusion, draw_samples, metrics_of
 from cifar_tune.report.sentences import describe_openings
 from cifar_tune.search.identity import open_record
 from cifar_tune.search.space import load_space
 from cifar_tune.store import WEIGHTS, Store
 from cifar_tune.training.inference import load_classifier
+from cifar_tune.training.scores import ScoreName
 from cifar_tune.trials.reading import read_attributes, read_record, write_attribute
 
 SPACE = (
@@ -106,7 +111,7 @@ def test_winner_and_baseline_are_trained_on_everything_and_tested_once(
     answer = call(*arguments)
     assert answer.code == 0, answer.stderr
     trials, runs = read_record(store)["tiny"], read_runs(store, "tiny", "evaluate", 1)
-    winner = max(trials, key=lambda trial: (trial.val_accuracy or 0, -trial.number)).number
+    winner = max(trials, key=lambda trial: (trial.score or 0, -trial.number)).number
     assert len(runs) == (4 if winner else 2)
     for run in runs:  # the rates follow the search's validation, step by step
         assert [epoch["val_loss"] for epoch in run.curve] == [
@@ -222,8 +227,40 @@ def test_the_confusion_of_classes_and_its_hardest_pairs() -> None:
 def test_the_mean_with_the_mirror_images_is_of_logits() -> None:
     tested = outcome([0, 1], [1, 1])
     tested.logits[:, 1, 0, 0] = 4.0  # the mirror image is surer of the right class
-    assert tested.hits.tolist() == [[False, True]] * 2
-    assert tested.averaged_hits.tolist() == [[True, True]] * 2
+    assert tested.values("accuracy").tolist() == [[False, True]] * 2
+    assert tested.values("accuracy", averaged=True).tolist() == [[True, True]] * 2
+
+
+def of_two(score: ScoreName) -> Evaluation:
+    """The winner finds the two images of the rare class, at the price of three of the other."""
+    labels = [0] * 8 + [1] * 2
+    baseline, winner = outcome(labels, [0] * 10, 2), outcome(labels, [0] * 5 + [1] * 5, 2)
+    return Evaluation(1, Design(0, 1, (1, 2), {0: RECIPE, 1: RECIPE}, score=score), winner, replace(baseline, number=0))
+
+
+@pytest.mark.parametrize(
+    ("score", "winner", "baseline"), [("balanced_accuracy", 13 / 16, 0.5), ("macro_f1", (10 / 13 + 4 / 7) / 2, 4 / 9)]
+)
+def test_another_score_decides_and_the_accuracy_stands_beside_it(
+    score: ScoreName, winner: float, baseline: float
+) -> None:
+    evaluation = of_two(score)
+    metrics = metrics_of(evaluation)
+    assert metrics["test_accuracy"] == pytest.approx(0.7)
+    assert metrics["baseline_test_accuracy"] == pytest.approx(0.8)
+    assert metrics[f"test_{score}"] == pytest.approx(winner)
+    assert metrics[f"baseline_test_{score}"] == pytest.approx(baseline)
+    assert metrics["test_gain"] == pytest.approx(winner - baseline)
+    shown = printed(render(evaluation, flip_averaging=False))
+    assert all(f"{100 * share:.2f} %" in shown for share in (winner, baseline, 0.7, 0.8))
+    assert of_two("accuracy").gain().mean == pytest.approx(-0.1)
+    assert metrics_of(of_two("accuracy")).keys() == {
+        "test_accuracy",
+        "baseline_test_accuracy",
+        "test_gain",
+        "test_gain_low",
+        "test_gain_high",
+    }
 
 
 def test_every_class_has_its_line_where_none_was_predicted() -> None:

@@ -10,8 +10,14 @@ from helpers.command_line import GOOD, Call
 from mlflow import pyfunc
 from mlflow.tracking import MlflowClient
 from PIL import Image
+from sklearn.metrics import f1_score
 
-from cifar_tune.store import Store
+from cifar_tune.evaluation.reruns import read_runs
+from cifar_tune.evaluation.test_set import read_evaluation
+from cifar_tune.report.evaluation_page import metrics_of
+from cifar_tune.store import HITS, Store
+from cifar_tune.tracking.runs import find_parent
+from cifar_tune.trials.reading import read_attributes
 
 SPACE = (
     GOOD.replace('dataset="shapes"', 'dataset="folder", num_classes=3, image_size=40')
@@ -83,6 +89,46 @@ def test_copies_in_two_parts_are_a_warning_as_soon_as_both_parts_are_open(tmp_pa
     answer = call("evaluate", "own", "--seeds", 2, *flags)
     assert answer.code == 0, answer.stderr
     assert "Warning: 2 of 32 test images are in another part too" in " ".join(answer.stderr.split())
+
+
+@pytest.mark.slow
+def test_an_imbalanced_data_set_is_searched_for_its_macro_f1(tmp_path: Path, call: Call) -> None:
+    """With early stopping, which the runs of the evaluation follow; the figures are scikit-learn's."""
+    counts = [120, 40, 20]
+    labels = np.repeat(np.arange(3), counts)
+    images = np.random.default_rng(0).integers(0, 150, (sum(counts), 32, 32, 3), dtype=np.uint8)
+    images[np.arange(sum(counts)), ..., labels] += 60
+    (tmp_path / "images").mkdir()
+    np.savez(tmp_path / "images" / "own.npz", train_images=images, train_labels=labels)
+    space = tmp_path / "own.py"
+    patience = 'early_stopping={"name": "patience", "patience": 1}, epochs=3'
+    text = SPACE.replace('"folder"', '"npz"').replace("image_size=40", "image_size=32")
+    space.write_text(
+        re.sub(r"epochs=\d+", patience, text, count=1).replace("num_trials=2", 'num_trials=2, score="macro_f1"')
+    )
+    flags = ["--store", tmp_path / "store", "--data-dir", tmp_path / "images"]
+    for command in (["run", space], ["confirm", "own", "--seeds", 2], ["evaluate", "own", "--seeds", 2]):
+        answer = call(*command, *flags)
+        assert answer.code == 0, answer.stderr
+    store = Store(tmp_path / "store")
+    evaluation = read_evaluation(store, "own")
+    assert evaluation is not None
+    expected = [
+        f1_score(evaluation.winner.labels, guesses, average="macro", zero_division=0.0)
+        for guesses in evaluation.winner.predictions
+    ]
+    assert metrics_of(evaluation)["test_macro_f1"] == pytest.approx(np.mean(expected))
+    for run in read_runs(store, "own", "confirm", 1):
+        assert np.load(store.trial(run.search, run.number) / HITS).mean() == pytest.approx(run.score)
+    rows = json.loads(call("report", "own", *flags[:2], "--format", "json").stdout)
+    best = max((row for row in rows if row["rank"]), key=lambda row: row["val_macro_f1"])
+    assert (best["rank"], best["score"]) == (1, "macro_f1")
+    parent = find_parent(MlflowClient(store.mlflow_url), read_attributes(store, "own")["id"])
+    assert parent.data.metrics["best_val_macro_f1"] == best["val_macro_f1"]
+    space.write_text(space.read_text().replace("macro_f1", "balanced_accuracy"))
+    refused = call("run", space, *flags)
+    assert refused.code == 2
+    assert "was started with another space file" in refused.stderr
 
 
 def test_a_data_set_of_ones_own_needs_a_folder_and_its_number_of_classes(tmp_path: Path, call: Call) -> None:

@@ -144,12 +144,13 @@ def test_another_number_of_classes_than_the_recipe_says_is_named(tmp_path: Path,
         load_training_data(name, train_images=None, data_dir=data_dir, store=tmp_path, num_classes=4)
 
 
+@pytest.mark.parametrize("part", ["val", "test"])
 @pytest.mark.parametrize("name", OWN)
-def test_a_class_without_an_image_in_a_part_is_named(tmp_path: Path, name: DatasetName) -> None:
+def test_a_class_without_an_image_in_a_part_is_named(tmp_path: Path, name: DatasetName, part: OwnPart) -> None:
     some = in_order(30)
     lacking = Images(some.images[some.labels != 1], some.labels[some.labels != 1])
-    data_dir = write_layouts(tmp_path, {"train": some, "val": lacking, "test": some})[name]
-    with pytest.raises(UserError, match="the val part has no image of class 'dog'"):
+    data_dir = write_layouts(tmp_path, {"train": some, "val": some, "test": some, part: lacking})[name]
+    with pytest.raises(UserError, match=f"the {part} part has no image of class 'dog'"):
         load(name, data_dir)
 
 

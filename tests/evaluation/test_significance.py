@@ -8,14 +8,14 @@ import pytest
 from scipy import stats
 from verdicts import Setting, share_of_real
 
-from cifar_tune.evaluation.significance import ALPHA, Difference, Hits, judge_gains, paired_difference
+from cifar_tune.evaluation.significance import ALPHA, Difference, judge_gains, paired_difference
 
 
-def random_hits(seeds: int, images: int, share: float = 0.7, seed: int = 0) -> Hits:
+def random_hits(seeds: int, images: int, share: float = 0.7, seed: int = 0) -> npt.NDArray[np.bool_]:
     return np.random.default_rng(seed).random((seeds, images)) < share
 
 
-def as_hits(values: npt.ArrayLike) -> Hits:
+def as_hits(values: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     return np.asarray(values, dtype=bool)
 
 

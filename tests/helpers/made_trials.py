@@ -14,8 +14,8 @@ from rich.text import Text
 
 from cifar_tune.recipe.recipe import Recipe
 from cifar_tune.search.space import Draw, load_space
-from cifar_tune.trials.facts import QUEUED, STARTUP, TAKEN_AT, WORKER
-from cifar_tune.trials.goal import ACCURACY_ALONE
+from cifar_tune.trials.facts import NUM_VAL_IMAGES, QUEUED, STARTUP, TAKEN_AT, WORKER
+from cifar_tune.trials.goal import ACCURACY_ALONE, Goal
 from cifar_tune.trials.trial import State, Trial, as_trial
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -111,6 +111,13 @@ def spanning_trials(*spans: tuple[str, float, float]) -> list[Trial]:
     ]
 
 
+def by_macro_f1(number: int, accuracy: float, f1: float) -> Trial:
+    """A completed trial of a search for the macro F1, whose standard error is 5 points."""
+    whole = trial(number, accuracy, search="f1", facts={NUM_VAL_IMAGES: 100})
+    curve = [{**each, "val_macro_f1": f1, "val_score_error": 0.05} for each in whole.curve]
+    return replace(whole, curve=curve, goal=Goal(score="macro_f1"))
+
+
 # Searches of every kind, by what is special about them.
 SEARCHES: dict[str, list[Trial]] = {
     "no trials": [],
@@ -125,6 +132,7 @@ SEARCHES: dict[str, list[Trial]] = {
     "all failed after an epoch": [trial(n, 0.3, "failed", num_epochs=1) for n in range(3)],
     "all interrupted": [trial(n, None, "interrupted") for n in range(3)],
     "conditional": conditional_trials(),
+    "by macro F1": [by_macro_f1(n, 0.8, 0.5 + n / 10) for n in range(3)],
     "long names": [trial(0, 0.5, search="a" * 100, params={"optimizer/" + "x" * 80: 1.0})],
 }
 

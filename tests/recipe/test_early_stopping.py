@@ -156,18 +156,18 @@ def trial(state: State, accuracies: Sequence[float], *, patience: bool = True) -
 
 @pytest.mark.parametrize("state", ["running", "interrupted", "pruned", "stopped early", "completed"])
 def test_a_trials_score_is_that_of_the_epoch_that_counts(state: State) -> None:
-    assert trial(state, [0.2, 0.6, 0.4]).val_accuracy == 0.6
-    assert trial(state, [0.2, 0.6, 0.4], patience=False).val_accuracy == 0.4
-    assert trial(state, []).val_accuracy is None
+    assert trial(state, [0.2, 0.6, 0.4]).score == 0.6
+    assert trial(state, [0.2, 0.6, 0.4], patience=False).score == 0.4
+    assert trial(state, []).score is None
 
 
 @pytest.mark.parametrize(("state", "score"), [("diverged", 0.1), ("out of memory", 0.1), ("failed", None)])
 def test_what_broke_down_has_no_best_epoch(state: State, score: float | None) -> None:
-    assert trial(state, [0.2, 0.6, 0.4]).val_accuracy == score
+    assert trial(state, [0.2, 0.6, 0.4]).score == score
 
 
 def test_a_trial_trained_and_recorded_has_the_score_of_its_network(smallest: DeviceData) -> None:
     training = Training(UNEVEN, smallest)
     list(training.fit())
     recorded = Trial("tiny", 0, "stopped early", UNEVEN, {}, True, [repeatable(m) for m in training.history])
-    assert recorded.val_accuracy == training.counted.val_accuracy
+    assert recorded.score == training.counted.val_accuracy

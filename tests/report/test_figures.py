@@ -32,7 +32,7 @@ def test_what_lies_over_a_limit_is_shown_as_such_and_is_never_the_best() -> None
     assert 0 < len(within) < len(trials)
     drawn = history(search)
     assert not isinstance(drawn, str)
-    assert max(drawn.data[1].y) == max(trial.val_accuracy or 0 for trial in within)
+    assert max(drawn.data[1].y) == max(trial.score or 0 for trial in within)
     figure = costs(search)["num_parameters"]
     assert not isinstance(figure, str)
     shown = {trace.name: len(trace.x) for trace in figure.data}
@@ -90,7 +90,7 @@ def test_the_band_of_the_history_is_the_margin_around_the_baseline() -> None:
     trials = made_up_trials(["completed"] * 5)
     figure = history(DrawnSearch("made", trials))
     assert not isinstance(figure, str)
-    score = trials[0].val_accuracy or 0.0
+    score = trials[0].score or 0.0
     margin = 1.959964 * math.sqrt(2 * score * (1 - score) / 5000)
     band = figure.layout.shapes[0]
     assert (band.y0, band.y1) == pytest.approx((score - margin, score + margin))

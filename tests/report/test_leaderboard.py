@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from helpers.made_trials import RECIPE, trial
+from helpers.made_trials import RECIPE, by_macro_f1, trial
 
+from cifar_tune.report.comparison import grouped
 from cifar_tune.report.leaderboard import leaderboard
 from cifar_tune.report.sentences import headline
-from cifar_tune.trials.ranking import baseline_accuracy, best_trial, gain_in_points
+from cifar_tune.trials.ranking import baseline_score, best_trial, gain_in_points
 from cifar_tune.trials.trial import State, Trial
 
 
@@ -36,7 +37,7 @@ def test_trials_that_stopped_early_are_ranked_among_the_completed_ones() -> None
 
 def test_a_baseline_that_stopped_early_is_what_gains_are_counted_from() -> None:
     trials = [trial(0, 0.5, "stopped early", num_epochs=2), trial(1, 0.75), trial(2, 0.8, "stopped early")]
-    assert baseline_accuracy(trials) == 0.5
+    assert baseline_score(trials) == 0.5
     assert [gain_in_points(each, 0.5) for each in trials] == pytest.approx([0, 25, 30])
     best = best_trial(trials)
     assert best is not None
@@ -58,6 +59,31 @@ def test_what_broke_down_comes_last() -> None:
     ends: list[State] = ["failed", "out of memory", "diverged", "pruned", "paused", "completed"]
     states: list[State] = ["running", "interrupted", *ends]
     assert places(*(trial(number, 0.5, state) for number, state in enumerate(states))) == [7, 6, 5, 4, 3, 2, 1, 0]
+
+
+def test_trials_are_ranked_by_the_score_of_their_search_and_never_among_those_of_another() -> None:
+    searches = {"f1": [by_macro_f1(0, 0.9, 0.5), by_macro_f1(1, 0.8, 0.6)], "tiny": [trial(0, 0.7), trial(1, 0.95)]}
+    frame = leaderboard(searches)
+    columns = ["search", "trial", "rank", "val_accuracy", "val_macro_f1", "gain"]
+    rows = frame[columns].astype(object).where(frame[columns].notna(), None).to_numpy().tolist()
+    assert [row[:5] for row in rows] == [
+        ["tiny", 1, 1, 0.95, None],
+        ["tiny", 0, 2, 0.7, None],
+        ["f1", 1, 1, 0.8, 0.6],
+        ["f1", 0, 2, 0.9, 0.5],
+    ]
+    assert [row[5] for row in rows] == pytest.approx([25, 0, 10, 0])
+    assert "val_macro_f1" not in leaderboard({"tiny": searches["tiny"]})
+    assert "score" not in leaderboard({"tiny": searches["tiny"]})
+    groups = grouped(frame, "model")
+    assert groups["best"].tolist() == [0.6, 0.95]
+    assert groups["score"].tolist()[0] == "macro_f1"
+
+
+def test_the_headline_names_the_score_and_takes_its_sampling_error() -> None:
+    sentence = headline([by_macro_f1(0, 0.9, 0.5), by_macro_f1(1, 0.8, 0.6)])
+    assert "trial 1 with macro F1 60.00 %, +10.00 points over the baseline's 50.00 %" in sentence
+    assert "100 validation images alone is up to ±13.86 points" in sentence  # 1.96 x sqrt(2) x 0.05
 
 
 def test_equals_keep_their_order() -> None:
@@ -83,12 +109,12 @@ def test_gain_is_counted_from_the_best_baseline() -> None:
     trials = [trial(0, 0.5), trial(1, 0.6, is_baseline=True), trial(2, 0.75), trial(3, 0.55)]
     gains = {row["trial"]: row["gain"] for row in leaderboard({"tiny": trials}).to_dict("records")}
     assert gains == pytest.approx({0: -10, 1: 0, 2: 15, 3: -5})
-    assert baseline_accuracy(trials) == 0.6
+    assert baseline_score(trials) == 0.6
 
 
 def test_only_a_completed_baseline_counts() -> None:
-    assert baseline_accuracy([trial(0, 0.5, "interrupted"), trial(1, 0.9)]) is None
-    assert baseline_accuracy([]) is None
+    assert baseline_score([trial(0, 0.5, "interrupted"), trial(1, 0.9)]) is None
+    assert baseline_score([]) is None
 
 
 @pytest.mark.parametrize("state", ["pruned", "diverged", "out of memory", "failed", "interrupted", "running"])

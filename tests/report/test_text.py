@@ -90,7 +90,7 @@ def test_json_csv_and_markdown_parse_back_to_one_row_per_trial(trials: list[Tria
 def test_a_csv_is_read_by_pandas_as_the_same_leaderboard(trials: list[Trial]) -> None:
     read = pd.read_csv(StringIO(format_report(Findings({"tiny": trials}), "csv")))
     assert list(read.columns) == list(leaderboard({"tiny": trials}).columns)
-    scores = {trial.number: trial.val_accuracy for trial in trials}
+    scores = {trial.number: trial.accuracy for trial in trials}
     assert {
         number: None if pd.isna(score) else score
         for number, score in zip(read["trial"], read["val_accuracy"], strict=True)

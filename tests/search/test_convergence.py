@@ -60,7 +60,7 @@ def test_a_search_ends_when_no_recipe_is_worth_another_training(store: Store, sc
     assert 10 < record.num_started < 60
     assert record.is_converged
     assert record.num_left(60) == 0
-    best = max(trial.accuracies[-1] for trial in record.trials() if trial.is_complete)
+    best = max(trial.scores[-1] for trial in record.trials() if trial.is_complete)
     assert best > 0.9 - 0.2 / 8 - 0.001
     assert record.expected_gain is not None
     assert record.expected_gain < 0.001

@@ -226,7 +226,7 @@ def test_a_trial_that_starts_slowly_for_a_known_reason_goes_on(tmp_path: Path) -
     for recipe in (fast, slow):
         record.study.enqueue_trial(recipe)
         trials.append(drive(Driver(record, 10**6, []), slow=0.6 * recipe["label_smoothing"]))
-    assert trials[0].accuracies[0] > trials[1].accuracies[0] + 0.1
+    assert trials[0].scores[0] > trials[1].scores[0] + 0.1
     assert [trial.epochs for trial in trials] == [2, 16]
 
 

@@ -31,6 +31,7 @@ from cifar_tune.search.limits import check_limits, excess
 from cifar_tune.search.search import ONE_OBJECTIVE, SamplerName
 from cifar_tune.store import STATE, WEIGHTS, Store, open_store
 from cifar_tune.training.network_size import count_layers, count_macs, count_parameters
+from cifar_tune.training.scores import SCORE_NAMES, ScoreName, metric_name
 from cifar_tune.trials.goal import Goal
 from cifar_tune.trials.ranking import best_trial, pareto_front
 from cifar_tune.trials.reading import PRIOR
@@ -87,6 +88,52 @@ def run_next(driver: Driver, accuracies: Sequence[float] = RISING, seconds: floa
 
 
 # Goals
+
+
+@pytest.mark.parametrize("score", SCORE_NAMES)
+def test_optuna_has_the_score_of_the_search_by_its_name(
+    memory: InMemoryStorage, tmp_path: Path, score: ScoreName
+) -> None:
+    driver = opened(memory, tmp_path, f'score="{score}"')
+    trial = driver.next_trial()
+    for epoch, accuracy in enumerate(RISING, start=1):
+        driver.add_epoch(trial.number, {**metrics(epoch, accuracy), metric_name(score): accuracy / 2}, {})
+    (ended,) = driver.record.trials()
+    assert (ended.goal.score, ended.state, ended.score) == (score, "completed", RISING[-1] / 2)
+    frozen = in_optuna(memory)[0]
+    assert frozen.values == [ended.score]
+    assert list(frozen.intermediate_values.values()) == [value / 2 for value in RISING]
+    assert optuna.load_study(study_name="tiny", storage=memory).metric_names == [metric_name(score)]
+
+
+def test_a_pruning_rule_compares_scores(memory: InMemoryStorage, tmp_path: Path) -> None:
+    """The second trial has the better accuracy and the worse macro F1, so it is stopped."""
+    driver = opened(memory, tmp_path, 'score="macro_f1"')
+    for f1 in (0.5, 0.4):
+        trial = driver.next_trial()
+        for epoch in range(1, 5):
+            row = {**metrics(epoch, 1 - f1), "val_macro_f1": f1, "val_score_error": 0.01}
+            if not driver.add_epoch(trial.number, row, {}):
+                break
+    assert [trial.state for trial in driver.record.trials()] == ["completed", "pruned"]
+
+
+def test_a_goal_of_an_older_version_is_for_accuracy() -> None:
+    assert Goal.model_validate({"minimize": None, "limits": {}}).score == "accuracy"
+
+
+@pytest.mark.parametrize(("score", "chance"), [("accuracy", 0.1), ("balanced_accuracy", 0.1), ("macro_f1", 2 / 110)])
+def test_a_trial_that_broke_down_scores_as_chance_does(score: ScoreName, chance: float) -> None:
+    broken = Trial("tiny", 1, "diverged", RECIPE, {}, False, goal=Goal(score=score))
+    assert broken.score == pytest.approx(chance)
+    assert broken.score_error is None
+
+
+def test_results_of_another_score_are_not_taken_over(store: Store, tmp_path: Path) -> None:
+    run_next(driver_of(open_record(store, "old", written(tmp_path, PLAIN), 0)))
+    record = open_record(store, "new", written(tmp_path, text('score="macro_f1"')), 0)
+    with pytest.raises(UserError, match=r"score is macro_f1 here but was accuracy there.*--extend"):
+        extend(record, store, "old")
 
 
 def test_a_goal_is_hashable_and_refuses_unknown_costs(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ def assignment(folder: Path, *, pauses: Sequence[int], num_epochs_recorded: int 
         "gpus": 0.0,
         "keeps": "weights",
         "pauses": pauses,
+        "score": "accuracy",
         "watched": None,
         "handed_at": 0.0,
     }

@@ -119,7 +119,7 @@ def test_a_setting_is_fixed_in_every_trial_and_sampled_in_none(reopen: Open) -> 
 def test_a_completed_trial_scores_its_last_epoch(store: Store, reopen: Open) -> None:
     number = train(driver_of(reopen()), [0.2, 0.7, 0.4, 0.5])
     (trial,) = seen(store)
-    assert (trial.state, trial.epochs, trial.val_accuracy, trial.seconds) == ("completed", 4, 0.5, 2.0)
+    assert (trial.state, trial.epochs, trial.score, trial.seconds) == ("completed", 4, 0.5, 2.0)
     assert trial.facts == {"num_parameters": 7, "rungs": {"2": 0.5}}
     assert in_optuna(store, number).state == TrialState.COMPLETE
     assert in_optuna(store, number).value == 0.5
@@ -144,7 +144,7 @@ def test_a_trial_that_broke_down_completes_in_optuna_with_chance_accuracy(
     driver.add_epoch(number, metrics(1, 0.6), {})
     driver.finish(number, state, facts={"diverged_at_step": 3})
     trial = seen(store)[number]
-    assert (trial.state, trial.val_accuracy, trial.epochs) == (state, 0.1, 1)
+    assert (trial.state, trial.score, trial.epochs) == (state, 0.1, 1)
     assert trial.facts["diverged_at_step"] == 3
     assert in_optuna(store, number).state == TrialState.COMPLETE
     assert in_optuna(store, number).value == 0.1
@@ -153,7 +153,7 @@ def test_a_trial_that_broke_down_completes_in_optuna_with_chance_accuracy(
 def test_a_trial_out_of_patience_stops_early_with_its_best_score(store: Store, reopen: Open) -> None:
     number = train(driver_of(reopen(PATIENT)), [0.2, 0.7, 0.4, 0.5, 0.9])
     (trial,) = seen(store)
-    assert (trial.state, trial.epochs, trial.val_accuracy) == ("stopped early", 4, 0.7)
+    assert (trial.state, trial.epochs, trial.score) == ("stopped early", 4, 0.7)
     assert trial.is_complete
     assert trial.is_over
     assert in_optuna(store, number).state == TrialState.COMPLETE
@@ -164,7 +164,7 @@ def test_a_trial_out_of_patience_stops_early_with_its_best_score(store: Store, r
 def test_a_trial_with_patience_left_at_its_end_completes_with_its_best_score(store: Store, reopen: Open) -> None:
     number = train(driver_of(reopen(PATIENT)), [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.65, 0.6])
     (trial,) = seen(store)
-    assert (trial.state, trial.epochs, trial.val_accuracy) == ("completed", 8, 0.7)
+    assert (trial.state, trial.epochs, trial.score) == ("completed", 8, 0.7)
     assert in_optuna(store, number).value == 0.7
 
 
@@ -204,7 +204,7 @@ def test_a_failed_trial_fails_in_optuna_and_keeps_its_error(store: Store, reopen
     driver.add_epoch(number, metrics(1, 0.6), {})
     driver.finish(number, "failed", error="Traceback\nKeyError: 'x'")
     trial = seen(store)[number]
-    assert (trial.state, trial.val_accuracy, trial.error) == ("failed", None, "Traceback\nKeyError: 'x'")
+    assert (trial.state, trial.score, trial.error) == ("failed", None, "Traceback\nKeyError: 'x'")
     assert in_optuna(store, number).state == TrialState.FAIL
 
 
@@ -642,6 +642,7 @@ USING_RATE = SPACE.replace("from cifar_tune", "RATE = 0.1\nfrom cifar_tune").rep
         (USING_RATE, USING_RATE.replace("RATE = 0.1", "RATE = 0.2")),
         (SPACE + "N = 1\n", SPACE + "N = 1\nBASELINE = BASELINE.replace(dict(epochs=5))\n"),
         (SPACE, SPACE.replace('"let_through": 0', '"let_through": 0, "keep": 0.4')),
+        (SPACE, SPACE.replace("Search(", 'Search(score="macro_f1", ')),
         ("from math import pi as x\n" + SPACE + "y = x\n", "from math import e as x\n" + SPACE + "y = x\n"),
         ("N = 1\n" + SPACE + "eval('N')\n", "N = 2\n" + SPACE + "eval('N')\n"),
     ],
@@ -649,6 +650,7 @@ USING_RATE = SPACE.replace("from cifar_tune", "RATE = 0.1\nfrom cifar_tune").rep
         "a constant that is read",
         "a later baseline",
         "the scheduler",
+        "the score",
         "an import that is read",
         "a name that eval reads",
     ],

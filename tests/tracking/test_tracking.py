@@ -19,6 +19,8 @@ from cifar_tune.tracking.address import tracking_url
 from cifar_tune.tracking.runs import delete_runs, find_runs, write_outcome
 from cifar_tune.tracking.subject import Subject
 from cifar_tune.tracking.tracker import STATUSES, Tracker
+from cifar_tune.training.scores import ScoreName
+from cifar_tune.trials.goal import Goal
 from cifar_tune.trials.trial import State, Trial
 
 RECIPE = Recipe(
@@ -69,10 +71,12 @@ class Room:
         self.run_ids = RunIds(search)
         self.client = MlflowClient(store.mlflow_url)
 
-    def tracker(self, description: str = "A space.", tags: dict[str, str] | None = None) -> Tracker:
+    def tracker(
+        self, description: str = "A space.", tags: dict[str, str] | None = None, score: ScoreName = "accuracy"
+    ) -> Tracker:
         size = f"{len(self.data.train)} + {len(self.data.val)} images"
         subject = Subject(
-            self.search, self.run_ids.id, self.data.dataset, self.data.digest, size, description, tags or {}
+            self.search, self.run_ids.id, self.data.dataset, self.data.digest, size, description, tags or {}, score
         )
         return Tracker(self.store, subject, self.run_ids.set_mlflow_run)
 
@@ -114,16 +118,16 @@ class Room:
             assert run.info.status == STATES_IN_MLFLOW[trial.state]
             assert run.data.tags["cifar_tune.state"] == trial.state
             expected = [(int(epoch["epoch"]), epoch["val_accuracy"]) for epoch in trial.curve]
-            score = trial.val_accuracy
-            if trial.is_over and score is not None and score not in trial.accuracies[-1:]:
+            score = trial.score
+            if trial.is_over and score is not None and score not in trial.scores[-1:]:
                 expected.append((trial.epochs, score))
             assert self.history(trial.number) == sorted(expected)
             assert run.data.metrics.get("val_accuracy") == self.score(trial)
 
     def score(self, trial: Trial) -> float | None:
         """The accuracy of a trial's run: the score, or the last epoch's accuracy if there is none."""
-        last = trial.accuracies[-1] if trial.curve else None
-        return trial.val_accuracy if trial.is_over and trial.val_accuracy is not None else last
+        last = trial.scores[-1] if trial.curve else None
+        return trial.score if trial.is_over and trial.score is not None else last
 
 
 @pytest.fixture
@@ -219,13 +223,27 @@ def test_a_finished_run_has_its_trials_score(
     room: Room, state: State, recipe: Recipe, accuracies: tuple[float, ...], score: float
 ) -> None:
     ended = trial(0, state, accuracies, recipe=recipe)
-    assert ended.val_accuracy == score
+    assert ended.score == score
     steps = [trial(0, "running", accuracies[:n], recipe=recipe) for n in range(len(accuracies) + 1)]
     room.update(room.tracker(), *steps, ended)
     run = room.children()[0]
     assert run.info.status == "FINISHED"
     assert run.data.metrics["val_accuracy"] == score
     room.assert_shows(ended)
+
+
+def test_a_search_for_another_score_has_it_under_its_name(room: Room) -> None:
+    """With early stopping the first epoch counts, whose macro F1 is the best."""
+    scores, accuracies = (0.6, 0.2, 0.3), (0.5, 0.7, 0.8)
+    whole = trial(0, "completed", accuracies, recipe=PATIENT)
+    curve = [{**epoch, "val_macro_f1": f1} for epoch, f1 in zip(whole.curve, scores, strict=True)]
+    ended = replace(whole, curve=curve, goal=Goal(score="macro_f1"))
+    room.update(room.tracker(score="macro_f1"), replace(ended, state="running"))
+    room.update(room.tracker(score="macro_f1"), ended)
+    assert room.history(0, "val_macro_f1") == [(1, 0.6), (2, 0.2), (3, 0.3), (3, 0.6)]
+    metrics = room.children()[0].data.metrics
+    assert (metrics["val_macro_f1"], metrics["val_accuracy"]) == (0.6, 0.5), "both of the epoch that counts"
+    assert room.parent().data.metrics == {"best_val_macro_f1": 0.6, "gain": 0.0}
 
 
 def test_a_status_that_a_killed_process_did_not_write_is_corrected(room: Room) -> None:
