@@ -4,6 +4,8 @@ from pathlib import Path
 from statistics import median
 from string import Template
 
+import numpy as np
+
 from cifar_tune.data.collection import Collection
 from cifar_tune.data.datasets import find_collection
 from cifar_tune.data.images import IMAGE_SIZE, DatasetName
@@ -16,6 +18,7 @@ NUM_LOOKED_AT = 200  # images, for their size
 NUM_SHOWN = 200_000  # training images in all epochs together, about; so many that a good network is not far off
 EPOCHS = (5, 30)
 BATCH_SIZES = (32, 64, 128)
+IMBALANCE = 3  # times as many images in the largest class as in the smallest, from which classes should count alike
 STEPS_PER_EPOCH = 40  # at least, of the largest batch that has them
 
 TEMPLATE = Template('''"""$docstring
@@ -60,7 +63,7 @@ def space(trial: Trial) -> Recipe:
     )
 
 
-SEARCH = Search(num_trials=$num_trials)
+SEARCH = Search($search)
 ''')
 AUGMENT = '"augment": Augment(),  # mirrored and shifted; say Augment(flip=False) where a mirrored image is another'
 
@@ -82,7 +85,7 @@ def write_space(folder: Path, output: Path) -> None:
         augment=AUGMENT,
         width=1.0,
         widths="0.5, 1.0, 2.0",
-        num_trials=40,
+        search=f"num_trials=40{_score(collection)}",
     )
     output.write_text(text, encoding="utf-8")
     print(f"{output}: {name}, {num_images:,} images of {len(collection.class_names)} classes, {epochs} epochs")
@@ -103,6 +106,12 @@ def budget(num_images: int) -> tuple[int, int]:
     low, high = EPOCHS
     sizes = [size for size in BATCH_SIZES if num_images >= STEPS_PER_EPOCH * size]
     return min(high, max(low, round(NUM_SHOWN / num_images))), sizes[-1] if sizes else BATCH_SIZES[0]
+
+
+def _score(collection: Collection) -> str:
+    """What the search is for, where it is not the accuracy, which a few large classes would decide."""
+    counts = np.bincount(collection.train.labels)
+    return ', score="balanced_accuracy"' if counts.max() >= IMBALANCE * counts.min() else ""
 
 
 def _image_size(collection: Collection) -> int:

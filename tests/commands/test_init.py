@@ -56,6 +56,16 @@ def test_names_of_any_kind_make_a_file_that_loads(tmp_path: Path, call: Call, na
     load_space(tmp_path / "mine.py").check()
 
 
+@pytest.mark.parametrize(("counts", "score"), [((40, 20), "accuracy"), ((60, 20), "balanced_accuracy")])
+def test_classes_of_very_different_sizes_count_alike(
+    tmp_path: Path, call: Call, counts: tuple[int, int], score: str
+) -> None:
+    labels = np.repeat([0, 1], counts)
+    np.savez(tmp_path / "a.npz", train_images=np.zeros((len(labels), 28, 28), np.uint8), train_labels=labels)
+    assert call("init", tmp_path, "--output", tmp_path / "mine.py").code == 0
+    assert load_space(tmp_path / "mine.py").search.score == score
+
+
 def test_no_file_is_replaced_and_no_folder_without_images_taken(tmp_path: Path, call: Call) -> None:
     images = write_images(tmp_path / "images", 60, 32, ["a", "b"])
     (tmp_path / "mine.py").write_text("precious")
@@ -88,6 +98,6 @@ def test_the_shipped_template_is_the_same_with_other_values() -> None:
         augment=f'"augment": {augment}',
         width=0.5,
         widths="0.25, 0.5, 1.0",
-        num_trials=12,
+        search="num_trials=12",
     )
     assert text == expected
