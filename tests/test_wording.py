@@ -20,8 +20,10 @@ from cifar_tune.wording import (
     format_percent_range,
     format_points,
     format_points_range,
+    format_score,
     format_seconds,
     format_setting,
+    score_title,
 )
 
 Format = Callable[..., str]
@@ -29,6 +31,9 @@ Format = Callable[..., str]
 EXAMPLES: list[tuple[Format, tuple[object, ...], str]] = [
     (format_percent, (0.864,), "86.40 %"),
     (format_percent_range, (0.851, 0.877), "85.10 to 87.70"),
+    (format_score, ("accuracy", 0.864), "86.40 %"),
+    (format_score, ("macro_f1", 0.864), "macro F1 86.40 %"),
+    (score_title, ("macro_f1",), "macro F1"),
     (format_points, (1.2,), "+1.20"),
     (format_gain, (0.012, 0.004, 0.02), "+1.20 points (+0.40 to +2.00)"),
     (format_points_range, (0.004, 0.02), "+0.40 to +2.00"),

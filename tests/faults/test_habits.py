@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def test_a_gpus_checkpoint_goes_on_on_a_cpu_and_a_line_says_what_differs(store: 
     trial = record.start_trial()
     data = load_training_data("shapes", train_images=64, data_dir=None, store=store.root)
     training = Training(trial.recipe, DeviceData.place(data, torch.device("cpu")))
-    record.add_epoch(trial.number, asdict(next(training.fit())))
+    record.add_epoch(trial.number, next(training.fit()).as_row())
     record.check_unchanged("data", data.digest)
     save_state(store.trial("good", trial.number), as_a_gpu_leaves_it(training.state_dict()))
     record.interrupt_all()

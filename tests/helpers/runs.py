@@ -1,7 +1,6 @@
 """What the tests of training share: a recipe of a small network, and runs whose metrics are compared without times."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,7 +38,7 @@ def with_settings(settings: dict[str, Value]) -> Recipe:
 
 def repeatable(metrics: EpochMetrics) -> dict[str, Any]:
     """All metrics but the times."""
-    return {name: value for name, value in asdict(metrics).items() if name not in NOT_REPEATABLE}
+    return {name: value for name, value in metrics.as_row().items() if name not in NOT_REPEATABLE}
 
 
 def train(
