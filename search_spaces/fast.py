@@ -10,7 +10,9 @@ of its filters, and averages six views of each test image; here flips are random
 
 Cost: 60 trials of at most 8 epochs; a whole trial takes about an hour on two CPU cores, and seconds on a GPU.
 Expected: the original reaches 94.01 % of the test images on average over 200 runs, in 2.59 seconds on an A100.
-Here 10 % of the training images are held out for validation, which costs about 0.3 to 0.5 points.
+Here 10 % of the training images are held out for validation, which costs about 0.3 to 0.5 points. This file's values
+were tried on a part only: with 9,000 images, batches of 200 and half the width, eight epochs reached 82.9 % of 2,000
+validation images, one run. The Mini-ResNet's recipe reached 60.3 % after ten epochs on as many.
 """
 
 from cifar_tune import Recipe, Search, Trial
@@ -18,7 +20,7 @@ from cifar_tune import Recipe, Search, Trial
 BASELINE = Recipe(
     dataset="cifar10",
     model={"name": "airbench"},
-    optimizer={"name": "muon", "lr": 0.1, "momentum": 0.85, "weight_decay": 0.01, "adamw_lr": 0.01},
+    optimizer={"name": "muon", "lr": 0.06, "momentum": 0.85, "weight_decay": 0.01, "adamw_lr": 0.01},
     schedule={"name": "linear"},
     augment={"flip": True, "crop_padding": 2},
     label_smoothing=0.2,
