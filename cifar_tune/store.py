@@ -147,7 +147,9 @@ class Store:
 
     def make_room(self) -> None:
         """On a full disk, delete cached features and decoded data sets, which are made again when they are needed."""
-        for cached in (*self.features.glob("*.safetensors"), *self.cache.glob("*.npz")):
+        patterns = ("*.npy", "*.unfinished", "*.npz")  # the last of labels, or of both before 0.2
+        data_sets = [path for pattern in patterns for path in self.cache.glob(pattern)]
+        for cached in (*self.features.glob("*.safetensors"), *data_sets):
             if shutil.disk_usage(self.root).free < ROOM_OF_DATABASES:
                 cached.unlink(missing_ok=True)
 

@@ -188,3 +188,15 @@ def test_a_new_store_can_be_opened_by_several_processes_at_once(store: Store) ->
     for process in opened:
         stdout, stderr = process.communicate()
         assert (process.returncode, stdout) == (0, "opened\n"), stderr
+
+
+def test_on_a_full_disk_decoded_images_go_with_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path)
+    store.cache.mkdir(parents=True, exist_ok=True)
+    for name in ("a.npy", "a.labels.npz", "b.unfinished", "old.npz"):
+        (store.cache / name).write_bytes(b"x")
+    store.make_room()
+    assert len(list(store.cache.iterdir())) == 4, "there is room"
+    monkeypatch.setattr("cifar_tune.store.ROOM_OF_DATABASES", 2**62)
+    store.make_room()
+    assert not list(store.cache.iterdir())

@@ -118,6 +118,6 @@ def render(confirmation: Confirmation, trials: Sequence[Trial]) -> list[Table | 
             format_percent(estimate.mean),
             format_percent_range(estimate.low, estimate.high),
             format_points(100 * (estimate.mean - score)),
-            "baseline" if is_baseline else describe_gain(confirmation.gains.get(number)),
+            "baseline" if is_baseline else describe_gain(confirmation.gains.get(number), confirmation.too_few),
         )
     return [table, Text(f"\n{METHOD}.", style="dim")]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +22,7 @@ from cifar_tune.data.images import OWN
 from cifar_tune.errors import UserError
 from cifar_tune.evaluation.confirmation import read_confirmation
 from cifar_tune.evaluation.reruns import Design, fresh_seeds
-from cifar_tune.evaluation.significance import Estimate, estimate_score
+from cifar_tune.evaluation.significance import MIN_OF_A_CLASS, Estimate, estimate_score
 from cifar_tune.evaluation.test_set import (
     Evaluation,
     choose_winner,
@@ -37,7 +38,14 @@ from cifar_tune.store import CHAMPION, Store, model_name, open_store
 from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.reading import read_attributes, read_record, write_attribute
 from cifar_tune.trials.trial import Trial
-from cifar_tune.wording import format_percent, format_percent_range, format_points, format_points_range, score_title
+from cifar_tune.wording import (
+    format_count,
+    format_percent,
+    format_percent_range,
+    format_points,
+    format_points_range,
+    score_title,
+)
 
 EXPORT = "export"  # in the evaluation's folder: the winner as files for its users
 
@@ -183,6 +191,10 @@ def render(evaluation: Evaluation, *, flip_averaging: bool) -> list[Table | Text
                 gain_cell if role == "winner" else "",
             )
     parts: list[Table | Text] = [table]
+    smallest = int(np.bincount(evaluation.winner.labels).min())
+    if evaluation.design.score != "accuracy" and smallest < MIN_OF_A_CLASS:
+        images = format_count(smallest, "test image")
+        parts.append(Text(f"\nThe smallest class has {images}, so the intervals are too narrow; {MIN_OF_A_CLASS} do."))
     if evaluation.winner.number == evaluation.baseline.number:
         parts.append(Text("\nNo trial beat the baseline, so the baseline is the winner."))
     return parts

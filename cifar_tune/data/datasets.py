@@ -62,7 +62,7 @@ def load_training_data(
     split, class_names = split_of(name), sources[0].class_names
     digests = [_digest(name, part, each, image_size) for part, each in zip(TRAINING_PARTS, sources, strict=False)]
     own_digest = hashlib.sha256(" ".join(digests).encode()).hexdigest()
-    digest = split_digest(digests[0], split) if num_val is None else own_digest
+    digest = split_digest(digests[0] if num_val is None else own_digest, split)
     images = cached(
         _cache_file(store, name, "train", digest),
         lambda: _joined(sources),

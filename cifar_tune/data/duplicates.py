@@ -17,8 +17,8 @@ def warn_of_copies(held_out: Images, part: str, *seen: Images) -> str | None:
     if not num_copies:
         return None
     return (
-        f"Warning: {num_copies:,} of {len(held_out):,} {part} images are in another part too, so the {part} "
-        f"accuracy is flattered; remove the copies."
+        f"Warning: {num_copies:,} of {len(held_out):,} {part} images are in another part too, so scores on "
+        f"them are flattered; remove the copies."
     )
 
 

@@ -149,10 +149,9 @@ def _part_of(stem: str) -> OwnPart | None:
     """The part that a CSV is for by its name; without the name of one it is for training."""
     if "submission" in stem:
         return None
-    if "test" in stem:
-        return "test"
-    is_val = "val" in {PARTS.get(word) for word in re.split(r"[-_. ]+", stem)}
-    return "val" if is_val and "train" not in stem else "train"
+    parts = {PARTS.get(word) for word in re.split(r"[-_. ]+", stem)}
+    others: list[OwnPart] = [part for part in ("test", "val") if part in parts and "train" not in parts]
+    return others[0] if others else "train"
 
 
 def _says_so(path: Path) -> bool:

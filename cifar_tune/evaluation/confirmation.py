@@ -9,10 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from cifar_tune.evaluation.reruns import Design, count_reruns, read_design, read_runs, runs_of
-from cifar_tune.evaluation.significance import Estimate, Gain, estimate_score, judge_gains, paired_difference
+from cifar_tune.evaluation.significance import (
+    MIN_OF_A_CLASS,
+    Estimate,
+    Gain,
+    estimate_score,
+    judge_gains,
+    paired_difference,
+)
 from cifar_tune.store import HITS, Store
 from cifar_tune.training.scores import Values
+from cifar_tune.trials.facts import SMALLEST_CLASS
 from cifar_tune.trials.trial import SEED, Trial
+from cifar_tune.wording import format_count, score_title
 
 METHOD = (
     "confirmed gain: the mean paired difference from the baseline, both trained again with the same fresh seeds. It is "
@@ -27,7 +36,8 @@ METHOD = (
 class Confirmation:
     """The `count`-th confirmation of a search: scores and gains by trial number.
 
-    `broken` says why a trial has neither. The baseline has a score and no gain.
+    `broken` says why a trial has neither. The baseline has a score and no gain. `too_few` says why no trial has a gain,
+    where a class has too few validation images for one.
     """
 
     count: int
@@ -35,6 +45,7 @@ class Confirmation:
     scores: Mapping[int, Estimate]
     gains: Mapping[int, Gain]
     broken: Mapping[int, str]
+    too_few: str | None = None
 
 
 def read_confirmations(store: Store, searches: Iterable[str]) -> dict[str, Confirmation]:
@@ -64,11 +75,21 @@ def judge(count: int, design: Design, runs: Sequence[Trial], values: Mapping[int
             broken[number] = ", ".join(failures)
         else:
             tables[number] = np.stack([values[run.number] for run in runs_of_trial])
-    baseline = tables.get(design.baseline)
-    finalists = [number for number in design.finalists if number in tables and baseline is not None]
+    too_few = _too_few(design, runs)
+    can_judge = design.baseline in tables and too_few is None
+    finalists = [number for number in design.finalists if number in tables and can_judge]
     gains = judge_gains([paired_difference(tables[number], tables[design.baseline]) for number in finalists])
     scores = {number: estimate_score(table) for number, table in tables.items()}
-    return Confirmation(count, design, scores, dict(zip(finalists, gains, strict=True)), broken)
+    return Confirmation(count, design, scores, dict(zip(finalists, gains, strict=True)), broken, too_few)
+
+
+def _too_few(design: Design, runs: Sequence[Trial]) -> str | None:
+    """Why gains cannot be judged: in a class of few images no error is often seen, and then no spread either."""
+    sizes = [run.facts[SMALLEST_CLASS] for run in runs if SMALLEST_CLASS in run.facts]
+    if not sizes or min(sizes) >= MIN_OF_A_CLASS:
+        return None
+    images, score = format_count(min(sizes), "validation image"), score_title(design.score)
+    return f"the smallest class has {images}, and a gain in {score} needs {MIN_OF_A_CLASS}"
 
 
 def _failure(run: Trial) -> str:

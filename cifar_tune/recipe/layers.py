@@ -4,7 +4,7 @@ A layer with options of its own shows them in `extra_repr`, because the cached f
 up by the network's repr. If you change a `forward` and the repr stays the same, raise VERSION in training/features.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -46,10 +46,14 @@ class PatchWhitening(nn.Module):
         return F.conv2d(x, self.weight, self.bias)
 
     @torch.no_grad()
-    def fit(self, images: Tensor) -> None:
-        """Take the principal components of all patches of normalized images (n, 3, H, W)."""
-        patches = F.unfold(images, PATCH_SIZE).transpose(1, 2).flatten(0, 1).double()
-        variances, components = torch.linalg.eigh((patches.T @ patches / len(patches)).cpu())
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take the principal components of all patches of normalized images, batches (n, 3, H, W) of any size."""
+        products, num_patches = torch.zeros(NUM_WHITENED // 2, NUM_WHITENED // 2, dtype=torch.float64), 0
+        for images in batches:
+            patches = F.unfold(images, PATCH_SIZE).transpose(1, 2).flatten(0, 1)
+            products += (patches.T @ patches).double().cpu()
+            num_patches += len(patches)
+        variances, components = torch.linalg.eigh(products / num_patches)
         filters = (components / (variances + WHITENING_EPS).sqrt()).T.reshape(-1, 3, PATCH_SIZE, PATCH_SIZE)
         self.weight.copy_(torch.cat([filters, -filters]))
 

@@ -1,8 +1,9 @@
 """TrivialAugment in its wide form (Müller and Hutter, arXiv:2103.10158): one random operation for each image.
 
-The operations, their 31 magnitudes and their results on bytes are those of torchvision's TrivialAugmentWide, which
-takes one image at a time. Here every image of a batch passes through all of them, with magnitudes that change nothing
-for those that were not drawn: a GPU then never waits for Python to know which were.
+The operations, their 31 magnitudes and, but for some values that differ by 1, their results on bytes are those of
+torchvision.transforms.v2.TrivialAugmentWide, which takes one image at a time. Here every image of a batch passes
+through all of them, with magnitudes that change nothing for those that were not drawn: a GPU then never waits for
+Python to know which were.
 """
 
 from __future__ import annotations

@@ -122,6 +122,8 @@ def _describe_verdict(trials: Sequence[Trial], confirmation: Confirmation | None
     if confirmation is None or best is None or best.number not in confirmation.design.finalists:
         return ""
     gain = confirmation.gains.get(best.number)
+    if gain is None and confirmation.too_few:
+        return f"Fresh seeds could not judge the gain: {confirmation.too_few}."
     if gain is None:
         reasons = "; ".join(f"trial {number} {reason}" for number, reason in confirmation.broken.items())
         return f"Fresh seeds could not judge the gain: {reasons}."
@@ -176,10 +178,10 @@ def format_state(trial: Trial) -> str:
     return trial.state + (" over a limit" if trial.is_complete and trial.over_limits else "")
 
 
-def describe_gain(gain: Gain | None) -> str:
+def describe_gain(gain: Gain | None, too_few: str | None = None) -> str:
     """`real, +1.20 points (+0.40 to +2.00)`: the verdict and the interval of a confirmed gain."""
     if gain is None:
-        return "not judged: not all runs of the baseline completed"
+        return f"not judged: {too_few or 'not all runs of the baseline completed'}"
     return f"{gain.verdict}, {format_gain(gain.mean, gain.low, gain.high)}"
 
 

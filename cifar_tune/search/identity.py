@@ -57,8 +57,7 @@ def open_record_in(storage: InMemoryStorage, name: str, space: Space, seed: int)
         _name_objectives(study, space)
         study.set_user_attr("id", uuid.uuid4().hex)
         study.set_user_attr("num_baselines", len(space.baselines))
-        # Without what is not set, older versions can read the goals that they know.
-        study.set_user_attr("goal", space.search.goal.model_dump(exclude_defaults=True))
+        study.set_user_attr("goal", space.search.goal.model_dump())
         study.set_user_attr("identity", identity)
     elif not _is_same(stored, identity):
         raise UserError(

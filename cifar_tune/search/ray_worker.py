@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypedDict
 
+import numpy as np
 import torch
 from ray import tune
 
@@ -48,6 +49,7 @@ from cifar_tune.trials.facts import (
     PEAK_MEMORY,
     QUEUED,
     REPLAYS,
+    SMALLEST_CLASS,
     STARTUP,
     STATE_BYTES,
     TAKEN_AT,
@@ -105,6 +107,8 @@ def _train(config: Assignment, data: TrainingData, taken_at: float) -> None:
         with timed(facts, DATA):
             placed = _place(data, device)
         facts |= {NUM_TRAIN_IMAGES: len(data.train), NUM_VAL_IMAGES: len(data.val)}
+        if config["score"] != "accuracy":
+            facts[SMALLEST_CLASS] = int(np.bincount(data.val.labels, minlength=data.num_classes).min())
         with timed(facts, STARTUP):
             cache = _feature_cache(Path(config["features"]))
             weights = _weights(config["weights"], config["weights_digest"])

@@ -27,6 +27,7 @@ DEVICE = "device"
 NUM_THREADS = "num_threads"
 NUM_TRAIN_IMAGES = "num_train_images"
 NUM_VAL_IMAGES = "num_val_images"
+SMALLEST_CLASS = "num_val_images_of_smallest_class"  # where classes count alike
 NUM_PARAMETERS = "num_parameters"
 NUM_MACS = "num_macs"  # multiply-adds of one image
 DIVERGED_AT = "diverged_at_step"

@@ -17,13 +17,14 @@ from cifar_tune.commands.confirm import newer_finalists, render
 from cifar_tune.evaluation.confirmation import _read_values, judge, read_confirmation
 from cifar_tune.evaluation.reruns import Design, count_reruns, fresh_seeds, read_design, read_runs, unfinished_or_last
 from cifar_tune.report.leaderboard import leaderboard
-from cifar_tune.report.sentences import headline
+from cifar_tune.report.sentences import describe_gain, headline
 from cifar_tune.search.driver import Driver
 from cifar_tune.search.identity import open_record
 from cifar_tune.store import HITS, Store
 from cifar_tune.tracking.runs import find_parent
 from cifar_tune.training.checkpoint import save_array
 from cifar_tune.training.scores import image_values
+from cifar_tune.trials.facts import SMALLEST_CLASS
 from cifar_tune.trials.goal import Goal
 from cifar_tune.trials.ranking import best_trial
 from cifar_tune.trials.reading import read_attributes, read_record
@@ -226,6 +227,19 @@ def test_a_confirmation_is_of_the_score_of_its_search(tmp_path: Path) -> None:
     assert confirmation.gains[7].verdict == "real"
     assert confirmation.scores[0].mean == pytest.approx(18 / 19 / 2)
     assert _read_values(store, replace(runs[0], goal=Goal())) is None, "these are no hits"
+
+
+@pytest.mark.parametrize(("number", "is_judged"), [(10, True), (9, False), (1, False), (0, False)])
+def test_a_gain_is_judged_where_each_class_has_enough_images(number: int, is_judged: bool) -> None:
+    by_f1 = replace(design(), score="macro_f1")
+    runs = [replace(run, goal=Goal(score="macro_f1"), facts={SMALLEST_CLASS: number}) for run in runs_of(by_f1)]
+    confirmation = judge(1, by_f1, runs, hits_of(runs, {0: 0.5, 7: 0.9, 4: 0.5}))
+    assert bool(confirmation.gains) == is_judged
+    assert set(confirmation.scores) == {0, 7, 4}
+    if not is_judged:
+        images = f"the smallest class has {number:,} validation image"
+        assert (confirmation.too_few or "").startswith(images)
+        assert describe_gain(None, confirmation.too_few).endswith("and a gain in macro F1 needs 10")
 
 
 def test_a_finalist_that_broke_down_is_not_judged_and_the_others_are() -> None:

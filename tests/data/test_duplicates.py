@@ -13,7 +13,7 @@ def test_copies_are_counted_in_one_sentence() -> None:
     assert warn_of_copies(test, "test", train, val) is None
     leaking = Images(np.concatenate([test.images, train.images[3:5], val.images[:1]]), np.zeros(13, np.int64))
     assert warn_of_copies(leaking, "test", train, val) == (
-        "Warning: 3 of 13 test images are in another part too, so the test accuracy is flattered; remove the copies."
+        "Warning: 3 of 13 test images are in another part too, so scores on them are flattered; remove the copies."
     )
 
 

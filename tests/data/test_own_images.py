@@ -282,6 +282,12 @@ def test_each_part_may_have_a_csv_of_its_own(tmp_path: Path) -> None:
         find_folder(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["latest_labels", "contest", "train_test_split"])
+def test_a_csv_with_test_inside_a_word_labels_the_training_images(tmp_path: Path, name: str) -> None:
+    write_kaggle(tmp_path, "train", 10).rename(tmp_path / f"{name}.csv")
+    assert len(find_folder(tmp_path).train.labels) == 10
+
+
 @pytest.mark.parametrize("table", ["id\n0\n1\n", "id,size\n0,32\n", "id,breed\n0,\n1,\n", "id;breed\n0;a\n", ""])
 def test_a_csv_of_the_test_part_without_labels_is_left_alone(tmp_path: Path, table: str) -> None:
     write_kaggle(tmp_path, "train", 10)

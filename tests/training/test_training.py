@@ -261,7 +261,7 @@ def test_whitening_is_fitted_on_the_training_images_and_stays(smallest: DeviceDa
     recipe = with_settings({"model/whitening": True, "optimizer/name": "muon", "optimizer/lr": 0.01})
     whole, stopped = Training(recipe, smallest), Training(recipe, smallest)
     expected = PatchWhitening()
-    expected.fit(whole.pixels.plain(smallest.train, torch.arange(len(smallest.train))))
+    expected.fit([whole.pixels.plain(smallest.train, torch.arange(len(smallest.train)))])
     first = whole.model.get_submodule("whiten.0").weight.clone()
     torch.testing.assert_close(first, expected.weight)
     losses = [metrics.val_loss for metrics in whole.fit()]
