@@ -80,8 +80,8 @@ class DrawnSearch:
 
     @property
     def score(self) -> str:
-        """What the trials are scored by, in words."""
-        return score_title(self.trials[0].goal.score) if self.trials else "score"
+        """What the trials are scored by, in words; without trials, the usual one."""
+        return score_title(self.trials[0].goal.score) if self.trials else "accuracy"
 
     @cached_property
     def spans(self) -> list[Span]:

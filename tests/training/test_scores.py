@@ -165,7 +165,8 @@ def test_an_epoch_has_the_accuracy_and_the_score_of_the_networks_predictions(
 
 def test_another_score_changes_nothing_of_how_a_network_learns(smallest: DeviceData) -> None:
     by_f1 = [repeatable(metrics) for metrics in Training(BASE, smallest, score="macro_f1").fit()]
-    assert [{**metrics, "val_macro_f1": None, "val_score_error": None} for metrics in by_f1] == train(BASE, smallest)
+    names = ("val_macro_f1", "val_score_error")
+    assert [{k: v for k, v in row.items() if k not in names} for row in by_f1] == train(BASE, smallest)
 
 
 def test_early_stopping_watches_the_score(smallest: DeviceData) -> None:
