@@ -21,23 +21,15 @@ from cifar_tune import Recipe
 from cifar_tune.data.datasets import load_training_data
 from cifar_tune.data.images import TrainingData
 from cifar_tune.evaluation.significance import ALPHA, paired_difference
+from cifar_tune.search.space import load_space
 from cifar_tune.training.inputs import DeviceData
 from cifar_tune.training.loop import Training
 from cifar_tune.training.memory import keep_freed_memory
 from cifar_tune.training.scores import Values
 
 RUNS = Path(__file__).with_suffix(".parquet")
-NUM_TRAIN, EPOCHS = 9_000, 10
 NUM_WATCHED = 500  # validation images after each epoch; the last network is scored on all of them
-PLAIN = Recipe(
-    dataset="cifar10",
-    model={"name": "mini_resnet"},
-    optimizer={"name": "adam", "lr": 0.001},
-    schedule={"name": "step", "every": 20, "gamma": 0.5},
-    augment={"flip": True, "crop_padding": 4, "padding_mode": "zero"},
-    epochs=EPOCHS,
-    batch_size=100,
-)
+(PLAIN,) = load_space(Path(__file__).with_name("options_space.py")).baselines
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,8 @@ def train(name: str, seed: int, data: DeviceData, score_on: DeviceData) -> dict[
 def load_data(data_dir: Path, store: Path) -> tuple[TrainingData, TrainingData]:
     """The data of the runs, and the same with all validation images."""
     whole = load_training_data("cifar10", train_images=None, data_dir=data_dir, store=store)
-    full = replace(whole, train=whole.train.part(0, NUM_TRAIN))
+    assert PLAIN.train_images is not None
+    full = replace(whole, train=whole.train.part(0, PLAIN.train_images))
     return replace(full, val=whole.val.part(0, NUM_WATCHED)), full
 
 

@@ -5,6 +5,7 @@ import pickle
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from cifar_tune.data.images import (
     NUM_CLASSES,
     DatasetName,
     Images,
-    Labelled,
     Part,
     Source,
     check_labels,
@@ -79,7 +79,7 @@ def find_batches(archive: Archive, part: Part, data_dir: Path | None, store: Pat
     for path in files:
         if not path.is_file():
             raise UserError(f"{archive.dataset} is incomplete: {path} is missing; copy or unpack it again.")
-    return Source(files, lambda: Labelled.whole(decode_batches(archive, part, folder)), CLASS_NAMES[archive.dataset])
+    return Source.whole(files, partial(decode_batches, archive, part, folder), CLASS_NAMES[archive.dataset])
 
 
 def _batch_folder(archive: Archive, part: Part, data_dir: Path | None, downloads: Path) -> Path:

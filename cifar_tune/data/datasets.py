@@ -140,7 +140,7 @@ def find_source(name: DatasetName, part: Part, data_dir: Path | None, store: Pat
         raise UserError(f"There is no dataset {name!r}; choose one of {', '.join(DATASETS)}.")
     origin = DATASETS[name].origin
     if isinstance(origin, Drawn):
-        return Source((), lambda: Labelled.whole(Images(*origin.draw(part))), CLASS_NAMES[name], origin.version)
+        return Source.whole((), lambda: Images(*origin.draw(part)), CLASS_NAMES[name], origin.version)
     if data_dir is not None:
         check_folder(data_dir)
     if isinstance(origin, MatFiles):

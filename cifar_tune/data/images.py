@@ -174,11 +174,6 @@ class Labelled:
     labels: Ints
     blocks: Iterable[Pixels]
 
-    @classmethod
-    def whole(cls, images: Images) -> "Labelled":
-        """Images that are in memory, as one block."""
-        return cls(images.labels, [images.images])
-
 
 @dataclass(frozen=True)
 class Source:
@@ -191,6 +186,18 @@ class Source:
     labelled: Callable[[], Labelled]
     class_names: Sequence[str]
     content: str = ""
+
+    @classmethod
+    def whole(
+        cls, files: tuple[Path, ...], decode: Callable[[], Images], class_names: Sequence[str], content: str = ""
+    ) -> "Source":
+        """A part whose images are decoded all at once."""
+
+        def labelled() -> Labelled:
+            images = decode()
+            return Labelled(images.labels, [images.images])
+
+        return cls(files, labelled, class_names, content)
 
     def decode(self) -> Images:
         """All of its images in memory."""

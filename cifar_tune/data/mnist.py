@@ -22,7 +22,6 @@ from cifar_tune.data.images import (
     DatasetName,
     IdxFiles,
     Images,
-    Labelled,
     Part,
     Source,
     check_labels,
@@ -75,7 +74,7 @@ def find_idx(part: IdxPart, data_dir: Path | None, store: Path) -> Source:
         folder = _folder(part, data_dir)
         images, labels = (_located(file, folder) for file in (part.images, part.labels))
     decode = partial(decode_idx, part, images, labels)
-    return Source((images, labels), lambda: Labelled.whole(decode()), CLASS_NAMES[part.dataset])
+    return Source.whole((images, labels), decode, CLASS_NAMES[part.dataset])
 
 
 def _folder(part: IdxPart, data_dir: Path) -> Path:

@@ -1,7 +1,7 @@
 """A user's own images as arrays of one `.npz` file, with the names that MedMNIST has: `train_images`, `train_labels`.
 
-`val_…` and `test_…` are taken where they are there. Images are (n, H, W), (n, H, W, 1) or
-(n, H, W, 3); labels (n,) or (n, 1), and an array `class_names` may name them.
+`val_…` and `test_…` are taken where they are there. Images are (n, H, W), (n, H, W, 1) or (n, H, W, 3);
+labels (n,) or (n, 1), and an array `class_names` may name them.
 """
 
 from collections.abc import Callable, Iterator, Mapping

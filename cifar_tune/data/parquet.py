@@ -7,6 +7,7 @@ import contextlib
 import io
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from cifar_tune.data.images import (
     NUM_CLASSES,
     DatasetName,
     Images,
-    Labelled,
     Part,
     Source,
     check_labels,
@@ -49,7 +49,7 @@ def find_parquet(name: DatasetName, part: Part, data_dir: Path) -> Source | None
         listed = ", ".join(str(folder) for folder in folders)
         raise UserError(f"{data_dir} holds {name} more than once ({listed}); point --data-dir at one of them.")
     shards = _all_shards(folders[0], part)
-    return Source(shards, lambda: Labelled.whole(decode_parquet(name, shards)), CLASS_NAMES[name])
+    return Source.whole(shards, partial(decode_parquet, name, shards), CLASS_NAMES[name])
 
 
 def _dataset_in(folder: Path, part: Part) -> str:

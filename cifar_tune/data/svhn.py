@@ -3,12 +3,13 @@
 The part `extra` is left out: the split of the published benchmarks is that of `train` and `test`.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cifar_tune.data.download import PublishedFile, check_whole, described, fetched
-from cifar_tune.data.images import CLASS_NAMES, NUM_CLASSES, DatasetName, Images, Labelled, Part, Source, check_labels
+from cifar_tune.data.images import CLASS_NAMES, NUM_CLASSES, DatasetName, Images, Part, Source, check_labels
 from cifar_tune.data.pixels import why_unreadable
 from cifar_tune.errors import UserError
 
@@ -25,7 +26,7 @@ def find_mat(file: PublishedFile, data_dir: Path | None, store: Path) -> Source:
     path = fetched(file, store / "downloads" / file.dataset, layouts) if data_dir is None else data_dir / file.filename
     if not path.is_file():
         raise UserError(f"No {file.dataset} in {data_dir}: looked for {layouts}.")
-    return Source((path,), lambda: Labelled.whole(decode_mat(file, path)), CLASS_NAMES[file.dataset])
+    return Source.whole((path,), partial(decode_mat, file, path), CLASS_NAMES[file.dataset])
 
 
 def decode_mat(file: PublishedFile, path: Path) -> Images:

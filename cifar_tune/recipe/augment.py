@@ -165,8 +165,8 @@ def sample(
 def apply(images: Tensor, indices: Tensor, augment: Augment, draws: Draws, cover: Sequence[float] = BLACK) -> Tensor:
     """The images at `indices` (n,), each augmented by its row of `draws`: (n, 3, H, W) of 0 to 255, a new tensor.
 
-    It is unrounded float32 where a colour or a rotation was drawn, uint8 otherwise. What
-    is covered has the colour `cover`, of channels in [0, 1].
+    It is unrounded float32 where a colour or a rotation was drawn, uint8 otherwise. What is covered has the colour
+    `cover`, of channels in [0, 1].
     """
     batch = _flip_and_crop(images, indices, augment, draws).permute(0, 3, 1, 2)
     if draws.trivial_augment is not None:

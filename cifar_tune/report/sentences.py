@@ -122,11 +122,9 @@ def _describe_verdict(trials: Sequence[Trial], confirmation: Confirmation | None
     if confirmation is None or best is None or best.number not in confirmation.design.finalists:
         return ""
     gain = confirmation.gains.get(best.number)
-    if gain is None and confirmation.too_few:
-        return f"Fresh seeds could not judge the gain: {confirmation.too_few}."
     if gain is None:
-        reasons = "; ".join(f"trial {number} {reason}" for number, reason in confirmation.broken.items())
-        return f"Fresh seeds could not judge the gain: {reasons}."
+        broken = "; ".join(f"trial {number} {reason}" for number, reason in confirmation.broken.items())
+        return f"Fresh seeds could not judge the gain: {confirmation.too_few or broken}."
     seeds = format_count(len(confirmation.design.seeds), "fresh seed")
     count = "" if confirmation.count == 1 else f", in confirmation {confirmation.count}"
     return f"Retrained with {seeds}: {describe_gain(gain)}{count}."

@@ -88,7 +88,7 @@ def test_a_second_load_reads_the_cache_and_decodes_nothing(tmp_path: Path) -> No
     first = load(tmp_path / "data")
     (cached,) = cache_files(tmp_path / "store")
     other = random_images(20, seed=1)
-    cache.write_cache(cached, Labelled.whole(other), as_they_come, 32)
+    cache.write_cache(cached, Labelled(other.labels, [other.images]), as_they_come, 32)
     assert_same(load(tmp_path / "data"), other)
     assert (first.images != other.images).any()
 

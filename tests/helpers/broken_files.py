@@ -292,8 +292,8 @@ def _read_image(path: Path) -> object:
 
 
 def _images_cache(folder: Path) -> Path:
-    path = folder / "images.npy"
-    write_cache(path, Labelled.whole(random_images(20)), lambda labels: np.arange(len(labels)), IMAGE_SIZE)
+    path, images = folder / "images.npy", random_images(20)
+    write_cache(path, Labelled(images.labels, [images.images]), lambda labels: np.arange(len(labels)), IMAGE_SIZE)
     return path
 
 
